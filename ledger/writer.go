@@ -1,0 +1,324 @@
+package ledger
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// MaxEntry is the largest entry in bytes: tlog-tiles bundles carry the length
+// in 16 bits.
+const MaxEntry = 65535
+
+// Position is a record's place in its writer's chain. It goes into the record
+// before it is signed.
+type Position struct {
+	Log, GWID, Run string
+	Seq            int64  // from 0 in each run
+	Prev           string // record hash of this id's previous record, "" if none
+}
+
+// Linked is a draft that has its place and is not signed yet.
+type Linked struct {
+	RecordID   string
+	RecordHash string // of the payload; the next record's Prev
+	Payload    []byte // what is signed
+	Blobs      []Blob // stored with the record, besides those of the draft
+}
+
+// Sealer turns a draft into a signed entry. The ledger knows nothing else
+// about entries.
+type Sealer interface {
+	// Link puts the draft at its place. One goroutine calls it, in order. It
+	// may be called again for the same draft with another place, when an
+	// earlier one was not used. An error refuses this draft alone.
+	Link(draft any, at Position) (Linked, error)
+	// Sign makes the envelope of a payload. Several goroutines call it at once.
+	Sign(payload []byte) (envelope []byte, err error)
+}
+
+// Draft is what a caller wants recorded.
+type Draft struct {
+	Body  any    // for the Sealer
+	Size  int    // estimate of the envelope in bytes, for the bounds; 0 means 2,048
+	Blobs []Blob // stored in the same transaction
+	// IfAbandoned gives the record to append when this one became durable
+	// after its caller had given up: for a permit, the outcome
+	// "not_forwarded". The writer's goroutine calls it; it must not block. It
+	// may be nil, or return nil.
+	IfAbandoned func(Ack) *Draft
+}
+
+func (d *Draft) size() int {
+	n := d.Size
+	if n <= 0 {
+		n = 2048
+	}
+	for _, b := range d.Blobs {
+		n += len(b.Bytes)
+	}
+	return n
+}
+
+// Ack says that a record is durable.
+type Ack struct {
+	RecordID   string
+	RecordHash string
+	Seq        int64
+	At         time.Time // of intake, on the store's clock
+}
+
+// WriterConfig configures a [Writer]. Store, Log, GWID and Sealer are required.
+type WriterConfig struct {
+	Store  Appender
+	Log    string // the family
+	GWID   string // writer id, the records' gw.id
+	Run    string // of this start; "" means 128 fresh random bits, base64url
+	Sealer Sealer
+
+	Deadline       time.Duration // from queueing to ack; 0 means 2 s
+	MaxQueued      int           // drafts that wait; 0 means 4,096
+	MaxQueuedBytes int           // 0 means 16 MiB
+	BatchMax       int           // records of one transaction; 0 means 256
+	BatchMaxBytes  int           // 0 means 1 MiB
+	Signers        int           // goroutines that sign at once; 0 means GOMAXPROCS
+
+	MaxIntakeRows int64         // backlog that refuses new drafts; 0 means 50,000
+	MaxIntakeAge  time.Duration // 0 means 60 s
+
+	Now    func() time.Time // nil means time.Now
+	Logger *slog.Logger     // nil discards
+}
+
+func (c *WriterConfig) setDefaults() error {
+	if c.Store == nil || c.Log == "" || c.GWID == "" || c.Sealer == nil {
+		return errors.New("configuring writer: Store, Log, GWID and Sealer are required")
+	}
+	if c.Run == "" {
+		var b [16]byte
+		_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+		c.Run = base64.RawURLEncoding.EncodeToString(b[:])
+	}
+	defaultTo(&c.Deadline, 2*time.Second)
+	defaultTo(&c.MaxQueued, 4096)
+	defaultTo(&c.MaxQueuedBytes, 16<<20)
+	defaultTo(&c.BatchMax, 256)
+	defaultTo(&c.BatchMaxBytes, 1<<20)
+	defaultTo(&c.Signers, runtime.GOMAXPROCS(0))
+	defaultTo(&c.MaxIntakeRows, 50_000)
+	defaultTo(&c.MaxIntakeAge, time.Minute)
+	c.Now, c.Logger = orNow(c.Now), orDiscard(c.Logger)
+	return nil
+}
+
+func defaultTo[T int | int64 | time.Duration](v *T, def T) {
+	if *v <= 0 {
+		*v = def
+	}
+}
+
+func orNow(now func() time.Time) func() time.Time {
+	if now == nil {
+		return time.Now //nolint:forbidigo // the one default clock
+	}
+	return now
+}
+
+func orDiscard(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
+}
+
+// Writer appends the records of one writer id to one log. One goroutine takes
+// whatever is queued, links it, has it signed in parallel, stores it in one
+// transaction and wakes all callers: group commit, without lingering. At most
+// one batch is in flight, so the chain has no holes and no forks.
+//
+// A Writer is safe for concurrent use.
+type Writer struct {
+	cfg    WriterConfig
+	ctx    context.Context // ends when Close gives up on draining
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // batches, backlog
+	done   chan struct{}  // closed when the batching goroutine has ended
+
+	backlogged atomic.Bool  // intake is over its limits
+	appended   atomic.Int64 // batches stored
+
+	mu sync.Mutex // guards what follows
+	q  queue
+
+	// Of the batching goroutine alone.
+	seq  int64
+	prev string
+}
+
+// NewWriter opens a run of the writer and starts it. Older runs of the same id
+// are stale from here on. The caller must Close it.
+func NewWriter(ctx context.Context, cfg WriterConfig) (*Writer, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	tail, err := cfg.Store.OpenWriter(ctx, cfg.Log, cfg.GWID, cfg.Run)
+	if err != nil {
+		return nil, fmt.Errorf("opening writer %s of %s: %w", cfg.GWID, cfg.Log, err)
+	}
+	w := &Writer{cfg: cfg, done: make(chan struct{}), prev: tail.Prev}
+	w.q.init()
+	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	w.wg.Go(w.batches)
+	w.wg.Go(w.watchBacklog)
+	return w, nil
+}
+
+// Run gives the id of this run, the records' gw.run.
+func (w *Writer) Run() string { return w.cfg.Run }
+
+// Done is closed when the writer has stopped: after Close, or because of a
+// fatal error that Err gives.
+func (w *Writer) Done() <-chan struct{} { return w.done }
+
+// Err gives the fatal error that stopped the writer, or nil. After one the
+// process must end and recover.
+func (w *Writer) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.q.fatal
+}
+
+// Append records a draft and returns when it is durable. Nothing may be
+// forwarded unless the error is nil.
+//
+// ErrUnavailable: it was not and will not be stored. ErrAmbiguous: it was
+// given to the store and the answer did not come in time; if it proves
+// durable, Draft.IfAbandoned is asked. ErrTooLarge, ErrDuplicate or an error
+// of the Sealer: refused for itself.
+func (w *Writer) Append(ctx context.Context, d Draft) (Ack, error) {
+	p, err := w.Begin(ctx, d)
+	if err != nil {
+		return Ack{}, err
+	}
+	return p.Wait(ctx)
+}
+
+// Begin queues a draft and returns at once; the caller must Wait. It is the
+// first half of Append, for the overlap mode. A full queue or backlog refuses
+// with ErrUnavailable.
+func (w *Writer) Begin(ctx context.Context, d Draft) (*Pending, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("queueing record: %w: %w", ErrUnavailable, err)
+	}
+	if w.backlogged.Load() {
+		return nil, fmt.Errorf("queueing record: %w: intake backlog", ErrUnavailable)
+	}
+	p, err := w.newPending(d)
+	if err != nil {
+		return nil, err
+	}
+	p.deadline = w.cfg.Now().Add(w.cfg.Deadline)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.q.refusal(); err != nil {
+		return nil, fmt.Errorf("queueing record: %w", err)
+	}
+	if !w.q.fits(p.size, &w.cfg) {
+		return nil, fmt.Errorf("queueing record: %w: queue full", ErrUnavailable)
+	}
+	w.q.push(p)
+	return p, nil
+}
+
+// AppendAsync queues a draft that has no deadline, such as an outcome. It
+// waits while the queue is full. The writer tries until the record is durable,
+// is refused for itself (ErrTooLarge, ErrDuplicate, the Sealer), or the writer
+// ends; the Pending may be ignored.
+func (w *Writer) AppendAsync(ctx context.Context, d Draft) (*Pending, error) {
+	p, err := w.newPending(d)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		w.mu.Lock()
+		if err := w.q.refusal(); err != nil {
+			w.mu.Unlock()
+			return nil, fmt.Errorf("queueing record: %w", err)
+		}
+		if w.q.fits(p.size, &w.cfg) {
+			w.q.push(p)
+			w.mu.Unlock()
+			return p, nil
+		}
+		space := w.q.space
+		w.mu.Unlock()
+		select {
+		case <-space:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("queueing record: %w: %w", ErrUnavailable, ctx.Err())
+		}
+	}
+}
+
+func (w *Writer) newPending(d Draft) (*Pending, error) {
+	p := &Pending{w: w, draft: d, size: d.size(), done: make(chan struct{})}
+	if p.size > w.cfg.BatchMaxBytes {
+		return nil, fmt.Errorf("queueing record of %d bytes: %w", p.size, ErrTooLarge)
+	}
+	return p, nil
+}
+
+// Close stops admission, waits until what is queued is durable, and ends the
+// writer. If ctx ends first, what is left fails with ErrClosed or
+// ErrAmbiguous. It returns the fatal error that stopped the writer, if any.
+func (w *Writer) Close(ctx context.Context) error {
+	w.mu.Lock()
+	w.q.close()
+	w.mu.Unlock()
+	var err error
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		err = fmt.Errorf("draining writer: %w", ctx.Err())
+	}
+	w.cancel()
+	w.wg.Wait()
+	return errors.Join(w.Err(), err)
+}
+
+// watchBacklog refuses new drafts while the sequencer is too far behind.
+func (w *Writer) watchBacklog() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	seen := int64(-1)
+	for {
+		select {
+		case <-w.done:
+			return
+		case <-tick.C:
+		}
+		n := w.appended.Load()
+		if n == seen && !w.backlogged.Load() {
+			continue // nothing came in, and age alone is found by the next append
+		}
+		st, err := w.cfg.Store.IntakeStats(w.ctx, w.cfg.Log)
+		if err != nil {
+			continue // the append path meets the same failure and says so
+		}
+		if st.Rows == 0 {
+			seen = n
+		}
+		over := st.Rows > w.cfg.MaxIntakeRows || st.Oldest > w.cfg.MaxIntakeAge
+		if w.backlogged.Swap(over) != over {
+			w.cfg.Logger.WarnContext(w.ctx, "intake limit", slog.Bool("refusing", over),
+				slog.Int64("rows", st.Rows), slog.Duration("oldest", st.Oldest))
+		}
+	}
+}

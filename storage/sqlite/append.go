@@ -1,0 +1,194 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/lineal-auth/lineal/ledger"
+)
+
+func errAttr(err error) slog.Attr { return slog.Any("error", err) }
+
+func (s *Store) now() int64 { return s.cfg.Now().UnixMilli() }
+
+// CreateLog implements [ledger.Store].
+func (s *Store) CreateLog(ctx context.Context, log, origin string) error {
+	if !s.cfg.Create {
+		return fmt.Errorf("creating log %s: %w", log, ledger.ErrReadOnly)
+	}
+	if log == "" || origin == "" {
+		return errors.New("creating log: log and origin are required")
+	}
+	err := s.write(ctx, 0, func(ctx context.Context) error {
+		var have string
+		err := s.conn.QueryRowContext(ctx, `SELECT origin FROM head WHERE log = ?`, log).Scan(&have)
+		switch {
+		case err == nil && have == origin:
+			return nil
+		case err == nil:
+			return fmt.Errorf("%w: its origin is %s", ledger.ErrFork, have)
+		case !errors.Is(err, sql.ErrNoRows):
+			return err
+		}
+		_, err = s.conn.ExecContext(ctx, `INSERT INTO head (log, origin, epoch, holder, lease_until, size, at) VALUES (?, ?, 0, '', 0, 0, 0)`, log, origin)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("creating log %s: %w", log, err)
+	}
+	return nil
+}
+
+// OpenWriter implements [ledger.Appender].
+func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.Tail, error) {
+	var tail ledger.Tail
+	err := s.write(ctx, 0, func(ctx context.Context) error {
+		if _, err := s.head(ctx, s.conn, log); err != nil {
+			return err
+		}
+		var have string
+		var next int64
+		err := s.conn.QueryRowContext(ctx, `SELECT run, next_seq, tail FROM writer WHERE log = ? AND gw_id = ?`, log, gwID).Scan(&have, &next, &tail.Prev)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			_, err = s.conn.ExecContext(ctx, `INSERT INTO writer (log, gw_id, run, next_seq, tail) VALUES (?, ?, ?, 0, '')`, log, gwID, run)
+			return err
+		case err != nil:
+			return err
+		case have == run && next > 0:
+			return fmt.Errorf("%w: run %s has appended before", ledger.ErrWriterConflict, run)
+		}
+		_, err = s.conn.ExecContext(ctx, `UPDATE writer SET run = ?, next_seq = 0 WHERE log = ? AND gw_id = ?`, run, log, gwID)
+		return err
+	})
+	if err != nil {
+		return ledger.Tail{}, fmt.Errorf("opening writer: %w", err)
+	}
+	return tail, nil
+}
+
+// Append implements [ledger.Appender].
+func (s *Store) Append(ctx context.Context, b ledger.Batch) (time.Time, error) {
+	if len(b.Records) == 0 {
+		return time.Time{}, errors.New("appending batch: it is empty")
+	}
+	size := 0
+	for i := range b.Records {
+		size += len(b.Records[i].Envelope) + 512
+		for _, bl := range b.Records[i].Blobs {
+			size += len(bl.Bytes)
+		}
+	}
+	at := s.now()
+	err := s.write(ctx, size, func(ctx context.Context) error {
+		stored, err := s.claim(ctx, &b)
+		if stored || err != nil {
+			return err
+		}
+		return s.insert(ctx, &b, at)
+	})
+	if err != nil {
+		return time.Time{}, fmt.Errorf("appending batch: %w", err)
+	}
+	return time.UnixMilli(at), nil
+}
+
+// claim moves the writer's tail over the batch. It reports stored if an
+// earlier attempt did.
+func (s *Store) claim(ctx context.Context, b *ledger.Batch) (stored bool, err error) {
+	next := b.First + int64(len(b.Records))
+	n, err := changed(s.stmts.moveTail.ExecContext(ctx, next, b.Tail, b.Log, b.GWID, b.Run, b.First, b.Prev))
+	if err != nil || n == 1 {
+		return false, err
+	}
+	var run, tail string
+	var have int64
+	err = s.conn.QueryRowContext(ctx, `SELECT run, next_seq, tail FROM writer WHERE log = ? AND gw_id = ?`, b.Log, b.GWID).Scan(&run, &have, &tail)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return false, fmt.Errorf("%w: the writer is not known", ledger.ErrWriterConflict)
+	case err != nil:
+		return false, err
+	case run != b.Run:
+		return false, ledger.ErrStaleWriter
+	case have == next && tail == b.Tail:
+		return true, nil
+	default:
+		return false, fmt.Errorf("%w: next_seq is %d, the batch is [%d, %d)", ledger.ErrWriterConflict, have, b.First, next)
+	}
+}
+
+func (s *Store) insert(ctx context.Context, b *ledger.Batch, at int64) error {
+	for i := range b.Records {
+		r := &b.Records[i]
+		if n := len(r.Envelope); n == 0 || n > ledger.MaxEntry {
+			return fmt.Errorf("record %s of %d bytes: %w", r.RecordID, n, ledger.ErrTooLarge)
+		}
+		if _, err := s.stmts.addBody.ExecContext(ctx, r.RecordID, r.Envelope); err != nil {
+			if isDuplicate(err) {
+				return fmt.Errorf("record %s: %w", r.RecordID, ledger.ErrDuplicate)
+			}
+			return err
+		}
+		if _, err := s.stmts.addIntake.ExecContext(ctx, b.Log, r.RecordID, at); err != nil {
+			return err
+		}
+		for j := range r.Blobs {
+			if err := s.insertBlob(ctx, &r.Blobs[j]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// insertBlob keeps the first blob of a digest, and the key that belongs to it.
+func (s *Store) insertBlob(ctx context.Context, b *ledger.Blob) error {
+	bytes := b.Bytes
+	if bytes == nil {
+		bytes = []byte{} // nil would be NULL
+	}
+	n, err := changed(s.stmts.addBlob.ExecContext(ctx, b.Digest, b.Class, bytes))
+	if err != nil || n == 0 || b.Key == nil {
+		return err
+	}
+	person := sql.NullString{String: b.Key.PersonRef, Valid: b.Key.PersonRef != ""}
+	_, err = s.stmts.addKey.ExecContext(ctx, b.Digest, person, b.Key.Wrapped)
+	return err
+}
+
+// PutBlob implements [ledger.Appender].
+func (s *Store) PutBlob(ctx context.Context, b ledger.Blob) error {
+	if err := s.write(ctx, len(b.Bytes), func(ctx context.Context) error { return s.insertBlob(ctx, &b) }); err != nil {
+		return fmt.Errorf("storing blob: %w", err)
+	}
+	return nil
+}
+
+// IntakeStats implements [ledger.Appender].
+func (s *Store) IntakeStats(ctx context.Context, log string) (ledger.IntakeStats, error) {
+	var st ledger.IntakeStats
+	var oldest int64
+	err := s.query(func() error {
+		return s.read.QueryRowContext(ctx, `SELECT count(*), coalesce(max(id), 0), coalesce(min(at), 0) FROM intake WHERE log = ?`, log).
+			Scan(&st.Rows, &st.MaxID, &oldest)
+	})
+	if err != nil {
+		return ledger.IntakeStats{}, s.reading("measuring intake", err)
+	}
+	if st.Rows > 0 {
+		st.Oldest = max(0, time.Duration(s.now()-oldest)*time.Millisecond)
+	}
+	return st, nil
+}
+
+func changed(r sql.Result, err error) (int64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}

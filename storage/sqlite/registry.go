@@ -1,0 +1,255 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/lineal-auth/lineal/registry"
+)
+
+const registryVersion = 1
+
+const registrySchema = `
+CREATE TABLE issued (
+  jti      TEXT PRIMARY KEY,
+  txn      TEXT NOT NULL,
+  parent   TEXT NOT NULL,
+  depth    INTEGER NOT NULL,
+  audience TEXT NOT NULL,
+  exp      INTEGER NOT NULL,
+  receipt  TEXT NOT NULL
+) STRICT;
+CREATE TABLE binding (
+  key    BLOB PRIMARY KEY,
+  person TEXT NOT NULL,
+  agent  TEXT NOT NULL,
+  txn    TEXT NOT NULL,
+  record TEXT NOT NULL
+) STRICT, WITHOUT ROWID;`
+
+// maxPutBatch bounds one transaction of Put.
+const maxPutBatch = 256
+
+// Registry keeps issued delegations and bound ids in registry.db. It
+// implements registry.Issued and registry.Bindings.
+type Registry struct {
+	db   pair
+	turn chan struct{} // holds one item while a batch is being committed
+
+	mu    sync.Mutex // guards queue
+	queue []*put
+}
+
+// put is one delegation that waits for its commit. done is closed by the
+// caller whose turn it was, after err was set.
+type put struct {
+	d    registry.Delegation
+	err  error
+	done chan struct{}
+}
+
+var (
+	_ registry.Issued   = (*Registry)(nil)
+	_ registry.Bindings = (*Registry)(nil)
+)
+
+// OpenRegistry opens or creates registry.db.
+func OpenRegistry(ctx context.Context, cfg RegistryConfig) (*Registry, error) {
+	db, err := openPair(ctx, filepath.Join(cfg.Dir, "registry.db"), registrySchema, registryVersion)
+	if err != nil {
+		return nil, fmt.Errorf("opening registry.db: %w", err)
+	}
+	return &Registry{db: db, turn: make(chan struct{}, 1)}, nil
+}
+
+// Close closes the database. No other method may be running.
+func (r *Registry) Close() error {
+	if err := r.db.close(); err != nil {
+		return fmt.Errorf("closing registry.db: %w", err)
+	}
+	return nil
+}
+
+// Put implements registry.Issued. Delegations that arrive while another
+// commit is under way share the next one, so that a sync of the disk is paid
+// once for all of them.
+func (r *Registry) Put(ctx context.Context, d registry.Delegation) error {
+	if err := d.Check(); err != nil {
+		return fmt.Errorf("adding delegation: %w", err)
+	}
+	p := &put{d: d, done: make(chan struct{})}
+	r.mu.Lock()
+	r.queue = append(r.queue, p)
+	r.mu.Unlock()
+
+	for {
+		select {
+		case <-p.done:
+			return p.err
+		case <-ctx.Done():
+			return fmt.Errorf("adding delegation: %w", ctx.Err())
+		case r.turn <- struct{}{}:
+			r.commitQueued(context.WithoutCancel(ctx)) // others wait for it too
+			<-r.turn
+		}
+	}
+}
+
+// commitQueued commits what is queued, in one transaction. A delegation that
+// is refused does not touch the others; an error of the transaction is
+// everyone's.
+func (r *Registry) commitQueued(ctx context.Context) {
+	r.mu.Lock()
+	n := min(len(r.queue), maxPutBatch)
+	batch := r.queue[:n:n]
+	r.queue = r.queue[n:]
+	r.mu.Unlock()
+	if n == 0 {
+		return
+	}
+	err := inTx(ctx, r.db.write, func(tx *sql.Tx) error {
+		for _, p := range batch {
+			var broken error
+			if p.err, broken = insertIssued(ctx, tx, p.d); broken != nil {
+				return broken
+			}
+		}
+		return nil
+	})
+	for _, p := range batch {
+		if err != nil {
+			p.err = fmt.Errorf("adding delegation: %w", err)
+		}
+		close(p.done)
+	}
+}
+
+// insertIssued adds d. refused concerns d alone, broken the transaction.
+func insertIssued(ctx context.Context, tx *sql.Tx, d registry.Delegation) (refused, broken error) {
+	if d.Parent != "" {
+		var depth int
+		var txn string
+		err := tx.QueryRowContext(ctx, `SELECT depth, txn FROM issued WHERE jti = ?`, d.Parent).Scan(&depth, &txn)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return fmt.Errorf("adding delegation: parent: %w", registry.ErrNotFound), nil
+		case err != nil:
+			return nil, err
+		case depth != d.Depth-1 || txn != d.Txn:
+			return fmt.Errorf("adding delegation: parent one hop above, of the same transaction: %w", registry.ErrNotFound), nil
+		}
+	}
+	res, err := tx.ExecContext(ctx, `INSERT INTO issued (jti, txn, parent, depth, audience, exp, receipt)
+		VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (jti) DO NOTHING`,
+		d.ID, d.Txn, d.Parent, d.Depth, d.Audience, d.Expires.Unix(), d.Receipt)
+	if err != nil {
+		return nil, err
+	}
+	switch n, err := res.RowsAffected(); {
+	case err != nil:
+		return nil, err
+	case n == 0:
+		return fmt.Errorf("adding delegation: %w", registry.ErrExists), nil
+	default:
+		return nil, nil
+	}
+}
+
+// Get implements registry.Issued.
+func (r *Registry) Get(ctx context.Context, id string) (registry.Delegation, error) {
+	d := registry.Delegation{ID: id}
+	var exp int64
+	err := r.db.read.QueryRowContext(ctx, `SELECT txn, parent, depth, audience, exp, receipt FROM issued WHERE jti = ?`, id).
+		Scan(&d.Txn, &d.Parent, &d.Depth, &d.Audience, &exp, &d.Receipt)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return registry.Delegation{}, fmt.Errorf("delegation: %w", registry.ErrNotFound)
+	case err != nil:
+		return registry.Delegation{}, fmt.Errorf("reading delegation: %w", err)
+	}
+	d.Expires = time.Unix(exp, 0).UTC()
+	return d, nil
+}
+
+// Receipts implements registry.Issued.
+func (r *Registry) Receipts(ctx context.Context, id string) (_ []string, err error) {
+	rows, err := r.db.read.QueryContext(ctx, `
+		WITH RECURSIVE hop (parent, depth, receipt) AS (
+		  SELECT parent, depth, receipt FROM issued WHERE jti = ?
+		  UNION ALL
+		  SELECT i.parent, i.depth, i.receipt FROM issued i JOIN hop ON i.jti = hop.parent AND i.depth = hop.depth - 1
+		) SELECT depth, receipt FROM hop ORDER BY depth`, id)
+	if err != nil {
+		return nil, fmt.Errorf("reading receipts: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	var receipts []string
+	for rows.Next() {
+		var depth int
+		var receipt string
+		if err := rows.Scan(&depth, &receipt); err != nil {
+			return nil, fmt.Errorf("reading receipts: %w", err)
+		}
+		if depth != len(receipts) {
+			return nil, fmt.Errorf("reading receipts: hop %d is missing", len(receipts))
+		}
+		receipts = append(receipts, receipt)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("reading receipts: %w", err)
+	}
+	if len(receipts) == 0 {
+		return nil, fmt.Errorf("receipts: %w", registry.ErrNotFound)
+	}
+	return receipts, nil
+}
+
+// Bind implements registry.Bindings.
+func (r *Registry) Bind(ctx context.Context, route string, kind registry.IDKind, id string, p registry.Principal) error {
+	if err := p.Check(route, kind, id); err != nil {
+		return fmt.Errorf("binding id: %w", err)
+	}
+	key := registry.BindingKey(route, kind, id)
+	err := inTx(ctx, r.db.write, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO binding (key, person, agent, txn, record)
+			VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING`, key[:], p.Person, p.Agent, p.Txn, p.Record); err != nil {
+			return err
+		}
+		have, err := readBinding(ctx, tx, key[:])
+		if err == nil && !have.Same(p) {
+			return registry.ErrExists
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("binding id: %w", err)
+	}
+	return nil
+}
+
+// Lookup implements registry.Bindings.
+func (r *Registry) Lookup(ctx context.Context, route string, kind registry.IDKind, id string) (registry.Principal, error) {
+	key := registry.BindingKey(route, kind, id)
+	p, err := readBinding(ctx, r.db.read, key[:])
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return registry.Principal{}, fmt.Errorf("bound id: %w", registry.ErrNotFound)
+	case err != nil:
+		return registry.Principal{}, fmt.Errorf("reading binding: %w", err)
+	}
+	return p, nil
+}
+
+func readBinding(ctx context.Context, q interface {
+	QueryRowContext(context.Context, string, ...any) *sql.Row
+}, key []byte,
+) (p registry.Principal, err error) {
+	err = q.QueryRowContext(ctx, `SELECT person, agent, txn, record FROM binding WHERE key = ?`, key).
+		Scan(&p.Person, &p.Agent, &p.Txn, &p.Record)
+	return p, err
+}

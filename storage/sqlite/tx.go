@@ -1,0 +1,193 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/lineal-auth/lineal/ledger"
+)
+
+// statements are prepared once on the writing connection.
+type statements struct {
+	all                     []*sql.Stmt
+	begin, commit, rollback *sql.Stmt
+	moveTail, addBody       *sql.Stmt
+	addIntake, addBlob      *sql.Stmt
+	addKey, addEntry        *sql.Stmt
+	dropIntake, moveHead    *sql.Stmt
+}
+
+func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
+	for _, p := range []struct {
+		dst **sql.Stmt
+		sql string
+	}{
+		{&s.begin, `BEGIN IMMEDIATE`},
+		{&s.commit, `COMMIT`},
+		{&s.rollback, `ROLLBACK`},
+		{&s.moveTail, `UPDATE writer SET next_seq = ?, tail = ? WHERE log = ? AND gw_id = ? AND run = ? AND next_seq = ? AND tail = ?`},
+		{&s.addBody, `INSERT INTO body (record_id, envelope) VALUES (?, ?)`},
+		{&s.addIntake, `INSERT INTO intake (log, record_id, at) VALUES (?, ?, ?)`},
+		{&s.addBlob, `INSERT INTO blob (digest, class, bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`},
+		{&s.addKey, `INSERT INTO data_key (digest, person_ref, wrapped) VALUES (?, ?, ?)`},
+		{&s.addEntry, `INSERT INTO entry (origin, idx, record_id, leaf_hash, at) VALUES (?, ?, ?, ?, ?)`},
+		{&s.dropIntake, `DELETE FROM intake WHERE id = ? AND log = ?`},
+		{&s.moveHead, `UPDATE head SET size = ?, at = ? WHERE log = ? AND origin = ? AND epoch = ? AND size = ?`},
+	} {
+		st, err := c.PrepareContext(ctx, p.sql)
+		if err != nil {
+			return fmt.Errorf("preparing %q: %w", p.sql, err)
+		}
+		*p.dst = st
+		s.all = append(s.all, st)
+	}
+	return nil
+}
+
+func (s *statements) close() error {
+	var errs []error
+	for _, st := range s.all {
+		errs = append(errs, st.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// walLimit is how many bytes may gather in the WAL before they are moved.
+const walLimit = 4 << 20
+
+// write runs f in one transaction on the writing connection. ctx ends only the
+// wait for the turn: from BEGIN on nothing is cancelled, because a commit that
+// was interrupted is one whose result nobody knows. size estimates the bytes
+// written.
+func (s *Store) write(ctx context.Context, size int, f func(context.Context) error) error {
+	if s.cfg.ReadOnly {
+		return ledger.ErrReadOnly
+	}
+	select {
+	case s.sem <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ledger.ErrUnavailable, ctx.Err())
+	}
+	defer func() { <-s.sem }()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
+	}
+	ctx = context.WithoutCancel(ctx)
+	if _, err := s.stmts.begin.ExecContext(ctx); err != nil {
+		return s.definite(err)
+	}
+	if err := f(ctx); err != nil {
+		if _, rerr := s.stmts.rollback.ExecContext(ctx); rerr != nil && !isCode(rerr, sqlite3.SQLITE_ERROR) {
+			return s.fail(errors.Join(err, rerr)) // SQLITE_ERROR: the engine rolled back by itself
+		}
+		return s.definite(err)
+	}
+	if _, err := s.stmts.commit.ExecContext(ctx); err != nil {
+		return s.unconfirmed(ctx, err)
+	}
+	s.dirty += size + 16<<10
+	if s.dirty >= walLimit {
+		// The commit stands, whatever happens to the move: the next call says so.
+		if err := s.moveWAL(ctx, "PASSIVE"); err != nil {
+			s.cfg.Logger.ErrorContext(ctx, "moving the write-ahead log failed", errAttr(err))
+		}
+	}
+	return nil
+}
+
+// moveWAL copies the WAL into the database. A failed sync there is final: the
+// kernel may have dropped pages that a later sync would not know of.
+func (s *Store) moveWAL(ctx context.Context, mode string) error {
+	var busy, frames, moved int
+	err := s.conn.QueryRowContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`).Scan(&busy, &frames, &moved)
+	switch {
+	case err == nil:
+		s.dirty = 0
+		return nil
+	case isCode(err, sqlite3.SQLITE_BUSY) || isCode(err, sqlite3.SQLITE_LOCKED) || isCode(err, sqlite3.SQLITE_FULL):
+		return nil // the WAL stays as it is, and is as durable
+	default:
+		return s.fail(err)
+	}
+}
+
+// usable says whether the store may be used at all.
+func (s *Store) usable() error {
+	if s.closed.Load() {
+		return ledger.ErrClosed
+	}
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// fail makes an engine failure final.
+func (s *Store) fail(err error) error {
+	err = fmt.Errorf("%w: %w", ledger.ErrEngine, err)
+	s.failed.CompareAndSwap(nil, &err)
+	return err
+}
+
+// definite classifies an error before COMMIT: nothing was written.
+func (s *Store) definite(err error) error {
+	switch {
+	case err == nil || ledger.Code(err) != "":
+		return err
+	case isBroken(err):
+		return s.fail(err)
+	default:
+		return fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
+	}
+}
+
+// unconfirmed classifies an error of COMMIT itself. The engine may have
+// written the commit frame before it failed.
+func (s *Store) unconfirmed(ctx context.Context, err error) error {
+	if isBroken(err) {
+		return s.fail(err)
+	}
+	_, _ = s.stmts.rollback.ExecContext(ctx) // fails if the engine has rolled back
+	return fmt.Errorf("%w: %w", ledger.ErrAmbiguous, err)
+}
+
+// reading classifies an error of a read.
+func (s *Store) reading(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ledger.Code(err) != "":
+		return fmt.Errorf("%s: %w", what, err)
+	case errors.Is(err, sql.ErrNoRows):
+		return fmt.Errorf("%s: %w", what, ledger.ErrNotFound)
+	case isBroken(err):
+		return fmt.Errorf("%s: %w", what, s.fail(err))
+	default:
+		return fmt.Errorf("%s: %w: %w", what, ledger.ErrUnavailable, err)
+	}
+}
+
+// isBroken reports an input/output error or corruption.
+func isBroken(err error) bool {
+	return isCode(err, sqlite3.SQLITE_IOERR) || isCode(err, sqlite3.SQLITE_CORRUPT) ||
+		isCode(err, sqlite3.SQLITE_NOTADB) || isCode(err, sqlite3.SQLITE_INTERNAL) || isCode(err, sqlite3.SQLITE_MISUSE)
+}
+
+// isCode compares primary result codes; the driver gives extended ones.
+func isCode(err error, code int) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == code
+}
+
+func isDuplicate(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY || e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE)
+}

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	cedar "github.com/cedar-policy/cedar-go"
-	"github.com/cedar-policy/cedar-go/ast"
 	"github.com/cedar-policy/cedar-go/types"
 	xast "github.com/cedar-policy/cedar-go/x/exp/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
@@ -119,7 +118,7 @@ func (c candidates) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 }
 
 // resourceOf is the entity that a resource scope binds to, if it does.
-func resourceOf(s ast.IsResourceScopeNode) (types.EntityUID, bool) {
+func resourceOf(s xast.IsResourceScopeNode) (types.EntityUID, bool) {
 	switch s := s.(type) {
 	case xast.ScopeTypeEq:
 		return s.Entity, true

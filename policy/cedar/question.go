@@ -82,7 +82,8 @@ type question struct {
 
 // asker builds questions. It is immutable.
 type asker struct {
-	plans     map[string]*plan // by the id of the concrete action
+	actions   map[string]*plan // of the fixed schema, by id
+	tools     map[string]*plan // by "<service>/<tool>"
 	base      types.EntityMap  // the bundle's entities and the actions
 	validator *validate.Validator
 	zone      *time.Location
@@ -130,15 +131,13 @@ func (k *asker) ask(in policy.Input, full bool) (question, error) {
 // planFor finds the concrete action, and refuses an input whose two halves,
 // what scope judged and what policy is to judge, are not one call (threat A4).
 func (k *asker) planFor(in policy.Input) (*plan, error) {
-	id := in.Call.Action
-	if id == scope.MCPToolsCall {
-		id = toolAction(in.Resource.Service, in.Resource.Name)
-	}
-	p, ok := k.plans[id]
-	if !ok || (p.resource == typeTool) != (in.Resource.Kind == policy.KindTool) {
-		return nil, errors.New("the action is not in the schema")
+	p, ok := k.actions[in.Call.Action]
+	if in.Call.Action == scope.MCPToolsCall {
+		p, ok = k.tools[in.Resource.Service+"/"+in.Resource.Name]
 	}
 	switch {
+	case !ok:
+		return nil, errors.New("the action is not in the schema")
 	case string(p.resource) != string(in.Resource.Kind):
 		return nil, fmt.Errorf("a %s is no resource of this action", in.Resource.Kind)
 	case in.Resource.Service == "":

@@ -155,7 +155,7 @@ func checkSchema(s, fixed *resolved.Schema) error {
 func checkAction(uid types.EntityUID, a resolved.Action, fixed *resolved.Schema, base resolved.RecordType) error {
 	want, ok := fixed.Actions[uid]
 	if !ok {
-		return checkToolAction(uid, a, fixed, base)
+		return checkToolAction(uid, a, base)
 	}
 	if !a.Entity.Parents.Equal(want.Entity.Parents) || (a.AppliesTo == nil) != (want.AppliesTo == nil) {
 		return errors.New("is not the one of this version")
@@ -169,7 +169,7 @@ func checkAction(uid types.EntityUID, a resolved.Action, fixed *resolved.Schema,
 	return known(a.AppliesTo.Context, want.AppliesTo.Context, "context")
 }
 
-func checkToolAction(uid types.EntityUID, a resolved.Action, fixed *resolved.Schema, base resolved.RecordType) error {
+func checkToolAction(uid types.EntityUID, a resolved.Action, base resolved.RecordType) error {
 	service, name, ok := strings.Cut(strings.TrimPrefix(string(uid.ID), actionToolCall+"#"), "/")
 	if uid.Type != typeAction || !ok || service == "" || name == "" || string(uid.ID) != toolAction(service, name) {
 		return errors.New("is not known")
@@ -194,13 +194,13 @@ func checkToolAction(uid types.EntityUID, a resolved.Action, fixed *resolved.Sch
 		if !sql.Optional {
 			return errors.New("sql is not optional")
 		}
-		want["sql"] = resolved.Attribute{Type: sqlType(fixed), Optional: true}
+		want["sql"] = resolved.Attribute{Type: sqlType(), Optional: true}
 	}
 	return known(rest, want, "context")
 }
 
 // sqlType is the type Sql, which no fixed action has.
-func sqlType(*resolved.Schema) resolved.IsType {
+func sqlType() resolved.IsType {
 	set := resolved.SetType{Element: resolved.StringType{}}
 	return resolved.RecordType{
 		"kind":    {Type: resolved.StringType{}},

@@ -1,0 +1,246 @@
+package record
+
+// Outcome is what followed a decision. It never alters it.
+type Outcome struct {
+	// Of is the record_id of the decision.
+	Of     string `json:"of"`
+	CallID string `json:"call_id"`
+	Status Status `json:"status"`
+	// Reason is a code, `[a-z_]+`.
+	Reason string `json:"reason,omitempty"`
+	// Forwarded is true unless it is certain that no byte left for the callee.
+	Forwarded bool `json:"forwarded"`
+	// Code is the callee's status in its protocol; nil if there was no answer.
+	Code *int64 `json:"code,omitempty"`
+	// ResultCommit is the commitment to the bytes of the result.
+	ResultCommit string `json:"result_commit,omitempty"`
+	// Bytes is the length of the response body.
+	Bytes int64     `json:"bytes"`
+	Ended Timestamp `json:"ended"`
+	Peer  *Peer     `json:"peer,omitempty"`
+}
+
+// Status is how a call ended.
+type Status string
+
+// The ways a call ends.
+const (
+	StatusCompleted    Status = "completed"
+	StatusCalleeError  Status = "callee_error"
+	StatusTimeout      Status = "timeout"
+	StatusAborted      Status = "aborted"
+	StatusNotForwarded Status = "not_forwarded"
+	StatusWithheld     Status = "withheld"
+	StatusUnknown      Status = "unknown"
+)
+
+// Peer is the peer organisation's countersigned answer.
+type Peer struct {
+	ExchangeReceiptHash string `json:"exchange_receipt_hash"`
+	RecordHash          string `json:"record_hash"`
+	Log                 string `json:"log"`
+}
+
+// Issuance is a token issued or refused. The members that only a token has are
+// absent from a refusal; the others are what the request claimed.
+type Issuance struct {
+	Result IssuanceResult `json:"result"`
+	// Reason is ReasonAllowed or a refusal code.
+	Reason string `json:"reason"`
+	Txn    string `json:"txn,omitempty"`
+	JTI    string `json:"jti,omitempty"`
+	// ReceiptHash and TokenHash are of what was issued, ParentHash of the token
+	// it was exchanged for.
+	ReceiptHash string `json:"receipt_hash,omitempty"`
+	TokenHash   string `json:"token_hash,omitempty"`
+	ParentHash  string `json:"parent_hash,omitempty"`
+	// RequestHash is `req.hash` of the receipt.
+	RequestHash string `json:"request_hash"`
+	// ClientAuth is `req.auth` of the receipt (tokens.md §4).
+	ClientAuth string  `json:"client_auth"`
+	Person     Person  `json:"person"`
+	Actor      string  `json:"actor"`
+	Audience   string  `json:"aud"`
+	Requested  Details `json:"requested"`
+	// Granted is nil in a refusal.
+	Granted *Details `json:"granted,omitempty"`
+	// Expires is in Unix seconds.
+	Expires int64 `json:"exp,omitempty"`
+	// BundleDigest is of the policy that was asked, "" if none was.
+	BundleDigest string `json:"bundle_digest"`
+}
+
+// IssuanceResult says whether a token was issued.
+type IssuanceResult string
+
+// The results.
+const (
+	Issued  IssuanceResult = "issued"
+	Refused IssuanceResult = "refused"
+)
+
+// Revocation ends authority (tokens.md §10).
+type Revocation struct {
+	Target RevocationTarget `json:"target"`
+	// Value is the jti, txn, reference, agent URI, kid or thumbprint.
+	Value string `json:"value"`
+	// Before bounds what is revoked to hops issued at or before it.
+	Before Timestamp `json:"before,omitempty"`
+	Cause  string    `json:"cause"`
+	By     string    `json:"by"`
+}
+
+// RevocationTarget is the kind of thing revoked.
+type RevocationTarget string
+
+// The targets of a revocation.
+const (
+	RevokeHop    RevocationTarget = "hop"
+	RevokeTxn    RevocationTarget = "txn"
+	RevokePerson RevocationTarget = "person"
+	RevokeAgent  RevocationTarget = "agent"
+	RevokeKey    RevocationTarget = "key"
+	RevokeCert   RevocationTarget = "cert"
+)
+
+// PolicyChange is a policy bundle that came into force.
+type PolicyChange struct {
+	BundleDigest   string `json:"bundle_digest"`
+	PreviousDigest string `json:"previous_digest,omitempty"`
+	Serial         int64  `json:"serial"`
+	Engine         string `json:"engine"`
+	// Approvals are the hashes of the approvals of this bundle.
+	Approvals []string `json:"approvals"`
+}
+
+// KeyChange adds, retires or revokes a writer's key, valid by the index of this
+// record. It is signed by the manifest key.
+type KeyChange struct {
+	Op KeyOp `json:"op"`
+	// For is the gw.id of the writer.
+	For   string `json:"for"`
+	Role  Role   `json:"role"`
+	KeyID string `json:"keyid"`
+	// PublicKey is the raw Ed25519 key, unpadded base64url.
+	PublicKey string `json:"public_key"`
+	// Since is from when a revoked key is suspect.
+	Since Timestamp `json:"since,omitempty"`
+}
+
+// KeyOp is what happens to a key.
+type KeyOp string
+
+// The operations on keys.
+const (
+	KeyAdd    KeyOp = "add"
+	KeyRetire KeyOp = "retire"
+	KeyRevoke KeyOp = "revoke"
+)
+
+// Heartbeat is written at start, every interval and at a clean stop, so that
+// silence shows.
+type Heartbeat struct {
+	State BeatState `json:"state"`
+	// Build is the digest of the running binary.
+	Build string `json:"build"`
+	// Interval is in seconds.
+	Interval int64  `json:"interval_s"`
+	Counts   Counts `json:"counts"`
+	// Checkpoint is the last one seen, as the three lines of a C2SP checkpoint
+	// body; "" if none was. See [CheckpointBody].
+	Checkpoint string `json:"checkpoint"`
+}
+
+// BeatState is where in a run a heartbeat stands.
+type BeatState string
+
+// The states.
+const (
+	BeatStart BeatState = "start"
+	Beat      BeatState = "beat"
+	BeatStop  BeatState = "stop"
+)
+
+// Counts are the decisions of a run since its start.
+type Counts struct {
+	Permit      int64 `json:"permit"`
+	Deny        int64 `json:"deny"`
+	Unavailable int64 `json:"unavailable"`
+}
+
+// Gap is an interval in which a writer could not record everything.
+type Gap struct {
+	From  Timestamp `json:"from"`
+	To    Timestamp `json:"to"`
+	Cause string    `json:"cause"`
+	// RefusedUnavailable counts calls refused because the ledger was.
+	RefusedUnavailable int64 `json:"refused_unavailable"`
+	// DenialsDropped counts denials without a record, by reason.
+	DenialsDropped map[string]int64 `json:"denials_dropped"`
+}
+
+// Erasure orders that a person's or a record's data be destroyed.
+type Erasure struct {
+	Target ErasureTarget `json:"target"`
+	// Ref is the person's reference or the record_id.
+	Ref        string    `json:"ref"`
+	Basis      string    `json:"basis"`
+	CompleteBy Timestamp `json:"complete_by"`
+}
+
+// ErasureTarget is what is erased.
+type ErasureTarget string
+
+// The targets of an erasure.
+const (
+	ErasePerson ErasureTarget = "person"
+	EraseRecord ErasureTarget = "record"
+)
+
+// Query is one look at the records: who read what.
+type Query struct {
+	By       string `json:"by"`
+	Role     string `json:"role"`
+	Question string `json:"question"`
+	// AsOf is the checkpoint body the answer holds for, "" if there was none.
+	AsOf string `json:"as_of"`
+	// Count is how many records the answer cites.
+	Count int64 `json:"count"`
+}
+
+// Period opens or seals one log of a family.
+type Period struct {
+	Op PeriodOp `json:"op"`
+	// Origin is of the log opened or sealed, "ledger.example/std/2027-03".
+	Origin string `json:"origin"`
+	// Previous is the former log's last checkpoint body, "" for the first log.
+	Previous  string      `json:"previous"`
+	Cause     PeriodCause `json:"cause"`
+	Retention Retention   `json:"retention"`
+	// StateDigest is of the blob with active keys, policies and writer tails.
+	StateDigest string `json:"state_digest"`
+}
+
+// PeriodOp is what happens to a period.
+type PeriodOp string
+
+// The operations on periods.
+const (
+	PeriodOpen PeriodOp = "open"
+	PeriodSeal PeriodOp = "seal"
+)
+
+// PeriodCause is why a period begins or ends.
+type PeriodCause string
+
+// The causes.
+const (
+	PeriodRoll     PeriodCause = "roll"
+	PeriodRollback PeriodCause = "rollback"
+)
+
+// Retention is how long the bodies of a period are kept.
+type Retention struct {
+	NotBefore Timestamp `json:"not_before"`
+	DeleteBy  Timestamp `json:"delete_by"`
+}

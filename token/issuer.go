@@ -1,0 +1,150 @@
+package token
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/lineal-auth/lineal/delegation"
+	"github.com/lineal-auth/lineal/internal/strictjson"
+)
+
+// Issuer signs tokens and receipts in one issuer's name. It is safe for
+// concurrent use if its Signer is.
+type Issuer struct {
+	name   string
+	signer Signer
+}
+
+// NewIssuer builds the issuer of this URL, which is `iss` byte for byte, with
+// its current key.
+func NewIssuer(issuerURL string, s Signer) (*Issuer, error) {
+	if issuerURL == "" || name(issuerURL) != nil {
+		return nil, errors.New("making issuer: its URL is not printable ASCII")
+	}
+	if s == nil {
+		return nil, errors.New("making issuer: no signer")
+	}
+	if _, err := PublicKeyOf(s); err != nil {
+		return nil, fmt.Errorf("making issuer: %w", err)
+	}
+	return &Issuer{name: issuerURL, signer: s}, nil
+}
+
+// Name is the issuer URL.
+func (i *Issuer) Name() string { return i.name }
+
+// Signed is a token or receipt just signed.
+type Signed struct {
+	Raw    Raw    // compact
+	Hash   string // H of it
+	Inline bool   // a token that carries its receipts
+}
+
+// ErrTooLarge says that a token would be longer than [InlineLimit] even without
+// its receipts. The requester asked for too many details.
+var ErrTooLarge = errors.New("token too large")
+
+// SignToken signs the token of a hop that [delegation.Chain.Extend] or
+// [delegation.CheckRoot] passed. receipts are the compact receipts R0 … Rn−1;
+// they go into the token if it stays within [InlineLimit], else the verifier
+// finds them by `rcpt_hash`. The claims are written in the order of tokens.md
+// §3 and read back by the verifier's own reader before they are signed: what
+// the verifier would not read is not issued. leaf.Hash is ignored.
+func (i *Issuer) SignToken(leaf delegation.Leaf, receipts []string) (Signed, error) {
+	s, err := i.signToken(leaf, receipts)
+	if err != nil {
+		return Signed{}, fmt.Errorf("signing token: %w", err)
+	}
+	return s, nil
+}
+
+func (i *Issuer) signToken(leaf delegation.Leaf, receipts []string) (Signed, error) {
+	switch {
+	case leaf.Issuer != i.name || leaf.Hop.Person.Issuer() != i.name:
+		return Signed{}, fmt.Errorf("issuer or person of %q, not of %q", leaf.Issuer, i.name)
+	case len(receipts) != leaf.Hop.Depth:
+		return Signed{}, fmt.Errorf("%d receipts at del_depth %d", len(receipts), leaf.Hop.Depth)
+	case len(receipts) > 0:
+		if h, err := HashOf(receipts[len(receipts)-1]); err != nil || h != leaf.ReceiptHash {
+			return Signed{}, errors.New("rcpt_hash is not the hash of the last receipt")
+		}
+	}
+	m, err := tokenClaims(leaf, nil)
+	if err != nil {
+		return Signed{}, err
+	}
+	payload, err := m.encode()
+	if err != nil {
+		return Signed{}, err
+	}
+	if err := readBack(payload, func(v strictjson.Value) error { _, _, err := readToken(v, ""); return err }); err != nil {
+		return Signed{}, err
+	}
+	if sealedLen(i.signer, typeToken, payload) > InlineLimit {
+		return Signed{}, fmt.Errorf("%w: over %d bytes", ErrTooLarge, InlineLimit)
+	}
+	inline := false
+	if len(receipts) > 0 {
+		m.texts("receipts", receipts)
+		full, err := m.encode()
+		if err != nil {
+			return Signed{}, err
+		}
+		if inline = sealedLen(i.signer, typeToken, full) <= InlineLimit; inline {
+			payload = full
+		}
+	}
+	return i.seal(typeToken, payload, inline)
+}
+
+// SignReceipt signs the receipt of a hop whose token was signed: r.TokenHash is
+// H of that token. r.Hash is ignored. The members are written in the order of
+// tokens.md §4 and read back first, as SignToken does.
+func (i *Issuer) SignReceipt(r delegation.Receipt, req Request, policyVersion string) (Signed, error) {
+	s, err := i.signReceipt(r, ReceiptFields{Request: req, Policy: policyVersion})
+	if err != nil {
+		return Signed{}, fmt.Errorf("signing receipt: %w", err)
+	}
+	return s, nil
+}
+
+func (i *Issuer) signReceipt(r delegation.Receipt, f ReceiptFields) (Signed, error) {
+	if r.Issuer != i.name || r.Hop.Person.Issuer() != i.name {
+		return Signed{}, fmt.Errorf("issuer or person of %q, not of %q", r.Issuer, i.name)
+	}
+	m, err := receiptMembers(r, f)
+	if err != nil {
+		return Signed{}, err
+	}
+	payload, err := m.encode()
+	if err != nil {
+		return Signed{}, err
+	}
+	if err := readBack(payload, func(v strictjson.Value) error { _, _, err := readReceipt(v, ""); return err }); err != nil {
+		return Signed{}, err
+	}
+	if n := sealedLen(i.signer, typeReceipt, payload); n > MaxBytes {
+		return Signed{}, fmt.Errorf("%w: receipt of %d bytes", ErrTooLarge, n)
+	}
+	return i.seal(typeReceipt, payload, false)
+}
+
+func (i *Issuer) seal(typ string, payload []byte, inline bool) (Signed, error) {
+	raw, err := seal(i.signer, typ, payload)
+	if err != nil {
+		return Signed{}, err
+	}
+	hash, err := HashOf(raw)
+	if err != nil {
+		return Signed{}, err
+	}
+	return Signed{Raw: Raw(raw), Hash: hash, Inline: inline}, nil
+}
+
+func readBack(payload []byte, read func(strictjson.Value) error) error {
+	v, err := strictjson.Parse(payload, strictjson.Limits{MaxBytes: MaxBytes})
+	if err != nil {
+		return err
+	}
+	return read(v)
+}

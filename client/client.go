@@ -1,0 +1,329 @@
+// Package client gives an agent a pool of tokens and an http.RoundTripper that uses it.
+//
+//	incoming call ──▶ Receive ──▶ context ──▶ agent's code ──▶ Transport ──▶ token for this audience ──▶ outgoing call
+//
+// An agent wraps its server's handler with [Client.Receive], which puts the
+// delegation that arrived with the call into the request's context, and gives
+// its SDKs an HTTP client over [Client.Transport], which exchanges that
+// delegation (RFC 8693) for a narrower token for each audience it calls. Tokens
+// are kept and used until shortly before they end, so that in a steady state no
+// exchange is waited for.
+//
+// The agent says what each call needs with [WithDetails], or once per audience
+// in [Config.Calls]; which of the parent's details a new one narrows is found
+// by the client. Asking for more than the parent holds fails here already; the
+// token service and every verifier check it again.
+//
+// A token never outlives its use by another identity: it is bound to the
+// certificate of this workload, and dropped when that certificate rotates.
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lineal-auth/lineal/scope"
+	"github.com/lineal-auth/lineal/token"
+)
+
+// Config configures a Client.
+type Config struct {
+	// TokenURL is the token endpoint of the token service. Required.
+	TokenURL string
+	// HTTP sends to the token service over mTLS with the workload's own
+	// certificate. Required.
+	HTTP *http.Client
+	// Verifier checks incoming delegations before they are used. If nil,
+	// Receive refuses every call that carries one.
+	Verifier *token.Verifier
+	// Audience is the agent's own resource identifier, the `aud` of incoming
+	// delegations. Required for Receive.
+	Audience string
+	// Thumbprint names the certificate in use (`x5t#S256`), so that tokens are
+	// dropped when it rotates; if nil, one certificate is assumed.
+	Thumbprint func() string
+	// Calls say what to ask for where the context does not.
+	Calls []Call
+	// Now is the clock; if nil, the system's.
+	Now func() time.Time
+	// Logger; if nil, nothing is logged.
+	Logger *slog.Logger
+	// PoolSize bounds the tokens kept; if zero, 1,024.
+	PoolSize int
+}
+
+// Call is what a call to one audience needs.
+type Call struct {
+	// Audience is the resource identifier: the URL prefix of the calls.
+	Audience string
+	// Details is the authorization_details array to ask for, without `from`.
+	Details []byte
+}
+
+// Token is a delegation token in the hands of its holder.
+type Token struct {
+	// Raw is the compact token, a live credential; it prints redacted.
+	Raw token.Raw
+	// Audience is where it may be presented.
+	Audience string
+	// Details is the authority as granted.
+	Details scope.Grant
+	Scope   string
+	Expires time.Time
+}
+
+// Client exchanges, keeps and attaches tokens. It is safe for concurrent use.
+type Client struct {
+	cfg  Config
+	pool *pool
+}
+
+// ErrDelegationEnded says that the delegation a call relies on is over, or
+// that there is none: the person must start again.
+var ErrDelegationEnded = errors.New("the delegation has ended")
+
+// New checks the configuration and builds a Client.
+func New(cfg Config) (*Client, error) {
+	if cfg.TokenURL == "" || cfg.HTTP == nil {
+		return nil, errors.New("client: token URL and HTTP client are required")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now //nolint:forbidigo // the one default clock
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Thumbprint == nil {
+		cfg.Thumbprint = func() string { return "" }
+	}
+	if cfg.PoolSize == 0 {
+		cfg.PoolSize = 1024
+	}
+	return &Client{cfg: cfg, pool: newPool(cfg.PoolSize, cfg.Now)}, nil
+}
+
+// contextKey is the key of a delegation in a context.
+type contextKey int
+
+const (
+	keyDelegation contextKey = iota
+	keyDetails
+)
+
+// Delegation is the authority that arrived with a call: the parent of what
+// this agent may ask for.
+type Delegation struct {
+	raw      token.Raw
+	grant    scope.Grant
+	expires  time.Time
+	verified token.Verified
+	parent   string // the call being served, as its Lineal-Request-Id said
+	direct   string // audience of a token that is presented as it is; "" otherwise
+}
+
+// Verified is the verified chain of the delegation; it is the zero value for
+// a token this client got itself.
+func (d *Delegation) Verified() token.Verified { return d.verified }
+
+// FromContext returns the delegation of the call being served, or nil.
+func FromContext(ctx context.Context) *Delegation {
+	d, _ := ctx.Value(keyDelegation).(*Delegation)
+	return d
+}
+
+// WithToken returns a context whose calls to t's audience present t itself,
+// and whose other calls have no authority. It is for the application that
+// holds the root.
+func WithToken(ctx context.Context, t Token) context.Context {
+	return context.WithValue(ctx, keyDelegation, &Delegation{raw: t.Raw, grant: t.Details, expires: t.Expires, direct: t.Audience})
+}
+
+// WithDelegation returns ctx with the delegation of another context: for SDKs
+// that start their work outside of the request's context.
+func WithDelegation(ctx context.Context, d *Delegation) context.Context {
+	return context.WithValue(ctx, keyDelegation, d)
+}
+
+// WithDetails returns a context whose calls ask for exactly these
+// authorization_details, written without `from`.
+func WithDetails(ctx context.Context, details []byte) context.Context {
+	return context.WithValue(ctx, keyDetails, details)
+}
+
+// Receive wraps an agent's handler: the delegation that the gateway handed
+// over is verified and put into the request's context. A call without one goes
+// on without authority; a call with one that does not verify is refused,
+// because it was meant to have it.
+func (c *Client) Receive(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		raw := r.Header.Get("Lineal-Delegation")
+		r.Header.Del("Lineal-Delegation")
+		if raw == "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		d, err := c.Accept(r.Context(), raw, r.Header.Get("Lineal-Request-Id"))
+		if err != nil {
+			c.cfg.Logger.WarnContext(r.Context(), "delegation refused", slog.String("cause", err.Error()))
+			http.Error(w, "the delegation of this call does not verify", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(WithDelegation(r.Context(), d)))
+	})
+}
+
+// Accept verifies a delegation that arrived by another way than HTTP headers.
+// parent is the id of the call that brought it, "" if unknown.
+func (c *Client) Accept(ctx context.Context, raw, parent string) (*Delegation, error) {
+	if c.cfg.Verifier == nil || c.cfg.Audience == "" {
+		return nil, errors.New("client: no verifier or no audience is configured")
+	}
+	v, err := c.cfg.Verifier.Verify(ctx, raw, token.Want{Audience: c.cfg.Audience, Binding: token.BindingUnchecked})
+	if err != nil {
+		return nil, err
+	}
+	leaf := v.Chain.Leaf()
+	return &Delegation{raw: token.Raw(raw), grant: leaf.Details, expires: leaf.Expires, verified: v, parent: parent}, nil
+}
+
+// Transport returns a RoundTripper that attaches to each request the token
+// for its audience. next sends it, over mTLS with the workload's certificate.
+func (c *Client) Transport(next http.RoundTripper) http.RoundTripper {
+	return &transport{c: c, next: next}
+}
+
+type transport struct {
+	c    *Client
+	next http.RoundTripper
+}
+
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	d := FromContext(r.Context())
+	if d == nil {
+		return nil, fmt.Errorf("calling %s: %w: the context carries none", r.URL.Redacted(), ErrDelegationEnded)
+	}
+	tok, err := t.c.tokenFor(r.Context(), d, r.URL.Scheme+"://"+r.URL.Host+r.URL.Path)
+	if err != nil {
+		return nil, fmt.Errorf("calling %s: %w", r.URL.Redacted(), err)
+	}
+	out := r.Clone(r.Context()) // a RoundTripper must not change its request
+	out.Header.Set("Authorization", "Bearer "+string(tok.Raw))
+	out.Header.Del("X-Api-Key")
+	if d.parent != "" {
+		out.Header.Set("Lineal-Parent", d.parent)
+	}
+	resp, err := t.next.RoundTrip(out)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		t.c.pool.drop(tok.Raw)
+	}
+	return resp, err
+}
+
+// tokenFor finds or gets the token for a URL.
+func (c *Client) tokenFor(ctx context.Context, d *Delegation, url string) (Token, error) {
+	if d.direct != "" {
+		if !under(url, d.direct) {
+			return Token{}, fmt.Errorf("the token in hand is for %s", d.direct)
+		}
+		return Token{Raw: d.raw, Audience: d.direct, Details: d.grant, Expires: d.expires}, nil
+	}
+	call, ok := c.callFor(url)
+	if !ok {
+		return Token{}, errors.New("no audience is configured for this URL")
+	}
+	if details, ok := ctx.Value(keyDetails).([]byte); ok {
+		call.Details = details
+	}
+	return c.Exchange(ctx, d, call)
+}
+
+// callFor is the configured call with the longest audience that the URL is
+// under.
+func (c *Client) callFor(url string) (found Call, ok bool) {
+	for _, call := range c.cfg.Calls {
+		if under(url, call.Audience) && len(call.Audience) > len(found.Audience) {
+			found, ok = call, true
+		}
+	}
+	return found, ok
+}
+
+// under reports whether url is audience or a path below it, by whole segments.
+func under(url, audience string) bool {
+	rest, ok := strings.CutPrefix(url, audience)
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+// Exchange returns a token for one audience under a delegation, from the pool
+// or by a token exchange. Concurrent calls for the same token share one
+// exchange.
+func (c *Client) Exchange(ctx context.Context, d *Delegation, call Call) (Token, error) {
+	details, err := Narrow(d.grant, call.Details)
+	if err != nil {
+		return Token{}, err
+	}
+	if !c.cfg.Now().Before(d.expires) {
+		return Token{}, ErrDelegationEnded
+	}
+	key := poolKey{parent: d.raw, audience: call.Audience, details: string(details), certificate: c.cfg.Thumbprint()}
+	return c.pool.get(ctx, key, d.expires, func(ctx context.Context) (Token, error) {
+		return c.exchange(ctx, form{
+			subject: string(d.raw), subjectType: typeAccessToken, audience: call.Audience, details: details,
+		})
+	})
+}
+
+// Root exchanges a person's ID token for the root of a chain: the first
+// delegation, from the person through this application to the agent that
+// serves the audience.
+func (c *Client) Root(ctx context.Context, idToken string, call Call) (Token, error) {
+	return c.exchange(ctx, form{subject: idToken, subjectType: typeIDToken, audience: call.Audience, details: call.Details})
+}
+
+// onceGroup lets concurrent callers of one key share one run.
+type onceGroup struct {
+	mu    sync.Mutex // guards calls
+	calls map[poolKey]*shared
+}
+
+type shared struct {
+	done chan struct{}
+	tok  Token
+	err  error
+}
+
+// do runs fetch once for all callers of key that are waiting. A caller that
+// gives up does not end the run for the others.
+func (g *onceGroup) do(ctx context.Context, key poolKey, fetch func(context.Context) (Token, error)) (Token, error) {
+	g.mu.Lock()
+	s, running := g.calls[key]
+	if !running {
+		s = &shared{done: make(chan struct{})}
+		g.calls[key] = s
+		go g.run(context.WithoutCancel(ctx), key, s, fetch)
+	}
+	g.mu.Unlock()
+	select {
+	case <-s.done:
+		return s.tok, s.err
+	case <-ctx.Done():
+		return Token{}, ctx.Err()
+	}
+}
+
+// run ends by fetchTimeout at the latest; its callers wait for it or leave.
+func (g *onceGroup) run(ctx context.Context, key poolKey, s *shared, fetch func(context.Context) (Token, error)) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	s.tok, s.err = fetch(ctx)
+	g.mu.Lock()
+	delete(g.calls, key)
+	g.mu.Unlock()
+	close(s.done)
+}

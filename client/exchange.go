@@ -1,0 +1,131 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/lineal-auth/lineal/internal/strictjson"
+	"github.com/lineal-auth/lineal/scope"
+	"github.com/lineal-auth/lineal/token"
+)
+
+// The token types of RFC 8693 §3.
+const (
+	typeAccessToken = "urn:ietf:params:oauth:token-type:access_token"
+	typeIDToken     = "urn:ietf:params:oauth:token-type:id_token"
+	grantExchange   = "urn:ietf:params:oauth:grant-type:token-exchange"
+)
+
+const (
+	fetchTimeout = 10 * time.Second
+	maxAnswer    = 64 << 10
+)
+
+// OAuthError is the token service's refusal (RFC 6749 §5.2).
+type OAuthError struct {
+	Status      int    // HTTP
+	Code        string // `error`
+	Description string // `error_description`
+}
+
+func (e *OAuthError) Error() string {
+	return fmt.Sprintf("token service refused: %s (%d): %s", e.Code, e.Status, e.Description)
+}
+
+type form struct {
+	subject, subjectType string
+	audience             string
+	details              []byte
+}
+
+func (c *Client) exchange(ctx context.Context, f form) (Token, error) {
+	values := url.Values{
+		"grant_type":         {grantExchange},
+		"subject_token":      {f.subject},
+		"subject_token_type": {f.subjectType},
+		"resource":           {f.audience},
+	}
+	if len(f.details) > 0 {
+		values.Set("authorization_details", string(f.details))
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.cfg.TokenURL, strings.NewReader(values.Encode()))
+	if err != nil {
+		return Token{}, fmt.Errorf("exchanging: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	resp, err := c.cfg.HTTP.Do(req)
+	if err != nil {
+		return Token{}, fmt.Errorf("exchanging for %s: %w", f.audience, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return Token{}, fmt.Errorf("exchanging for %s: %w", f.audience, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return Token{}, oauthError(resp.StatusCode, body)
+	}
+	return c.readAnswer(body, f.audience)
+}
+
+func oauthError(status int, body []byte) error {
+	e := &OAuthError{Status: status, Code: "server_error"}
+	v, err := strictjson.Parse(body, strictjson.Limits{})
+	if err != nil {
+		return e
+	}
+	if m, ok := v.Get("error"); ok {
+		e.Code, _ = m.Text()
+	}
+	if m, ok := v.Get("error_description"); ok {
+		e.Description, _ = m.Text()
+	}
+	return e
+}
+
+// readAnswer reads RFC 8693 §2.2.1 with the details as granted (RFC 9396 §7).
+func (c *Client) readAnswer(body []byte, audience string) (Token, error) {
+	v, err := strictjson.Parse(body, strictjson.Limits{})
+	if err != nil {
+		return Token{}, fmt.Errorf("reading the token service's answer: %w", err)
+	}
+	raw, life, details := field(v, "access_token"), field(v, "expires_in"), field(v, "authorization_details")
+	text, ok := raw.Text()
+	seconds, okLife := life.Int64()
+	if !ok || !okLife || text == "" || seconds <= 0 {
+		return Token{}, errors.New("reading the token service's answer: no token or no expires_in")
+	}
+	grant, err := parseGranted(details)
+	if err != nil {
+		return Token{}, fmt.Errorf("reading the token service's answer: %w", err)
+	}
+	scopeText, _ := field(v, "scope").Text()
+	return Token{
+		Raw: token.Raw(text), Audience: audience, Details: grant, Scope: scopeText,
+		Expires: c.cfg.Now().Add(time.Duration(seconds) * time.Second),
+	}, nil
+}
+
+// parseGranted reads details of a root or of a later hop: only the latter
+// have `from`.
+func parseGranted(v strictjson.Value) (scope.Grant, error) {
+	root := true
+	for _, d := range v.Items() {
+		if _, ok := d.Get("from"); ok {
+			root = false
+		}
+	}
+	return scope.ParseValue(v, root)
+}
+
+func field(v strictjson.Value, name string) strictjson.Value {
+	m, _ := v.Get(name)
+	return m
+}

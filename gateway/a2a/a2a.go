@@ -1,0 +1,258 @@
+// Package a2a reads the Agent2Agent protocol, strictly, for the gateway.
+//
+// It reads the JSON-RPC binding of version 1.0. The message names no skill, so
+// authority is per agent: the name that scope speaks of is the agent behind the
+// route (gateway.md §4). What a message may carry beyond text, hosts that the
+// agent would fetch from, a push target, is put into the call document, where
+// scope guards it.
+//
+// Tasks and contexts are refused until they are bound to the delegation that
+// made them: an id alone is no authority (threats S1, C8).
+package a2a
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/lineal-auth/lineal/gateway"
+	"github.com/lineal-auth/lineal/internal/strictjson"
+	"github.com/lineal-auth/lineal/policy"
+	"github.com/lineal-auth/lineal/scope"
+)
+
+// version is the protocol version served.
+const version = "1.0"
+
+// Reader is the gateway.Protocol for one agent. It is immutable.
+type Reader struct {
+	agent string
+}
+
+// New returns the reader for the agent that scope and policy know by name.
+func New(agent string) *Reader { return &Reader{agent: agent} }
+
+// Name is "a2a".
+func (r *Reader) Name() string { return "a2a" }
+
+// Read reads one SendMessage or SendStreamingMessage.
+func (r *Reader) Read(req *http.Request, suffix string, body []byte) (gateway.Request, error) {
+	switch {
+	case suffix != "" && suffix != "/":
+		return gateway.Request{}, gateway.Refuse(gateway.CodeRouteUnknown, "path below the endpoint")
+	case req.Method != http.MethodPost:
+		return gateway.Request{}, gateway.Refuse(gateway.CodeMethodNotAllowed, "method %s", req.Method)
+	case req.URL.RawQuery != "":
+		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "a query on the endpoint")
+	}
+	if media, _, _ := strings.Cut(req.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(media), "application/json") {
+		return gateway.Request{}, &gateway.Refusal{Code: gateway.CodeRequestUnreadable, Status: http.StatusUnsupportedMediaType, Err: fmt.Errorf("content type %q", media)}
+	}
+	if got := req.Header.Values("A2a-Version"); len(got) != 1 || strings.TrimSpace(got[0]) != version {
+		return gateway.Request{}, &gateway.Refusal{
+			Code: gateway.CodeVersionUnsupported, JSONRPC: -32009, Err: fmt.Errorf("A2A-Version %q", got),
+			Data: map[string]any{"supported": []string{version}},
+		}
+	}
+	msg, err := gateway.ReadJSONRPC(body)
+	if err != nil {
+		return gateway.Request{}, err
+	}
+	streaming, ok := map[string]bool{"SendMessage": false, "SendStreamingMessage": true}[msg.Method]
+	if !ok {
+		return gateway.Request{}, gateway.Refuse(gateway.CodeOperationUnknown, "method %q", msg.Method)
+	}
+	if msg.ID.IsZero() {
+		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "a message without an id")
+	}
+	doc, err := r.document(req, msg, streaming)
+	if err != nil {
+		return gateway.Request{}, err
+	}
+	out := gateway.Request{
+		Operation: msg.Method, Action: scope.A2ASend, Name: r.agent, Doc: doc, Version: version,
+		Resource: policy.Resource{Kind: policy.KindPeer, Name: r.agent}, Needed: []string{scope.A2ASend + " " + r.agent},
+		Method: http.MethodPost, Suffix: suffix, Body: msg.Body,
+		Header: http.Header{"Content-Type": {"application/json"}, "A2a-Version": {version}},
+	}
+	if streaming {
+		out.Header.Set("Accept", "text/event-stream")
+	}
+	if ext := req.Header.Values("A2a-Extensions"); len(ext) > 0 {
+		out.Header["A2a-Extensions"] = ext
+	}
+	return out, nil
+}
+
+// document puts the facts of a message where constraints can point at them.
+func (r *Reader) document(req *http.Request, msg gateway.JSONRPC, streaming bool) (scope.Document, error) {
+	doc := scope.NewDocument()
+	if err := known(msg.Params, "tenant", "message", "configuration", "metadata"); err != nil {
+		return doc, err
+	}
+	message, _ := msg.Params.Get("message")
+	if err := known(message, "messageId", "contextId", "taskId", "role", "parts", "metadata", "extensions", "referenceTaskIds"); err != nil {
+		return doc, err
+	}
+	for _, handle := range []string{"contextId", "taskId", "referenceTaskIds"} {
+		if v, ok := message.Get(handle); ok && !empty(v) {
+			return doc, gateway.Refuse(gateway.CodeHandleUnknown, "%s is not bound to this delegation", handle)
+		}
+	}
+	doc.Set("/a2a/version", strictjson.String(version))
+	doc.Set("/a2a/method", strictjson.String(msg.Method))
+	doc.Set("/a2a/streaming", strictjson.Bool(streaming))
+	setText(&doc, "/a2a/tenant", msg.Params, "tenant")
+	setText(&doc, "/a2a/role", message, "role")
+	for _, from := range []strictjson.Value{msg.Params, message} {
+		if m, ok := from.Get("metadata"); ok && m.Len() > 0 {
+			doc.Set("/a2a/metadata", m)
+			break
+		}
+	}
+	if ext := req.Header.Values("A2a-Extensions"); len(ext) > 0 {
+		doc.Set("/a2a/extensions", strictjson.Strings(ext...))
+	}
+	parts, _ := message.Get("parts")
+	if err := setParts(&doc, parts); err != nil {
+		return doc, err
+	}
+	return doc, setConfiguration(&doc, msg.Params)
+}
+
+// setParts reads what the message carries: kinds, media types, hosts of URLs.
+func setParts(doc *scope.Document, parts strictjson.Value) error {
+	if parts.Kind() != strictjson.KindArray || parts.Len() == 0 {
+		return gateway.Refuse(gateway.CodeRequestUnreadable, "a message without parts")
+	}
+	var kinds, media, hosts []string
+	var textBytes int64
+	for _, part := range parts.Items() {
+		if err := known(part, "text", "raw", "url", "data", "filename", "mediaType", "metadata"); err != nil {
+			return err
+		}
+		kind := ""
+		for _, k := range []string{"text", "raw", "url", "data"} {
+			v, ok := part.Get(k)
+			if !ok {
+				continue
+			}
+			if kind != "" {
+				return gateway.Refuse(gateway.CodeRequestUnreadable, "a part with two contents")
+			}
+			kind = k
+			s, _ := v.Text()
+			switch k {
+			case "text":
+				textBytes += int64(len(s))
+			case "url":
+				host, err := hostOf(s)
+				if err != nil {
+					return err
+				}
+				hosts = append(hosts, host)
+			}
+		}
+		if kind == "" {
+			return gateway.Refuse(gateway.CodeRequestUnreadable, "a part without content")
+		}
+		kinds = append(kinds, kind)
+		if m, ok := part.Get("mediaType"); ok {
+			s, _ := m.Text()
+			media = append(media, s)
+		}
+	}
+	doc.Set("/a2a/kinds", strictjson.Strings(kinds...))
+	doc.Set("/a2a/text_bytes", strictjson.Int(textBytes))
+	if len(media) > 0 {
+		doc.Set("/a2a/media_types", strictjson.Strings(media...))
+	}
+	if len(hosts) > 0 {
+		doc.Set("/a2a/fetch_hosts", strictjson.Strings(hosts...))
+	}
+	return nil
+}
+
+// setConfiguration: a push target is a guarded fact.
+func setConfiguration(doc *scope.Document, params strictjson.Value) error {
+	configuration, ok := params.Get("configuration")
+	if !ok {
+		return nil
+	}
+	if err := known(configuration, "acceptedOutputModes", "returnImmediately", "historyLength", "pushNotificationConfig", "taskPushNotificationConfig"); err != nil {
+		return err
+	}
+	for _, name := range []string{"pushNotificationConfig", "taskPushNotificationConfig"} {
+		if push, ok := configuration.Get(name); ok && !push.IsNull() {
+			target, _ := push.Get("url")
+			s, _ := target.Text()
+			host, err := hostOf(s)
+			if err != nil {
+				return err
+			}
+			doc.Set("/a2a/push/host", strictjson.String(host))
+			return nil
+		}
+	}
+	return nil
+}
+
+// hostOf is the lower-case host of an absolute URL without user information.
+func hostOf(raw string) (string, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "https" && u.Scheme != "http") {
+		return "", gateway.Refuse(gateway.CodeRequestUnreadable, "a URL that is not absolute http")
+	}
+	return strings.ToLower(u.Hostname()), nil
+}
+
+func known(v strictjson.Value, names ...string) error {
+	if v.Kind() != strictjson.KindObject {
+		return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, JSONRPC: -32602, Err: fmt.Errorf("not an object where one with %q belongs", names)}
+	}
+	if err := strictjson.Known(v, names...); err != nil {
+		return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, JSONRPC: -32602, Err: err}
+	}
+	return nil
+}
+
+func setText(doc *scope.Document, pointer string, v strictjson.Value, name string) {
+	if m, ok := v.Get(name); ok {
+		if s, isText := m.Text(); isText && s != "" {
+			doc.Set(pointer, m)
+		}
+	}
+}
+
+func empty(v strictjson.Value) bool {
+	if v.Kind() == strictjson.KindArray {
+		return v.Len() == 0
+	}
+	s, ok := v.Text()
+	return v.IsNull() || (ok && s == "")
+}
+
+// WriteRefusal answers with a JSON-RPC error whose data is an array of one
+// google.rpc.ErrorInfo, as version 1.0 asks (gateway.md §2).
+func (r *Reader) WriteRefusal(w http.ResponseWriter, _ *http.Request, body []byte, f gateway.Refused) {
+	id := gateway.PeekID(body)
+	status := f.Status
+	if f.Protocol && !id.IsZero() {
+		status = http.StatusOK
+	}
+	info := map[string]any{
+		"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": strings.ToUpper(string(f.Code)), "domain": "lineal",
+		"metadata": map[string]string{
+			"code": string(f.Code), "request_id": f.RequestID, "retryable": fmt.Sprint(f.Retryable), "hop": f.Hop(), "doc_url": f.DocURL,
+		},
+	}
+	answer := map[string]any{
+		"jsonrpc": "2.0", "id": nil,
+		"error": map[string]any{"code": f.JSONRPC, "message": f.Message(), "data": []any{info}},
+	}
+	if !id.IsZero() {
+		answer["id"] = id
+	}
+	gateway.WriteJSON(w, status, "application/json", answer)
+}

@@ -1,0 +1,147 @@
+package gateway
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+var (
+	errParamsKind = errors.New("params is not an object")
+	errTwoTokens  = errors.New("more than one caller's token")
+)
+
+// admit applies the rules of every listener (gateway.md §1) and finds the
+// route. It trusts nothing of the request but its form.
+func (g *Gateway) admit(r *http.Request) (*Route, string, error) {
+	switch {
+	case r.Method == http.MethodConnect || r.Method == http.MethodTrace:
+		return nil, "", Refuse(CodeMethodNotAllowed, "method %s", r.Method)
+	case !strings.HasPrefix(r.RequestURI, "/"):
+		return nil, "", Refuse(CodeRequestUnreadable, "not a forward proxy; set the base URL")
+	case r.Header.Get("Upgrade") != "":
+		return nil, "", Refuse(CodeUpgradeUnsupported, "upgrade to %q", r.Header.Get("Upgrade"))
+	}
+	if !g.servesHost(r.Host) {
+		return nil, "", Refuse(CodeHostDenied, "host %q", r.Host)
+	}
+	if !g.servesOrigin(r.Header) {
+		return nil, "", Refuse(CodeOriginDenied, "origin %q", r.Header.Get("Origin"))
+	}
+	if err := checkHeaders(r.Header); err != nil {
+		return nil, "", err
+	}
+	if err := checkPath(r.URL); err != nil {
+		return nil, "", err
+	}
+	for _, route := range g.routes {
+		suffix, ok := strings.CutPrefix(r.URL.Path, route.Prefix)
+		if ok && (suffix == "" || suffix[0] == '/') {
+			return route, suffix, nil
+		}
+	}
+	return nil, "", Refuse(CodeRouteUnknown, "no route for %q", r.URL.Path)
+}
+
+// servesHost reports whether the Host header names this gateway (threat S8).
+func (g *Gateway) servesHost(host string) bool {
+	if host == g.host || slices.Contains(g.allowedHosts, host) {
+		return true
+	}
+	if !g.loopback {
+		return false
+	}
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	return name == "localhost" || name == "127.0.0.1" || name == "[::1]" || name == "::1"
+}
+
+// servesOrigin: a browser's page may call only from the gateway's own origin.
+func (g *Gateway) servesOrigin(h http.Header) bool {
+	origins := h.Values("Origin")
+	if len(origins) == 0 {
+		return true
+	}
+	return len(origins) == 1 && (origins[0] == g.origin || slices.Contains(g.allowedOrigins, origins[0]))
+}
+
+// checkHeaders refuses doubled headers that carry authority and names that a
+// lenient reader would take for another (threats F3, F8).
+func checkHeaders(h http.Header) error {
+	for _, name := range []string{"Authorization", "Content-Type", "Lineal-Token", "X-Api-Key"} {
+		if len(h.Values(name)) > 1 {
+			return Refuse(CodeRequestUnreadable, "header %s is doubled", name)
+		}
+	}
+	for name := range h {
+		if strings.Contains(name, "_") {
+			return Refuse(CodeRequestUnreadable, "header name %q holds an underscore", name)
+		}
+	}
+	for _, option := range strings.Split(strings.Join(h.Values("Connection"), ","), ",") {
+		if strings.HasPrefix(strings.ToLower(strings.TrimSpace(option)), "lineal-") { // threat F4
+			return Refuse(CodeRequestUnreadable, "Connection lists a Lineal header")
+		}
+	}
+	return nil
+}
+
+// checkPath refuses every path that two readers could take for different ones
+// (threat F6): what is matched is what is sent.
+func checkPath(u *url.URL) error {
+	if u.RawPath != "" || u.Fragment != "" {
+		return Refuse(CodeRequestUnreadable, "the path is not canonical")
+	}
+	for _, c := range []byte(u.Path) {
+		if c < ' ' || c == 0x7f || c == '\\' || c == ';' || c == '%' {
+			return Refuse(CodeRequestUnreadable, "the path holds %q", c)
+		}
+	}
+	for i, segment := range strings.Split(u.Path, "/") {
+		if segment == "." || segment == ".." || (segment == "" && i > 0 && i < strings.Count(u.Path, "/")) {
+			return Refuse(CodeRequestUnreadable, "the path is not canonical")
+		}
+	}
+	if _, err := url.ParseQuery(u.RawQuery); err != nil { // threat F7
+		return Refuse(CodeRequestUnreadable, "the query does not parse")
+	}
+	return nil
+}
+
+// callersToken finds the one token of the request (gateway.md §1). Two
+// different places with a value each are refused, because two readers could
+// choose differently.
+func callersToken(r *http.Request, apiKey bool) (string, error) {
+	for name := range r.URL.Query() {
+		if strings.EqualFold(name, "access_token") || strings.EqualFold(name, "token") {
+			return "", Refuse(CodeRequestUnreadable, "a token in the query")
+		}
+	}
+	if own := r.Header.Get("Lineal-Token"); own != "" {
+		return own, nil
+	}
+	var found []string
+	if auth := r.Header.Get("Authorization"); auth != "" {
+		scheme, value, ok := strings.Cut(auth, " ")
+		if !ok || !strings.EqualFold(scheme, "Bearer") {
+			return "", Refuse(CodeTokenMissing, "Authorization is not Bearer")
+		}
+		found = append(found, value)
+	}
+	if key := r.Header.Get("X-Api-Key"); apiKey && key != "" {
+		found = append(found, key)
+	}
+	switch len(found) {
+	case 0:
+		return "", Refuse(CodeTokenMissing, "no token")
+	case 1:
+		return found[0], nil
+	default:
+		return "", &Refusal{Code: CodeRequestUnreadable, Err: errTwoTokens}
+	}
+}

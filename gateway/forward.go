@@ -1,0 +1,272 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lineal-auth/lineal/policy"
+	"github.com/lineal-auth/lineal/record"
+)
+
+// answerHeaders may pass from an upstream to the caller (gateway.md §1); all
+// others, Set-Cookie among them, are dropped.
+var answerHeaders = []string{
+	"Content-Type", "Content-Language", "Cache-Control", "Etag", "Last-Modified", "Retry-After", "Vary",
+	"Mcp-Protocol-Version", "A2a-Version", "A2a-Extensions", "X-Request-Id", "Request-Id",
+	"Openai-Version", "Openai-Processing-Ms", "Anthropic-Ratelimit-Requests-Remaining",
+}
+
+// forward is step 7: send what was judged, stream what comes back, and leave
+// the outcome. It runs only after the decision record is durable.
+func (c *call) forward() error {
+	c.started = c.g.cfg.Now()
+	c.outcome = &outcome{status: record.StatusNotForwarded}
+	defer c.recordOutcome()
+
+	// The caller's disconnect reaches the upstream through the context; the
+	// wait for response headers has a bound of its own, the stream has none.
+	ctx, cancel := context.WithCancelCause(c.r.Context())
+	defer cancel(nil)
+	out, err := c.outgoing(ctx)
+	if err != nil {
+		return c.failed(&Refusal{Code: CodeCredentialUnavailable, Err: err})
+	}
+	timer := time.AfterFunc(c.route.HeaderTimeout, func() { cancel(errHeaderTimeout) })
+	c.outcome.forwarded = true
+	c.outcome.status = record.StatusUnknown
+	resp, err := c.route.Transport.RoundTrip(out)
+	timer.Stop()
+	if err != nil {
+		return c.failed(c.transportFailure(ctx, err))
+	}
+	defer func() { _ = resp.Body.Close() }()
+	c.outcome.code = resp.StatusCode
+	if err := checkAnswer(resp); err != nil {
+		return c.failed(err)
+	}
+	if c.request.Rewrite != nil && resp.StatusCode < 300 {
+		return c.release(resp, c.rewrite)
+	}
+	return c.release(resp, c.stream)
+}
+
+var errHeaderTimeout = errors.New("the upstream sent no response headers in time")
+
+// failed marks the outcome with the refusal that the caller gets.
+func (c *call) failed(r *Refusal) error {
+	c.outcome.reason = string(r.Code)
+	if c.outcome.forwarded && c.outcome.status == record.StatusUnknown && r.Code != CodeUpstreamTimeout {
+		c.outcome.status = record.StatusCalleeError
+	}
+	if r.Code == CodeUpstreamTimeout {
+		c.outcome.status = record.StatusTimeout
+	}
+	return r
+}
+
+func (c *call) transportFailure(ctx context.Context, err error) *Refusal {
+	switch {
+	case errors.Is(context.Cause(ctx), errHeaderTimeout):
+		return &Refusal{Code: CodeUpstreamTimeout, Err: errHeaderTimeout}
+	case c.r.Context().Err() != nil:
+		c.outcome.status = record.StatusAborted
+		return &Refusal{Code: CodeUpstreamUnreachable, Err: fmt.Errorf("caller gone: %w", err)}
+	default:
+		return &Refusal{Code: CodeUpstreamUnreachable, Err: err}
+	}
+}
+
+// outgoing builds the request to the upstream from the judged call alone:
+// none of the caller's headers pass unless the protocol named them.
+func (c *call) outgoing(ctx context.Context) (*http.Request, error) {
+	u := *c.route.Upstream
+	u.Path = strings.TrimSuffix(u.Path, "/") + c.request.Suffix
+	u.RawQuery = c.request.Query
+	out, err := http.NewRequestWithContext(ctx, c.request.Method, u.String(), bytes.NewReader(c.request.Body))
+	if err != nil {
+		return nil, err
+	}
+	if c.request.Body == nil {
+		out.Body, out.ContentLength = http.NoBody, 0
+	}
+	for name, values := range c.request.Header {
+		out.Header[name] = values
+	}
+	out.Header.Set("Lineal-Request-Id", c.id)
+	out.Header.Set("Lineal-Call-Digest", c.digest())
+	if out.Header.Get("User-Agent") == "" {
+		out.Header.Set("User-Agent", "lineal-gateway")
+	}
+	if c.route.Credential != nil {
+		if err := c.route.Credential(out); err != nil {
+			return nil, err
+		}
+	}
+	// The one exception to "no caller's token goes on" (threat F1): the agent
+	// that the token itself names gets it, to exchange and not to present.
+	if may := c.verified.Chain.Leaf().MayAct; !c.route.Delegate.IsZero() && may.Subject == c.route.Delegate.String() && may.Issuer == c.verified.Chain.Issuer() {
+		out.Header.Set("Lineal-Delegation", c.raw)
+	}
+	return out, nil
+}
+
+// checkAnswer keeps the far side's failures apart from the caller's: an
+// upstream that refuses our credential is a 502, never a 401 (gateway.md §2).
+func checkAnswer(resp *http.Response) *Refusal {
+	switch code := resp.StatusCode; {
+	case code == http.StatusUnauthorized, code == http.StatusForbidden && resp.Header.Get("WWW-Authenticate") != "",
+		code == http.StatusProxyAuthRequired:
+		return Refuse(CodeUpstreamCredential, "upstream answered %d", code)
+	case code >= 300 && code < 400 && code != http.StatusNotModified: // threat F9
+		return Refuse(CodeUpstreamInvalid, "upstream answered a redirect (%d)", code)
+	case code < 200:
+		return Refuse(CodeUpstreamInvalid, "upstream answered %d", code)
+	case resp.Header.Get("Content-Encoding") != "": // we asked for none
+		return Refuse(CodeUpstreamInvalid, "upstream answered with content encoding %q", resp.Header.Get("Content-Encoding"))
+	}
+	return nil
+}
+
+// release writes the answer's head and hands its body to copyBody.
+func (c *call) release(resp *http.Response, copyBody func(*http.Response) error) error {
+	h := c.w.Header()
+	for _, name := range answerHeaders {
+		if v := resp.Header.Values(name); len(v) > 0 {
+			h[name] = v
+		}
+	}
+	h.Set("X-Accel-Buffering", "no")
+	c.outcome.status = record.StatusCompleted
+	if resp.StatusCode >= 400 {
+		c.outcome.status = record.StatusCalleeError
+	}
+	return copyBody(resp)
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// stream copies the body untouched, flushing after each read of a body whose
+// length is not known beforehand.
+func (c *call) stream(resp *http.Response) error {
+	c.released = true
+	c.w.WriteHeader(resp.StatusCode)
+	flush := func() error { return nil }
+	if resp.ContentLength < 0 {
+		flush = http.NewResponseController(c.w).Flush
+		if err := flush(); err != nil {
+			return c.cut(record.StatusAborted, err)
+		}
+	}
+	buf, _ := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := resp.Body.Read(*buf)
+		if n > 0 {
+			c.outcome.bytes += int64(n)
+			if _, werr := c.w.Write((*buf)[:n]); werr != nil {
+				return c.cut(record.StatusAborted, werr)
+			}
+			if ferr := flush(); ferr != nil {
+				return c.cut(record.StatusAborted, ferr)
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil && c.r.Context().Err() != nil:
+			return c.cut(record.StatusAborted, err)
+		case err != nil:
+			return c.cut(record.StatusCalleeError, err)
+		}
+	}
+}
+
+// cut ends a stream that has begun: the answer is aborted, never completed.
+func (c *call) cut(status record.Status, err error) error {
+	c.outcome.status, c.outcome.reason = status, string(CodeUpstreamInvalid)
+	if status == record.StatusAborted {
+		c.outcome.reason = "caller_gone"
+	}
+	return &Refusal{Code: CodeUpstreamInvalid, Err: err}
+}
+
+// rewrite hides from a list what the caller may not see. The whole answer is
+// held until it is judged.
+func (c *call) rewrite(resp *http.Response) error {
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, c.route.MaxAnswer+1))
+	if err != nil {
+		return c.failed(&Refusal{Code: CodeUpstreamInvalid, Err: err})
+	}
+	if int64(len(answer)) > c.route.MaxAnswer {
+		return c.failed(Refuse(CodeUpstreamInvalid, "a list longer than %d bytes", c.route.MaxAnswer))
+	}
+	media, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	if strings.TrimSpace(media) == "text/event-stream" {
+		answer, err = rewriteEvents(answer, func(data []byte) ([]byte, error) { return c.request.Rewrite(data, c.shows) })
+	} else {
+		answer, err = c.request.Rewrite(answer, c.shows)
+	}
+	if err != nil {
+		return c.failed(&Refusal{Code: CodeUpstreamInvalid, Err: err})
+	}
+	c.released = true
+	c.outcome.bytes = int64(len(answer))
+	c.w.WriteHeader(resp.StatusCode)
+	if _, err := c.w.Write(answer); err != nil {
+		return c.cut(record.StatusAborted, err)
+	}
+	return nil
+}
+
+// shows is the list question for one entry: some detail of every hop covers
+// it, and policy's list set permits it (scope-and-policy.md §4.5).
+func (c *call) shows(action string, res policy.Resource) bool {
+	for k := range c.verified.Chain.Len() {
+		if !c.verified.Chain.Hop(k).Details.Covers(c.route.audience, action, res.Name) {
+			return false
+		}
+	}
+	lister, ok := c.g.cfg.Policy.(policy.Lister)
+	if !ok {
+		return true
+	}
+	in := c.input
+	res.Service = c.route.Name
+	in.Resource, in.Call.Action, in.Call.Name = res, action, res.Name
+	return lister.Listed(c.r.Context(), in)
+}
+
+// rewriteEvents applies edit to the data of each server-sent event.
+func rewriteEvents(stream []byte, edit func([]byte) ([]byte, error)) ([]byte, error) {
+	var out bytes.Buffer
+	for event := range strings.SplitSeq(strings.ReplaceAll(string(stream), "\r\n", "\n"), "\n\n") {
+		if strings.TrimSpace(event) == "" {
+			continue
+		}
+		var data []string
+		for line := range strings.SplitSeq(event, "\n") {
+			value, isData := strings.CutPrefix(line, "data:")
+			if !isData {
+				out.WriteString(line + "\n")
+				continue
+			}
+			data = append(data, strings.TrimPrefix(value, " "))
+		}
+		if joined := strings.Join(data, "\n"); joined != "" {
+			edited, err := edit([]byte(joined))
+			if err != nil {
+				return nil, err
+			}
+			out.WriteString("data: " + string(edited) + "\n")
+		}
+		out.WriteString("\n")
+	}
+	return out.Bytes(), nil
+}

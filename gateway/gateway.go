@@ -1,0 +1,217 @@
+// Package gateway stands before an upstream and lets through the calls that scope and policy allow.
+//
+//	request ─▶ identify ─▶ verify ─▶ read ─▶ permit ─▶ decide ─▶ record ─▶ forward
+//
+// [Gateway.ServeHTTP] is those seven steps in that order. Each takes the call
+// and adds its answer to it, or refuses; a refusal of any step is recorded
+// before it is answered. There is no path to an upstream around the record.
+//
+// The gateway is stateless: verified tokens are caches keyed by content, and
+// records are durable in the ledger before a call goes on. It knows no
+// protocol; a [Protocol] reads requests and writes refusals, in a folder of
+// its own below this one.
+//
+// It does not follow redirects, does not retry, never passes a caller's token
+// on, and makes no statement about what an upstream did with a call.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/lineal-auth/lineal/identity"
+	"github.com/lineal-auth/lineal/policy"
+	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/token"
+)
+
+// Recorder makes records durable. It fills in the writer's position; the rest
+// of a record is the gateway's.
+type Recorder interface {
+	// Record returns after the record is durable in the ledger. A
+	// *record.LimitError says that it is too large; any other error that it is
+	// not durable, which is answered as ledger_unavailable. It is safe for
+	// concurrent use.
+	Record(ctx context.Context, r record.Record) error
+	// RecordLater queues an outcome. It returns once the record is queued, and
+	// waits while the queue is full.
+	RecordLater(ctx context.Context, r record.Record) error
+}
+
+// Verifier verifies delegation tokens; *token.Verifier is the one.
+type Verifier interface {
+	Verify(ctx context.Context, raw string, want token.Want) (token.Verified, error)
+}
+
+// Config says what a Gateway needs. The fields without "if nil" are required.
+type Config struct {
+	// PublicURL is the external base URL. Every URL that the gateway publishes
+	// and every route's audience starts with it.
+	PublicURL string
+	// Issuer is the URL of the token service, named in challenges' metadata.
+	Issuer string
+	// AllowedHosts and AllowedOrigins are accepted besides those of PublicURL.
+	AllowedHosts, AllowedOrigins []string
+	Routes                       []Route
+	Source                       identity.Source
+	Verifier                     Verifier
+	Policy                       policy.Decider
+	Recorder                     Recorder
+	// Log is the ledger family that records name; Region and DataClass are
+	// stated in each record.
+	Log, Region, DataClass string
+	// RecordTimeout bounds the wait for durability; if zero, 2 s.
+	RecordTimeout time.Duration
+	// Now is the clock; if nil, the system's.
+	Now func() time.Time
+	// NewID makes call and record ids, UUIDv7 in lower case; if nil, random
+	// ones by the system's clock.
+	NewID func() string
+	// Logger takes the operator's log; if nil, nothing is logged.
+	Logger *slog.Logger
+}
+
+// Route is one upstream behind the gateway.
+type Route struct {
+	// Name is the service's name in policy.
+	Name string
+	// Prefix is the path that the route answers, "/mcp/orders". Its audience
+	// is PublicURL + Prefix.
+	Prefix   string
+	Protocol Protocol
+	// Kind is the callee's kind in records.
+	Kind record.CalleeKind
+	// Upstream is the base URL; the protocol's suffix is joined to it.
+	Upstream *url.URL
+	// Transport sends to the upstream, with the gateway's own credential at
+	// the connection, if it has one. It must not follow redirects.
+	Transport http.RoundTripper
+	// Credential sets the upstream's credential on the outgoing request; nil
+	// sends none. It never sees the caller's token.
+	Credential func(out *http.Request) error
+	// Delegate names the agent behind the route. It gets the verified token in
+	// Lineal-Delegation, and only if the token's may_act names it
+	// (tokens.md §5). The zero value: the upstream never sees a token.
+	Delegate identity.Agent
+	// APIKeyToken accepts the caller's token in x-api-key (LLM routes).
+	APIKeyToken bool
+	// AllowUnbound accepts tokens without a key; the record marks them.
+	AllowUnbound bool
+	// MaxBody bounds the request in bytes; if zero, 1 MiB.
+	MaxBody int64
+	// MaxAnswer bounds an answer that must be rewritten; if zero, 8 MiB.
+	MaxAnswer int64
+	// HeaderTimeout bounds the wait for the upstream's response headers; if
+	// zero, 60 s.
+	HeaderTimeout time.Duration
+
+	audience string
+}
+
+// Audience is the route's resource identifier, the `aud` of its tokens.
+func (r *Route) Audience() string { return r.audience }
+
+// Gateway is an http.Handler. It is safe for concurrent use.
+type Gateway struct {
+	cfg            Config
+	routes         []*Route // longest prefix first
+	host, origin   string
+	loopback       bool
+	allowedHosts   []string
+	allowedOrigins []string
+	log            *slog.Logger
+	pending        pending
+}
+
+// New checks the configuration and builds a Gateway.
+func New(cfg Config) (*Gateway, error) {
+	base, err := url.Parse(cfg.PublicURL)
+	if err != nil || base.Host == "" || (base.Path != "" && base.Path != "/") {
+		return nil, fmt.Errorf("gateway: public URL %q: want scheme and host alone", cfg.PublicURL)
+	}
+	if cfg.Source == nil || cfg.Verifier == nil || cfg.Policy == nil || cfg.Recorder == nil {
+		return nil, errors.New("gateway: source, verifier, policy and recorder are required") // threat A1
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now //nolint:forbidigo // the one default clock
+	}
+	if cfg.NewID == nil {
+		cfg.NewID = func() string { return uuid.Must(uuid.NewV7()).String() }
+	}
+	if cfg.RecordTimeout == 0 {
+		cfg.RecordTimeout = 2 * time.Second
+	}
+	g := &Gateway{
+		cfg: cfg, host: base.Host, origin: base.Scheme + "://" + base.Host, loopback: isLoopback(base.Hostname()),
+		allowedHosts: cfg.AllowedHosts, allowedOrigins: cfg.AllowedOrigins, log: cfg.Logger,
+	}
+	if g.log == nil {
+		g.log = slog.New(slog.DiscardHandler)
+	}
+	for i := range cfg.Routes {
+		route, err := g.addRoute(cfg.Routes[i])
+		if err != nil {
+			return nil, err
+		}
+		g.routes = append(g.routes, route)
+	}
+	sort.SliceStable(g.routes, func(i, j int) bool { return len(g.routes[i].Prefix) > len(g.routes[j].Prefix) })
+	return g, nil
+}
+
+func (g *Gateway) addRoute(r Route) (*Route, error) {
+	if r.Name == "" || !strings.HasPrefix(r.Prefix, "/") || strings.HasSuffix(r.Prefix, "/") {
+		return nil, fmt.Errorf("gateway: route %q: prefix %q must begin with a slash and not end with one", r.Name, r.Prefix)
+	}
+	if r.Protocol == nil || r.Upstream == nil || r.Transport == nil {
+		return nil, fmt.Errorf("gateway: route %q: protocol, upstream and transport are required", r.Name)
+	}
+	for _, other := range g.routes {
+		if other.Prefix == r.Prefix || other.Name == r.Name {
+			return nil, fmt.Errorf("gateway: route %q: name or prefix is taken", r.Name)
+		}
+	}
+	if r.MaxBody == 0 {
+		r.MaxBody = 1 << 20
+	}
+	if r.MaxAnswer == 0 {
+		r.MaxAnswer = 8 << 20
+	}
+	if r.HeaderTimeout == 0 {
+		r.HeaderTimeout = time.Minute
+	}
+	r.audience = strings.TrimSuffix(g.cfg.PublicURL, "/") + r.Prefix
+	return &r, nil
+}
+
+// ServeHTTP answers one call: the six steps of deciding, and forward.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.serve(w, r,
+		(*call).identify, // who is on this connection
+		(*call).verify,   // the token, its chain back to the person, its binding to this connection
+		(*call).read,     // the request, strictly, into what scope and policy speak of
+		(*call).permit,   // does the delegated scope of every hop permit it
+		(*call).decide,   // do the operator's rules permit it
+		(*call).record,   // durable before the call goes on
+		(*call).forward,  // what was judged, with the upstream's own credential; outcome after
+	)
+}
+
+// Wait returns when every outcome of the calls so far is queued to the
+// ledger, or ctx ends. It is for a clean stop.
+func (g *Gateway) Wait(ctx context.Context) error { return g.pending.wait(ctx) }
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}

@@ -1,0 +1,102 @@
+package gateway
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/lineal-auth/lineal/internal/strictjson"
+)
+
+const wellKnown = "/.well-known/oauth-protected-resource"
+
+// resourceMetadata is the RFC 9728 document of one route. It is public: a
+// client that has no token yet reads it to learn where to get one.
+type resourceMetadata struct {
+	Resource             string   `json:"resource"`
+	AuthorizationServers []string `json:"authorization_servers"`
+	BearerMethods        []string `json:"bearer_methods_supported"`
+	DetailTypes          []string `json:"authorization_details_types_supported"`
+	CertificateBound     bool     `json:"tls_client_certificate_bound_access_tokens"`
+}
+
+// servePublic answers the well-known documents, in path-inserted and suffixed
+// form (E3). It reports whether it did.
+func (g *Gateway) servePublic(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, wellKnown) || !g.servesHost(r.Host) {
+		return false
+	}
+	prefix, inserted := strings.CutPrefix(r.URL.Path, wellKnown)
+	if !inserted {
+		prefix = strings.TrimSuffix(r.URL.Path, wellKnown)
+	}
+	for _, route := range g.routes {
+		if route.Prefix != prefix && (prefix != "" || len(g.routes) != 1) {
+			continue
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "public, max-age=300")
+		_ = json.NewEncoder(w).Encode(resourceMetadata{
+			Resource: route.audience, AuthorizationServers: []string{g.cfg.Issuer}, BearerMethods: []string{"header"},
+			DetailTypes: []string{"urn:lineal:call:v1"}, CertificateBound: !route.AllowUnbound,
+		})
+		return true
+	}
+	return false
+}
+
+// challenge is the WWW-Authenticate value (RFC 6750 §3, RFC 9728 §5.1).
+func (c *call) challenge(a Answer) string {
+	var b strings.Builder
+	b.WriteString("Bearer ")
+	if c.route != nil {
+		b.WriteString(`resource_metadata="` + strings.TrimSuffix(c.g.cfg.PublicURL, "/") + wellKnown + c.route.Prefix + `"`)
+	}
+	if a.Challenge != "-" {
+		if c.route != nil {
+			b.WriteString(", ")
+		}
+		b.WriteString(`error="` + a.Challenge + `", error_description="` + a.Sentence + `"`)
+		if a.Code == CodeInsufficientScope && c.request.Action != "" {
+			b.WriteString(`, scope="` + scopeFor(c.request.Action) + `"`)
+		}
+	}
+	return b.String()
+}
+
+// WriteJSONRPCError writes the JSON-RPC error that MCP and A2A share. An id of
+// the zero value is left out.
+func WriteJSONRPCError(w http.ResponseWriter, status int, id strictjson.Value, f Refused) {
+	data := map[string]any{
+		"code": f.Code, "request_id": f.RequestID, "retryable": f.Retryable, "hop": f.Hop(), "doc_url": f.DocURL,
+	}
+	for k, v := range f.Data {
+		data[k] = v
+	}
+	body := map[string]any{"jsonrpc": "2.0", "error": map[string]any{"code": f.JSONRPC, "message": f.Message(), "data": data}}
+	if !id.IsZero() {
+		body["id"] = id
+	}
+	WriteJSON(w, status, "application/json", body)
+}
+
+// WriteJSON writes v as the whole answer.
+func WriteJSON(w http.ResponseWriter, status int, media string, v any) {
+	out, err := json.Marshal(v)
+	if err != nil { // only our own values come here
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", media)
+	w.WriteHeader(status)
+	_, _ = w.Write(append(out, '\n'))
+}
+
+// writePlainRefusal is the answer where no route, so no protocol, is known
+// (RFC 9457).
+func writePlainRefusal(w http.ResponseWriter, f Refused) {
+	WriteJSON(w, f.Status, "application/problem+json", map[string]any{
+		"type": f.DocURL, "title": f.Sentence, "status": f.Status,
+		"code": f.Code, "request_id": f.RequestID, "retryable": f.Retryable, "hop": f.Hop(),
+	})
+}

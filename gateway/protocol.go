@@ -1,0 +1,173 @@
+package gateway
+
+import (
+	"net/http"
+
+	"github.com/lineal-auth/lineal/internal/strictjson"
+	"github.com/lineal-auth/lineal/policy"
+	"github.com/lineal-auth/lineal/scope"
+)
+
+// Protocol reads one upstream protocol and speaks its errors. An
+// implementation sits in a folder of its own below gateway and is safe for
+// concurrent use. It decides nothing: it says what a request asks for, in the
+// words of scope and policy.
+type Protocol interface {
+	// Name is the protocol's label in metrics, logs and records: mcp, a2a, llm.
+	Name() string
+	// Read reads one request strictly and returns what it asks for, together
+	// with the bytes to send on, made anew from what was read: the upstream
+	// executes what was judged (threat P4). suffix is the canonical path below
+	// the route's prefix. An error is a *Refusal and forwards nothing.
+	Read(r *http.Request, suffix string, body []byte) (Request, error)
+	// WriteRefusal answers in the protocol's own shape. The status, the
+	// challenge and the headers Lineal-Code and Lineal-Request-Id are already
+	// in f; it must write status, content type and body, and nothing that f
+	// does not hold. body is the request's as far as it was read, so that an
+	// answer can carry the request's own id.
+	WriteRefusal(w http.ResponseWriter, r *http.Request, body []byte, f Refused)
+}
+
+// Refused is a refusal as a protocol writes it.
+type Refused struct {
+	Answer
+	RequestID string
+	Data      map[string]any
+	DocURL    string
+}
+
+// Hop names the side that failed, for people who have to find out (E5).
+func (f Refused) Hop() string {
+	if f.Upstream {
+		return "upstream"
+	}
+	return "caller"
+}
+
+// Message is the sentence with the reference that a person can quote.
+func (f Refused) Message() string { return f.Sentence + " Request " + f.RequestID + "." }
+
+// Request is one call as a protocol read it.
+type Request struct {
+	// Operation is the protocol's own name of it, "tools/call".
+	Operation string
+	// Action and Name are those of scope-and-policy.md §2.5; Doc is the call
+	// document of §2.7.
+	Action string
+	Name   string
+	Doc    scope.Document
+	// Discovery marks an action that needs only some detail at the location at
+	// every hop; policy decides and results are filtered.
+	Discovery bool
+	// Resource is what policy sees; the gateway fills in the service.
+	Resource policy.Resource
+	// Tool is the tool called, for the record; empty where there is none.
+	Tool string
+	// Needed are the atoms of authority the call uses, for the record.
+	Needed []string
+	// Version is the protocol's version, recorded as a fact.
+	Version string
+
+	// Method, Suffix, Query, Header and Body are sent to the upstream. Header
+	// holds protocol headers only, mirrored from the judged body.
+	Method string
+	Suffix string
+	Query  string
+	Header http.Header
+	Body   []byte
+
+	// Notification is set if the protocol sends no answer to this message.
+	Notification bool
+	// Rewrite, if not nil, is applied to the whole answer (or to each event of
+	// an event stream) before it is released: it hides what the caller may not
+	// see. show asks scope and policy about one entry.
+	Rewrite func(answer []byte, show func(action string, r policy.Resource) bool) ([]byte, error)
+}
+
+// call is the question put to scope.
+func (r Request) call(location string) scope.Call {
+	return scope.Call{Location: location, Action: r.Action, Name: r.Name, Doc: r.Doc}
+}
+
+// JSONRPC is one JSON-RPC 2.0 request or notification, read strictly
+// (scope-and-policy.md §5 point 4). It is written once, for MCP and A2A.
+type JSONRPC struct {
+	ID     strictjson.Value // zero for a notification
+	Method string
+	Params strictjson.Value // an object, or zero if absent
+	Body   []byte           // re-serialised: what goes on
+}
+
+// ReadJSONRPC reads exactly one request or notification. Batches, responses,
+// unknown members, positional params and fractional ids are refused.
+func ReadJSONRPC(body []byte) (JSONRPC, error) {
+	v, err := strictjson.Parse(body, strictjson.Limits{})
+	if err != nil {
+		return JSONRPC{}, &Refusal{Code: CodeRequestUnreadable, JSONRPC: -32700, Err: err}
+	}
+	if v.Kind() != strictjson.KindObject {
+		return JSONRPC{}, Refuse(CodeRequestUnreadable, "not one JSON-RPC object")
+	}
+	if err := strictjson.Known(v, "jsonrpc", "id", "method", "params"); err != nil {
+		return JSONRPC{}, &Refusal{Code: CodeRequestUnreadable, Err: err}
+	}
+	if version, _ := v.Get("jsonrpc"); text(version) != "2.0" {
+		return JSONRPC{}, Refuse(CodeRequestUnreadable, `"jsonrpc" is not "2.0"`)
+	}
+	method, _ := v.Get("method")
+	m := JSONRPC{Method: text(method), Body: v.AppendJSON(nil)}
+	if m.Method == "" {
+		return JSONRPC{}, Refuse(CodeRequestUnreadable, "no method")
+	}
+	if id, ok := v.Get("id"); ok {
+		if !validID(id) {
+			return JSONRPC{}, Refuse(CodeRequestUnreadable, "id is neither a string nor an integer")
+		}
+		m.ID = id
+	}
+	if params, ok := v.Get("params"); ok {
+		if params.Kind() != strictjson.KindObject {
+			return JSONRPC{}, &Refusal{Code: CodeRequestUnreadable, JSONRPC: -32602, Err: errParamsKind}
+		}
+		m.Params = params
+	}
+	return m, nil
+}
+
+// PeekID returns the id of a JSON-RPC request for an answer that refuses it,
+// or the zero value where none can be read.
+func PeekID(body []byte) strictjson.Value {
+	v, err := strictjson.Parse(body, strictjson.Limits{})
+	if err != nil {
+		return strictjson.Value{}
+	}
+	id, ok := v.Get("id")
+	if !ok || !validID(id) {
+		return strictjson.Value{}
+	}
+	return id
+}
+
+func validID(id strictjson.Value) bool {
+	switch id.Kind() {
+	case strictjson.KindString:
+		return true
+	case strictjson.KindNumber:
+		d, ok := id.Number()
+		if !ok {
+			return false
+		}
+		_, ok = d.Int64()
+		return ok
+	default:
+		return false
+	}
+}
+
+func text(v strictjson.Value) string {
+	if v.IsZero() {
+		return ""
+	}
+	s, _ := v.Text()
+	return s
+}

@@ -73,6 +73,10 @@ func Codes() []Code {
 type Error struct {
 	Code Code
 	Err  error
+	// Claimed is the agent that a correctly signed token names as its holder,
+	// where the connection did not prove to be that agent. It is what a record
+	// of the attempt calls the claim; nothing may be decided by it.
+	Claimed string
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Code, e.Err) }
@@ -81,6 +85,14 @@ func (e *Error) Unwrap() error { return e.Err }
 
 func refuse(code Code, format string, args ...any) error {
 	return &Error{Code: code, Err: fmt.Errorf(format, args...)}
+}
+
+// claimedBy adds to a refusal who the token was issued to.
+func claimedBy(err error, h *delegation.Hop) error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return &Error{Code: e.Code, Err: e.Err, Claimed: h.ClientID}
+	}
+	return err
 }
 
 // refuseChain makes an error of the delegation rules one of this package.

@@ -31,6 +31,10 @@ type Config struct {
 	// CacheSize bounds the verified tokens kept, and four times it the receipts;
 	// default 10,000.
 	CacheSize int
+	// Leeway is the clock difference allowed for `iat`, `exp` and the end of a
+	// certificate; default [Leeway]. Only where all parties share one clock may
+	// it be smaller.
+	Leeway time.Duration
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 	// Logger gets what an operator must look at; default none.
@@ -47,6 +51,7 @@ type Verifier struct {
 	issuers     map[string]KeySource
 	chains      ChainSource
 	revocations RevocationSource
+	leeway      time.Duration
 	now         func() time.Time
 	log         *slog.Logger
 	tokens      *lru[[sha256.Size]byte, *verdict]
@@ -73,6 +78,10 @@ func NewVerifier(cfg Config) (*Verifier, error) {
 	}
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
+	}
+	v.leeway = cfg.Leeway
+	if v.leeway <= 0 {
+		v.leeway = Leeway
 	}
 	size := cfg.CacheSize
 	if size <= 0 {
@@ -151,11 +160,11 @@ func (v *Verifier) Verify(ctx context.Context, raw string, want Want) (Verified,
 			return Verified{}, err
 		}
 	}
-	if err := checkCall(&found.Leaf.Hop, want, now); err != nil {
+	if err := v.checkCall(&found.Leaf.Hop, want, now); err != nil {
 		return Verified{}, err
 	}
-	if err := checkBinding(&found.Leaf.Hop, want, now); err != nil {
-		return Verified{}, err
+	if err := v.checkBinding(&found.Leaf.Hop, want, now); err != nil {
+		return Verified{}, claimedBy(err, &found.Leaf.Hop)
 	}
 	if !cached {
 		if err := v.verifyChain(ctx, found, inline); err != nil {
@@ -247,13 +256,13 @@ func checkSigned(ctx context.Context, source KeySource, h header, c compact) (Pu
 
 // checkCall is what is left of step 3: the audience and the times, which are
 // never cached.
-func checkCall(h *delegation.Hop, want Want, now time.Time) error {
+func (v *Verifier) checkCall(h *delegation.Hop, want Want, now time.Time) error {
 	switch {
 	case want.Audience == "" || want.Audience != AnyAudience && want.Audience != h.Audience:
 		return refuse(CodeAudienceMismatch, "token is for %q, not for %q", h.Audience, want.Audience)
-	case h.IssuedAt.After(now.Add(Leeway)):
+	case h.IssuedAt.After(now.Add(v.leeway)):
 		return refuse(CodeTokenExpired, "issued in the future, at %s", h.IssuedAt)
-	case !now.Before(h.Expires.Add(Leeway)):
+	case !now.Before(h.Expires.Add(v.leeway)):
 		return refuse(CodeTokenExpired, "ended at %s", h.Expires)
 	}
 	return nil
@@ -261,7 +270,7 @@ func checkCall(h *delegation.Hop, want Want, now time.Time) error {
 
 // checkBinding is step 4: the token's key is the connection's, and who acts is
 // who is on it. It is never cached (threats C7, X9).
-func checkBinding(h *delegation.Hop, want Want, now time.Time) error {
+func (v *Verifier) checkBinding(h *delegation.Hop, want Want, now time.Time) error {
 	w := want.Workload
 	switch {
 	case want.Binding == BindingUnchecked:
@@ -280,7 +289,7 @@ func checkBinding(h *delegation.Hop, want Want, now time.Time) error {
 		return refuse(CodeBindingMismatch, "bound to another certificate than the connection's")
 	case w.Agent.IsZero() || w.Agent.String() != h.Actor().Subject:
 		return refuse(CodeBindingMismatch, "token is for %q, the connection is of %q", h.Actor().Subject, w.Agent)
-	case !w.NotAfter.IsZero() && !now.Before(w.NotAfter.Add(Leeway)):
+	case !w.NotAfter.IsZero() && !now.Before(w.NotAfter.Add(v.leeway)):
 		return refuse(CodeBindingMismatch, "the workload's credential ended at %s", w.NotAfter)
 	}
 	return nil

@@ -1,0 +1,139 @@
+package evidence
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/lineal-auth/lineal/internal/strictjson"
+)
+
+// Mode is what a bundle claims to hold.
+type Mode string
+
+// The modes. Only a range can prove that something did not happen in it.
+const (
+	ModeRange    Mode = "range"    // every record of [from, to)
+	ModeSelected Mode = "selected" // the records that answer a question; maybe not all
+)
+
+// manifest is manifest.json.
+type manifest struct {
+	Version int               `json:"v"`
+	Mode    Mode              `json:"mode"`
+	Origin  string            `json:"origin"`
+	From    int64             `json:"from"` // range: [from, to); selected: 0, 0
+	To      int64             `json:"to"`
+	Query   string            `json:"query"`
+	Created string            `json:"created"` // RFC 3339, UTC
+	Files   map[string]string `json:"files"`   // name → unpadded base64url SHA-256
+}
+
+const manifestVersion = 1
+
+// manifestLimits bounds manifest.json: a bundle may hold millions of files.
+var manifestLimits = strictjson.Limits{MaxBytes: 1 << 30, MaxDepth: 4, MaxNames: 1 << 24, MaxValues: 1 << 24}
+
+func (m manifest) bytes() ([]byte, error) {
+	b, err := json.MarshalIndent(m, "", " ") // map keys come sorted
+	if err != nil {
+		return nil, fmt.Errorf("encoding manifest: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+func parseManifest(b []byte) (manifest, error) {
+	var m manifest
+	if err := strictjson.Unmarshal(b, &m, manifestLimits); err != nil {
+		return manifest{}, err
+	}
+	switch {
+	case m.Version != manifestVersion:
+		return manifest{}, fmt.Errorf("version %d is not known here", m.Version)
+	case m.Mode != ModeRange && m.Mode != ModeSelected:
+		return manifest{}, fmt.Errorf("mode %q is not known here", m.Mode)
+	case m.Origin == "":
+		return manifest{}, errors.New("no origin")
+	case m.From < 0 || m.To < m.From:
+		return manifest{}, fmt.Errorf("range [%d, %d) is none", m.From, m.To)
+	case m.Mode == ModeSelected && (m.From != 0 || m.To != 0):
+		return manifest{}, errors.New("a selection has no range")
+	}
+	if _, err := time.Parse(time.RFC3339, m.Created); err != nil {
+		return manifest{}, errors.New("created is no RFC 3339 time")
+	}
+	return m, nil
+}
+
+// manifestText is the note text that a manifest key signs: its first line
+// keeps the signature from meaning anything else.
+func manifestText(origin string, manifest []byte) string {
+	sum := sha256.Sum256(manifest)
+	return "lineal/evidence-manifest/v1\n" + origin + "\n" + base64.StdEncoding.EncodeToString(sum[:]) + "\n"
+}
+
+// checkManifestNote checks manifest.sig: exactly one signature, by a manifest
+// key of the policy, over this manifest. One, so that no byte of the file
+// can be changed without breaking it.
+func checkManifestNote(sig []byte, m manifest, raw []byte, keys []Key) (Key, error) {
+	n, err := parseNote(sig)
+	if err != nil {
+		return Key{}, err
+	}
+	if len(n.sigs) != 1 {
+		return Key{}, fmt.Errorf("%d signatures, not one", len(n.sigs))
+	}
+	if want := manifestText(m.Origin, raw); n.text != want {
+		return Key{}, errors.New("it is not a signature over this manifest.json")
+	}
+	for _, k := range keys {
+		ok, err := n.signedBy(k)
+		if err != nil {
+			return Key{}, err
+		}
+		if ok {
+			return k, nil
+		}
+	}
+	return Key{}, fmt.Errorf("signed by %q, which is no manifest key of the policy", n.sigs[0].name)
+}
+
+// The folders of a bundle.
+const (
+	recordsDir     = "records/"
+	proofsDir      = "proofs/"
+	receiptsDir    = "receipts/"
+	issuersDir     = "issuers/"
+	policiesDir    = "policies/"
+	disclosuresDir = "disclosures/"
+	firstFile      = "checkpoints/first"
+	lastFile       = "checkpoints/last"
+	consistFile    = "checkpoints/consistency"
+)
+
+// indexName is the file of something that belongs to an index.
+func indexName(dir string, index int64, ext string) string {
+	return fmt.Sprintf("%s%d%s", dir, index, ext)
+}
+
+// parseIndexName is the reverse of indexName, and refuses other spellings.
+func parseIndexName(name, dir, ext string) (int64, bool) {
+	s, ok := strings.CutPrefix(name, dir)
+	s, ok2 := strings.CutSuffix(s, ext)
+	if !ok || !ok2 {
+		return 0, false
+	}
+	n, err := parseDecimal(s)
+	return n, err == nil
+}
+
+// parseDigestName reads a file name that is a digest.
+func parseDigestName(name, dir, ext string) (string, bool) {
+	s, ok := strings.CutPrefix(name, dir)
+	s, ok2 := strings.CutSuffix(s, ext)
+	return s, ok && ok2 && isDigest(s)
+}

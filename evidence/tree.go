@@ -1,0 +1,166 @@
+package evidence
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// checkInclusion binds every record to the tree of the last checkpoint: a
+// range by computing the root from its leaves, a selection by a proof each.
+func (v *verifier) checkInclusion() {
+	if v.last.size < 0 {
+		v.unproven(Inclusion, "there is no checkpoint to be included in")
+		return
+	}
+	if len(v.records) == 0 && v.manifest.From == v.manifest.To && v.manifest.Mode == ModeSelected {
+		v.absent(Inclusion, "no records")
+		return
+	}
+	from := v.last.size // from here on a proof each, before that the range
+	how := "proofs"
+	if v.manifest.Mode == ModeRange {
+		from = v.manifest.From
+		how = "leaves recomputed"
+		v.recompute()
+	}
+	for _, e := range v.records {
+		switch {
+		case e.index >= v.last.size:
+			v.unproven(Inclusion, "record %d stands after the checkpoint of size %d", e.index, v.last.size)
+		case e.index < from:
+			if err := v.proven(e); err != nil {
+				v.fail(Inclusion, "record %d: %v", e.index, err)
+			}
+		}
+	}
+	for index := range v.proofs {
+		if _, ok := v.at(index); !ok {
+			v.fail(Inclusion, "there is a proof for record %d, but no record", index)
+		}
+	}
+	v.pass(Inclusion, "%d records, %s", len(v.records), how)
+}
+
+// at finds the record of an index.
+func (v *verifier) at(index int64) (*entry, bool) {
+	for lo, hi := 0, len(v.records); lo < hi; {
+		mid := (lo + hi) / 2
+		switch e := v.records[mid]; {
+		case e.index == index:
+			return e, true
+		case e.index < index:
+			lo = mid + 1
+		default:
+			hi = mid
+		}
+	}
+	return nil, false
+}
+
+// proven checks the inclusion proof of one record.
+func (v *verifier) proven(e *entry) error {
+	p, err := v.proof(e.index)
+	if err != nil {
+		return err
+	}
+	return VerifyInclusion(e.leaf, e.index, v.last.size, p.hashes, v.last.root)
+}
+
+func (v *verifier) proof(index int64) (tlogProof, error) {
+	raw, ok := v.proofs[index]
+	if !ok {
+		return tlogProof{}, errors.New("its inclusion proof is missing")
+	}
+	p, err := parseProof(raw)
+	if err != nil {
+		return tlogProof{}, err
+	}
+	if p.index != index {
+		return tlogProof{}, fmt.Errorf("its proof is for index %d", p.index)
+	}
+	if !bytes.Equal(p.checkpoint, v.lastNote) {
+		return tlogProof{}, fmt.Errorf("its proof is not for %s", lastFile)
+	}
+	return p, nil
+}
+
+// recompute computes the root from the leaves of the range, up to the last
+// checkpoint, and on the way the root of the first one.
+func (v *verifier) recompute() {
+	var f frontier
+	start := v.manifest.From
+	if start >= v.last.size && start > 0 {
+		return // the range lies behind the checkpoint, or is empty
+	}
+	if start > 0 {
+		p, err := v.proof(start)
+		if err == nil {
+			f, err = frontierBefore(start, v.last.size, p.hashes)
+		}
+		if err != nil {
+			v.fail(Inclusion, "record %d, the first of the range: %v", start, err)
+			return
+		}
+	}
+	for index := start; ; index++ {
+		if index == v.first.size && f.root() != v.first.root {
+			v.fail(Inclusion, "the records before index %d do not give the root of the checkpoint of that size", index)
+		}
+		if index == v.last.size {
+			break
+		}
+		e, ok := v.at(index)
+		if !ok {
+			v.fail(Inclusion, "the root cannot be recomputed: record %d of [%d,%d) is missing", index, start, v.last.size)
+			return
+		}
+		f.push(e.leaf)
+	}
+	if f.root() != v.last.root {
+		v.fail(Inclusion, "the records do not give the root of the checkpoint of size %d: at least one was changed, moved or replaced", v.last.size)
+	}
+}
+
+// checkCompleteness asks whether every index of the range is there, and
+// whether its end is the log's.
+func (v *verifier) checkCompleteness() {
+	if v.manifest.Mode != ModeRange {
+		v.unproven(Completeness, "a selection never proves that these are all")
+		return
+	}
+	from, to := v.manifest.From, v.manifest.To
+	end := max(to, v.last.size)
+	next, missing := from, int64(0)
+	hole := func(a, b int64) { // [a, b)
+		for i := a; i < b && i < a+maxProblems; i++ {
+			v.fail(Completeness, "record %d of [%d,%d) missing", i, from, end)
+		}
+		if more := b - a - maxProblems; more > 0 {
+			v.finding(Completeness).Failures += int(more)
+		}
+		missing += b - a
+	}
+	for _, e := range v.records {
+		switch {
+		case e.index < from:
+			continue
+		case e.index >= to:
+			v.fail(Completeness, "record %d lies outside the range", e.index)
+			continue
+		case e.index > next:
+			hole(next, e.index)
+		}
+		next = e.index + 1
+	}
+	if next < end {
+		hole(next, end)
+	}
+	switch {
+	case v.last.size < 0:
+		v.unproven(Completeness, "there is no checkpoint to say where the log ended")
+	case to > v.last.size:
+		v.unproven(Completeness, "valid prefix, end unproven: [%d,%d) stands after the last checkpoint", max(from, v.last.size), to)
+	}
+	v.pass(Completeness, "%d of %d records of [%d,%d)", end-from-missing, end-from, from, end)
+}

@@ -1,0 +1,231 @@
+package evidence
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/lineal-auth/lineal/record"
+)
+
+// keyHistory says which key was which writer's, by index of the log: clocks do
+// not decide it (threat L6).
+type keyHistory struct {
+	manifest map[string]ed25519.PublicKey // by keyid, from the policy
+	byID     map[string]ed25519.PublicKey // all, by keyid
+	periods  map[string][]*keyPeriod      // by gw.id
+}
+
+// keyPeriod is the life of one key for one writer.
+type keyPeriod struct {
+	keyID   string
+	role    record.Role
+	from    int64  // index of the record that added it; it holds after that
+	until   int64  // index of the record that ended it, -1 if none did
+	revoked string // what a revocation said of `since`, "" if it was none
+	ended   record.KeyOp
+}
+
+func (h *keyHistory) public(keyID string) (ed25519.PublicKey, bool) {
+	if pub, ok := h.manifest[keyID]; ok {
+		return pub, true
+	}
+	pub, ok := h.byID[keyID]
+	return pub, ok
+}
+
+// checkWriterKeys reads the history out of the key records, and holds every
+// record to it. A key record counts only under a manifest key of the policy.
+func (v *verifier) checkWriterKeys() {
+	v.keys = keyHistory{
+		manifest: map[string]ed25519.PublicKey{}, byID: map[string]ed25519.PublicKey{}, periods: map[string][]*keyPeriod{},
+	}
+	for _, k := range v.policy.manifests {
+		v.keys.manifest[k.KeyID()] = k.Public()
+	}
+	keys, ended := 0, 0
+	for _, e := range v.records {
+		if !e.readable || e.record.Kind != record.KindKey {
+			continue
+		}
+		added, err := v.keys.apply(e)
+		switch {
+		case err != nil:
+			v.fail(WriterKeys, "key record %d: %v", e.index, err)
+		case added:
+			keys++
+		default:
+			ended++
+		}
+	}
+	for _, e := range v.records {
+		if e.readable {
+			v.checkWriterKey(e)
+		}
+	}
+	caveat := ""
+	if v.manifest.Mode == ModeSelected {
+		caveat = "; a revocation outside the selection would not show"
+	}
+	v.pass(WriterKeys, "%d keys, %d ended%s", keys, ended, caveat)
+}
+
+// apply takes in one key record; added is false for the end of a key.
+func (h *keyHistory) apply(e *entry) (added bool, err error) {
+	pub, ok := h.manifest[e.envelope.KeyID]
+	if !ok {
+		return false, errors.New("not signed by a manifest key of the policy")
+	}
+	if err := e.envelope.Verify(pub); err != nil {
+		return false, err
+	}
+	k := e.record.KeyChange
+	open := func(p *keyPeriod) bool { return p.keyID == k.KeyID && p.until < 0 }
+	i := slices.IndexFunc(h.periods[k.For], open)
+	if k.Op == record.KeyAdd {
+		if i >= 0 {
+			return false, fmt.Errorf("the key of %q is added twice", k.For)
+		}
+		raw, err := decodeDigest(k.PublicKey)
+		if err != nil {
+			return false, err
+		}
+		if digest(raw) != k.KeyID {
+			return false, errors.New("keyid is not that of the key")
+		}
+		h.byID[k.KeyID] = raw
+		h.periods[k.For] = append(h.periods[k.For], &keyPeriod{keyID: k.KeyID, role: k.Role, from: e.index, until: -1})
+		return true, nil
+	}
+	if i < 0 {
+		return false, fmt.Errorf("it ends a key of %q that was never added", k.For)
+	}
+	p := h.periods[k.For][i]
+	p.until, p.ended = e.index, k.Op
+	if k.Op == record.KeyRevoke {
+		p.revoked = string(k.Since)
+	}
+	return false, nil
+}
+
+// checkWriterKey checks that the key was its writer's at that index.
+func (v *verifier) checkWriterKey(e *entry) {
+	w := e.record.Writer
+	if _, ok := v.keys.manifest[w.KeyID]; ok {
+		// The operator's own key, which could add any other.
+		if w.Role != record.RoleAdmin && e.record.Kind != record.KindKey {
+			v.fail(WriterKeys, "record %d: the manifest key signs as %s %q", e.index, w.Role, w.ID)
+		}
+		return
+	}
+	var at *keyPeriod
+	for _, p := range v.keys.periods[w.ID] {
+		if p.keyID == w.KeyID && p.from < e.index {
+			at = p
+		}
+	}
+	switch {
+	case at == nil:
+		v.fail(WriterKeys, "record %d: key %s was not added for writer %q before it", e.index, w.KeyID, w.ID)
+	case at.role != w.Role:
+		v.fail(WriterKeys, "record %d: the key of %q is for role %s, not %s", e.index, w.ID, at.role, w.Role)
+	case at.until >= 0 && at.until < e.index:
+		v.fail(WriterKeys, "record %d: the key of %q was ended (%s) at index %d", e.index, w.ID, at.ended, at.until)
+	case at.revoked != "" && string(e.record.Time) >= at.revoked:
+		v.unproven(WriterKeys, "record %d: the key of %q was revoked at index %d as stolen since %s", e.index, w.ID, at.until, at.revoked)
+	}
+}
+
+// continued reports whether records of these writers may stand before the
+// bundle: in a range that begins later, or in a log that continues another.
+func (v *verifier) continued() bool {
+	if v.manifest.Mode != ModeRange || v.manifest.From > 0 || len(v.records) == 0 {
+		return true
+	}
+	r := v.records[0]
+	return r.readable && r.record.Kind == record.KindPeriod && r.record.Period.Previous != ""
+}
+
+// tail is the last record seen of a writer.
+type tail struct {
+	run  string
+	seq  int64
+	hash string
+	seen map[string]bool // runs
+}
+
+// checkSequence walks every writer's records: `gw.seq` counts without a hole
+// in each run, and `gw.prev` is the hash of the record before.
+func (v *verifier) checkSequence() {
+	if v.manifest.Mode != ModeRange {
+		v.unproven(Sequence, "a selection does not hold every record of a writer")
+		return
+	}
+	tails := map[string]*tail{}
+	ids := map[string]int64{}
+	broken := false
+	for _, e := range v.records {
+		if e.index < v.manifest.From {
+			continue
+		}
+		if !e.readable {
+			broken = true // its place in a sequence is unknown: so is what follows
+			continue
+		}
+		if before, twice := ids[e.record.ID]; twice {
+			v.fail(Sequence, "records %d and %d have one record id", before, e.index)
+		}
+		ids[e.record.ID] = e.index
+		v.follow(tails, e)
+	}
+	if broken {
+		v.unproven(Sequence, "a record that cannot be read has no place in a sequence")
+	}
+	v.pass(Sequence, "%d writers, %d gaps", len(tails), v.finding(Sequence).Failures)
+}
+
+func (v *verifier) follow(tails map[string]*tail, e *entry) {
+	w := e.record.Writer
+	t, known := tails[w.ID]
+	if !known {
+		t = &tail{seen: map[string]bool{}}
+		tails[w.ID] = t
+	}
+	switch {
+	case !known && v.continued():
+		// Where the writer stood before the bundle is not in it.
+	case !known:
+		if w.Seq != 0 || w.Prev != "" {
+			v.fail(Sequence, "record %d is the first of writer %q, but says that %d came before it in its run", e.index, w.ID, w.Seq)
+		}
+	case w.Run == t.run && w.Seq > t.seq+1:
+		v.fail(Sequence, "writer %q: %s missing before record %d", w.ID, missingSeqs(t.seq+1, w.Seq), e.index)
+	case w.Run == t.run && w.Seq <= t.seq:
+		v.fail(Sequence, "writer %q: record %d has seq %d after seq %d", w.ID, e.index, w.Seq, t.seq)
+	case w.Run != t.run && t.seen[w.Run]:
+		v.fail(Sequence, "writer %q: record %d is of a run that had ended", w.ID, e.index)
+	case w.Run != t.run && w.Seq != 0:
+		v.fail(Sequence, "writer %q: %s missing before record %d, the first of its run", w.ID, missingSeqs(0, w.Seq), e.index)
+	case w.Prev != t.hash:
+		v.fail(Sequence, "writer %q: record %d does not follow the record before it (prev differs)", w.ID, e.index)
+	}
+	t.run, t.seq, t.hash = w.Run, w.Seq, e.hash
+	t.seen[w.Run] = true
+}
+
+func missingSeqs(from, to int64) string {
+	if to == from+1 {
+		return fmt.Sprintf("seq %d is", from)
+	}
+	return fmt.Sprintf("seq %d to %d are", from, to-1)
+}
+
+// decodeDigest reads 32 bytes of canonical unpadded base64url.
+func decodeDigest(s string) ([]byte, error) {
+	if !isDigest(s) {
+		return nil, errors.New("not 32 bytes as unpadded base64url")
+	}
+	return base64.RawURLEncoding.DecodeString(s)
+}

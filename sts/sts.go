@@ -1,0 +1,283 @@
+// Package sts is the token endpoint and its metadata.
+//
+//	person's ID token + application ──▶ T0, R0      (tokens.md §8)
+//	Tn-1 + the agent it names       ──▶ Tn, Rn      (tokens.md §7)
+//
+//	POST {issuer}/token   who ─▶ form ─▶ subject ─▶ target ─▶ scope ─▶ life, key ─▶ tree, ledger ─▶ answer
+//	                       └───────┴────────┴─────────┴─────────┴──────────┴──▶ refusal, recorded
+//	GET  {issuer}/chains/{jti}   the receipts of a chain, to who may read them
+//	GET  {issuer}/jwks, /.well-known/oauth-authorization-server
+//
+// It is an OAuth 2.0 authorization server whose one grant is token exchange
+// (RFC 8693). An exchange can only narrow: the new hop is built by
+// [delegation.Chain.Extend] under the rules that verify it, within what the
+// workload may ever hold. Who acts comes from the authenticated connection and
+// from nowhere else.
+//
+// No token leaves before its receipt is in the tree of issued delegations and
+// in the ledger, and each refusal is a record too. A caller learns the OAuth
+// error and a fixed sentence; the reason stands in the record.
+//
+// The service keeps no state of its own, so that any number of them may run
+// over one registry. It serves no login page, issues no refresh token and
+// reads no identity from a header.
+package sts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/lineal-auth/lineal/identity"
+	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/token"
+)
+
+// Recorder makes records durable.
+type Recorder interface {
+	// Record returns after the draft is durable in the ledger, or with an error;
+	// then the draft may be there or not. It is safe for concurrent use.
+	Record(ctx context.Context, d record.Draft) error
+}
+
+// Logins verifies the ID tokens that start a delegation.
+type Logins interface {
+	// Verify verifies an ID token that app presents, app being authenticated.
+	// The error should be a *Refusal with one of the codes of ID tokens; any
+	// other refuses as CodeIDTokenMalformed. It is safe for concurrent use.
+	Verify(ctx context.Context, rawIDToken string, app identity.Agent) (Login, error)
+}
+
+// Login is a verified login of a person at an application.
+type Login struct {
+	Issuer, Subject string // the person at the provider
+	ClientID        string // the OIDC client the ID token was issued to
+	AuthTime        time.Time
+	ACR             string
+	AMR             []string
+	Expires         time.Time
+	Hash            string // H(ID token)
+}
+
+// DefaultLifetime is the life of a token where nothing shortens it.
+const DefaultLifetime = 300 * time.Second
+
+const (
+	maxLifetime     = time.Hour
+	unboundLifetime = 120 * time.Second
+	leastLifetime   = 5 * time.Second // what a new token must have left
+	maxBody         = 64 << 10
+	maxParameters   = 64
+)
+
+// Config configures a Service. What is not said to have a default is required.
+type Config struct {
+	// Issuer is `iss`, byte for byte: an https URL without trailing slash, query
+	// or fragment. The endpoints are below it.
+	Issuer string
+	// MTLS is the base URL under which the token endpoint takes client
+	// certificates, if that is not Issuer (RFC 8705 §5); "" if it is.
+	MTLS string
+	// Signer is the current key; Keys are further public keys of this issuer,
+	// those to come and those retired, which it publishes and accepts.
+	Signer token.Signer
+	Keys   []token.PublicKey
+
+	Directory registry.Directory
+	Persons   registry.Persons
+	Issued    registry.Issued
+	// Logins verifies ID tokens; nil: no root can be started here.
+	Logins Logins
+	// Source authenticates workloads.
+	Source identity.Source
+	// Revocations is asked before each exchange; token.NoRevocations is the
+	// explicit choice of none.
+	Revocations token.RevocationSource
+	Recorder    Recorder
+
+	// Writer, Log, Region and DataClass stand in each record; Writer's place in
+	// the sequence is the recorder's business.
+	Writer    record.Writer
+	Log       string
+	Region    record.Region
+	DataClass record.DataClass
+	// PolicyVersion is `pol`: the digest of the policy in force, base64url SHA-256.
+	PolicyVersion string
+
+	// Auditors are workloads that may read every chain.
+	Auditors []identity.Agent
+	// Lifetime is the longest life of a token; zero: DefaultLifetime. At most one
+	// hour.
+	Lifetime time.Duration
+	// RecordTimeout bounds the wait for durability; zero: 2 s.
+	RecordTimeout time.Duration
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+	// NewID makes jti, txn and record ids, UUIDv7 in lower case; nil: random ones.
+	NewID func() (string, error)
+	// Logger gets one line per request; nil: none.
+	Logger *slog.Logger
+}
+
+// Service is the token service. It is safe for concurrent use, starts no
+// goroutine and needs no closing.
+type Service struct {
+	cfg      Config
+	base     string // path of the issuer, "" at the root
+	issuer   *token.Issuer
+	verifier *token.Verifier
+	metadata []byte
+	jwks     []byte
+}
+
+// New checks the configuration and builds a Service.
+func New(cfg Config) (*Service, error) {
+	s, err := newService(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("making token service: %w", err)
+	}
+	return s, nil
+}
+
+func newService(cfg Config) (*Service, error) {
+	if cfg.Directory == nil || cfg.Persons == nil || cfg.Issued == nil || cfg.Source == nil || cfg.Recorder == nil ||
+		cfg.Signer == nil || cfg.Revocations == nil {
+		return nil, errors.New("signer, directory, persons, issued, source, revocations and recorder are required")
+	}
+	base, err := checkBase(cfg.Issuer)
+	if err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	if cfg.MTLS != "" {
+		if _, err := checkBase(cfg.MTLS); err != nil {
+			return nil, fmt.Errorf("mTLS alias: %w", err)
+		}
+	}
+	if cfg, err = withDefaults(cfg); err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, base: base}
+	if s.issuer, err = token.NewIssuer(cfg.Issuer, cfg.Signer); err != nil {
+		return nil, err
+	}
+	if err := s.publishKeys(); err != nil {
+		return nil, err
+	}
+	if s.metadata, err = writeMetadata(cfg); err != nil {
+		return nil, err
+	}
+	return s, s.tryRecord()
+}
+
+// tryRecord drafts a record, so that a mistake in Writer, Log and so on shows
+// at the start and not at the first request.
+func (s *Service) tryRecord() error {
+	id, err := s.cfg.NewID()
+	if err != nil {
+		return fmt.Errorf("making an id: %w", err)
+	}
+	x := &exchange{s: s, form: form{hash: hashBody(nil)}}
+	_, err = s.draft(x.accountRefused(CodeRequestMalformed), id, s.cfg.Now())
+	return err
+}
+
+func withDefaults(cfg Config) (Config, error) {
+	if cfg.PolicyVersion == "" {
+		return cfg, errors.New("no policy version")
+	}
+	if cfg.Lifetime == 0 {
+		cfg.Lifetime = DefaultLifetime
+	}
+	if cfg.Lifetime < leastLifetime || cfg.Lifetime > maxLifetime {
+		return cfg, fmt.Errorf("lifetime %s is outside %s to %s", cfg.Lifetime, leastLifetime, maxLifetime)
+	}
+	if cfg.RecordTimeout <= 0 {
+		cfg.RecordTimeout = 2 * time.Second
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now //nolint:forbidigo // the one default clock
+	}
+	if cfg.NewID == nil {
+		cfg.NewID = func() (string, error) {
+			id, err := uuid.NewV7()
+			return id.String(), err
+		}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return cfg, nil
+}
+
+// publishKeys builds the JWK set, current key first, and the verifier that
+// accepts exactly these keys, of this issuer alone.
+func (s *Service) publishKeys() error {
+	current, err := token.PublicKeyOf(s.cfg.Signer)
+	if err != nil {
+		return err
+	}
+	keys := append([]token.PublicKey{current}, s.cfg.Keys...)
+	if s.jwks, err = token.JWKS(keys...); err != nil {
+		return err
+	}
+	set, err := token.NewStaticKeys(keys...)
+	if err != nil {
+		return err
+	}
+	s.verifier, err = token.NewVerifier(token.Config{
+		Issuers:     []token.TrustedIssuer{{Name: s.cfg.Issuer, Keys: set}},
+		Chains:      Chains{Issuer: s.cfg.Issuer, Issued: s.cfg.Issued},
+		Revocations: s.cfg.Revocations,
+		Now:         s.cfg.Now,
+		Logger:      s.cfg.Logger,
+	})
+	return err
+}
+
+// checkBase accepts a base URL and returns its path.
+func checkBase(raw string) (path string, err error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || u.Scheme != "https" || u.Host == "":
+		return "", fmt.Errorf("%q is no https URL", raw)
+	case u.User != nil || strings.ContainsAny(raw, "?#"):
+		return "", fmt.Errorf("%q has user information, a query or a fragment", raw)
+	case strings.HasSuffix(raw, "/"):
+		return "", fmt.Errorf("%q ends with a slash", raw)
+	case u.EscapedPath() != u.Path || strings.Contains(u.Path, "//") || u.String() != raw:
+		return "", fmt.Errorf("%q is not in normal form", raw)
+	}
+	return u.Path, nil
+}
+
+// Issuer is the issuer URL.
+func (s *Service) Issuer() string { return s.cfg.Issuer }
+
+const wellKnown = "/.well-known/oauth-authorization-server"
+
+// ServeHTTP serves the endpoints below the issuer's path.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	path, below := strings.CutPrefix(r.URL.Path, s.base)
+	switch {
+	case r.URL.Path == wellKnown+s.base, below && path == wellKnown:
+		s.serveDocument(w, r, s.metadata)
+	case below && path == "/jwks":
+		s.serveDocument(w, r, s.jwks)
+	case below && path == "/token":
+		s.serveToken(w, r)
+	case below && strings.HasPrefix(path, "/chains/"):
+		s.serveChain(w, r, path[len("/chains/"):])
+	default:
+		http.NotFound(w, r)
+	}
+}

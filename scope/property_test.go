@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -26,6 +27,15 @@ var pool = []string{
 	`[]`, `[1]`, `["a"]`, `["a","a"]`, `["a","b"]`, `["a","b","a"]`, `["ab"]`, `[null]`, `[[]]`, `[["a"]]`, `[["a"],[]]`, `[{}]`, `["a",1]`, `["/data/x"]`, `["x.a.b"]`, `[true]`,
 	`{}`, `{"a":1}`, `{"a":1,"b":2}`, `{"a":{"b":"a"}}`, `{"A":1}`, `{"a":null}`, `{"":1}`, `{"c":1}`, `{"a":[]}`, `{"a":"a","b":"b"}`,
 }
+
+// poolTrees is the pool as the oracle reads it.
+var poolTrees = sync.OnceValue(func() []any {
+	trees := make([]any, len(pool))
+	for i, s := range pool {
+		trees[i] = oracleTree(nilTB{}, s)
+	}
+	return trees
+})
 
 type sample struct {
 	text  string
@@ -154,8 +164,8 @@ func genChild(t *rapid.T, p obj, depth int, item bool) obj {
 		return genConstraint(t, depth, item)
 	case 1: // values that the parent holds, by the oracle
 		var held arr
-		for _, s := range pool {
-			switch v := oracleTree(nilTB{}, s).(type) {
+		for _, tree := range poolTrees() {
+			switch v := tree.(type) {
 			case string, bool, nil, json.Number:
 				_, isNumber := oracleNumber(v)
 				if _, num := v.(json.Number); (!num || isNumber) && oracleMatch(p, v) && checkOf(v) {
@@ -426,12 +436,27 @@ func genChildDetail(t *rapid.T, parents arr) obj {
 	return d
 }
 
-// genDoc draws facts near what the details ask, as a tree and as a Document.
-func genDoc(t *rapid.T) (Document, any) {
+// genDoc draws facts, near what the detail asks or anything from the pool, as a
+// tree and as a Document.
+func genDoc(t *rapid.T, d obj) (Document, any) {
 	var doc Document
 	tree := obj{}
-	put := func(pointer string, path []string) {
+	where := d["where"].(obj)
+	near := rapid.IntRange(0, 4).Draw(t, "near") > 0
+	put := func(pointer string, path ...string) {
 		s := rapid.SampledFrom(pool).Draw(t, pointer)
+		if c, ok := where[pointer].(obj); ok && near {
+			var held []string
+			for i, tree := range poolTrees() {
+				if oracleMatch(c, tree) {
+					held = append(held, pool[i])
+				}
+			}
+			if len(held) == 0 {
+				return
+			}
+			s = rapid.SampledFrom(held).Draw(t, pointer)
+		}
 		v, err := strictjson.Parse([]byte(s), strictjson.Limits{})
 		if err != nil {
 			t.Fatalf("%v", err)
@@ -446,24 +471,36 @@ func genDoc(t *rapid.T) (Document, any) {
 		}
 		o[path[len(path)-1]] = oracleTree(nilTB{}, s)
 	}
-	maybe := func() bool { return rapid.IntRange(0, 3).Draw(t, "fact") == 0 }
-	if maybe() {
-		put("/args", []string{"args"})
-	} else {
-		for _, k := range []string{"a", "b", "A"} {
-			if maybe() {
-				put("/args/"+k, []string{"args", k})
-			}
+	wanted := func(pointer string) bool {
+		if near {
+			return where[pointer] != nil
+		}
+		return rapid.IntRange(0, 3).Draw(t, "fact") == 0
+	}
+	switch {
+	case wanted("/args/a/b") && rapid.Bool().Draw(t, "deep"):
+		put("/args/a/b", "args", "a", "b")
+	case wanted("/args/a"):
+		put("/args/a", "args", "a")
+	case wanted("/args"):
+		put("/args", "args")
+	}
+	if _, whole := doc.Lookup("/args"); wanted("/args/b") && (whole == Absent || where["/args"] == nil && tree["args"] != nil) {
+		if o, ok := tree["args"].(obj); tree["args"] == nil || ok && o["b"] == nil {
+			put("/args/b", "args", "b")
 		}
 	}
-	if maybe() {
-		put("/mcp/version", []string{"mcp", "version"})
+	if wanted("/mcp/version") {
+		put("/mcp/version", "mcp", "version")
 	}
-	if rapid.IntRange(0, 9).Draw(t, "guarded") == 0 {
-		put("/mcp/input_responses", []string{"mcp", "input_responses"})
+	if wanted("/mcp/input_responses") {
+		put("/mcp/input_responses", "mcp", "input_responses")
 	}
-	if maybe() {
-		put("/urls/~1args~1a/host", []string{"urls", "/args/a", "host"})
+	if wanted("/sql/tables") {
+		put("/sql/tables", "sql", "tables")
+	}
+	if wanted("/urls/~1args~1a/host") {
+		put("/urls/~1args~1a/host", "urls", "/args/a", "host")
 	}
 	if err := doc.Err(); err != nil {
 		t.Fatalf("%v", err)
@@ -496,7 +533,7 @@ func TestC2GrantsOnlyNarrow(t *testing.T) {
 			passed++
 		}
 		for range 30 {
-			doc, tree := genDoc(t)
+			doc, tree := genDoc(t, rapid.SampledFrom(slices.Concat(parents, children)).Draw(t, "target").(obj))
 			for _, at := range []string{"https://a.example", "https://b.example"} {
 				c := Call{Location: at, Action: MCPToolsCall, Name: "x", Doc: doc}
 				inP, inC := parent.Permits(c), child.Permits(c)
@@ -517,7 +554,8 @@ func TestC2GrantsOnlyNarrow(t *testing.T) {
 			}
 		}
 	})
-	if passed < 10 || both < 20 || refused < 100 {
+	t.Logf("%d grants below, %d calls of both, %d refused", passed, both, refused)
+	if passed < 5 || both < 20 || refused < 1000 {
 		t.Errorf("hardly tested: %d grants below, %d calls of both, %d refused", passed, both, refused)
 	}
 }

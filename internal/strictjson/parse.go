@@ -3,6 +3,7 @@ package strictjson
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -42,6 +43,7 @@ type parser struct {
 	src           string
 	lim           Limits
 	names, values int
+	stack         []Member // the elements of the arrays and objects being read
 }
 
 // value reads the next value; depth is the number of arrays and objects around
@@ -86,22 +88,22 @@ func (p *parser) value(depth int) (Value, error) {
 }
 
 func (p *parser) array(depth int) (Value, error) {
-	var elems []Member
+	first := len(p.stack)
 	for p.dec.PeekKind() != jsontext.KindEndArray {
 		v, err := p.value(depth)
 		if err != nil {
 			return Value{}, err
 		}
-		elems = append(elems, Member{Value: v})
+		p.stack = append(p.stack, Member{Value: v})
 	}
 	if _, err := p.dec.ReadToken(); err != nil {
 		return Value{}, p.syntax(err)
 	}
-	return Value{kind: KindArray, list: newList(elems, false)}, nil
+	return Value{kind: KindArray, list: newList(p.pop(first), false)}, nil
 }
 
 func (p *parser) object(depth int) (Value, error) {
-	var elems []Member
+	first := len(p.stack)
 	for p.dec.PeekKind() != jsontext.KindEndObject {
 		if p.names++; p.names > p.lim.MaxNames {
 			return Value{}, p.refuse(CodeTooManyNames)
@@ -117,12 +119,19 @@ func (p *parser) object(depth int) (Value, error) {
 		if err != nil {
 			return Value{}, err
 		}
-		elems = append(elems, Member{Name: name, Value: v})
+		p.stack = append(p.stack, Member{Name: name, Value: v})
 	}
 	if _, err := p.dec.ReadToken(); err != nil {
 		return Value{}, p.syntax(err)
 	}
-	return Value{kind: KindObject, list: newList(elems, true)}, nil
+	return Value{kind: KindObject, list: newList(p.pop(first), true)}, nil
+}
+
+// pop takes the elements from first on off the stack, in a slice of their own.
+func (p *parser) pop(first int) []Member {
+	elems := slices.Clone(p.stack[first:])
+	p.stack = p.stack[:first]
+	return elems
 }
 
 // raw reads a scalar as it is written.

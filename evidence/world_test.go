@@ -391,3 +391,5 @@ func text(t testing.TB, r Report) string {
 	}
 	return b.String()
 }
+
+func unix(s int64) time.Time { return time.Unix(s, 0) }

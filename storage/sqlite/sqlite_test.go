@@ -70,3 +70,5 @@ func TestAppendFlushProveFsck(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestContract(t *testing.T) { storagetest.Run(t, open) }

@@ -1,0 +1,44 @@
+package storagetest
+
+import "testing"
+
+// Run holds an engine to the contract of [ledger.Store].
+func Run(t *testing.T, open Opener) {
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, Opener)
+	}{
+		{"UnknownLog", testUnknownLog},
+		{"StaleWriter", testStaleWriter},
+		{"WriterConflict", testWriterConflict},
+		{"ResendIsIdempotent", testResendIsIdempotent},
+		{"DuplicateRecord", testDuplicateRecord},
+		{"EntrySize", testEntrySize},
+		{"Blobs", testBlobs},
+		{"LostEpoch", testLostEpoch},
+		{"CheckpointFork", testCheckpointFork},
+		{"ConcurrentAppends", testConcurrentAppends},
+		{"ReopenKeepsEverything", testReopenKeepsEverything},
+		{"Closed", testClosed},
+		{"Cancelled", testCancelled},
+		{"WriterRuns", testWriterRuns},
+		{"OneBadDraft", testOneBadDraft},
+		{"Deadline", testDeadline},
+		{"AmbiguousIsResent", testAmbiguousIsResent},
+		{"Unavailable", testUnavailable},
+		{"FullQueue", testFullQueue},
+		{"CloseGivesUp", testCloseGivesUp},
+		{"Backlog", testBacklog},
+		{"Proofs", testProofs},
+		{"Rejected", testRejected},
+		{"CheckUnable", testCheckUnable},
+		{"TwoSequencers", testTwoSequencers},
+		{"Rollback", testRollback},
+		{"TilesRebuilt", testTilesRebuilt},
+		{"FsckFindsEveryFile", testFsckFindsEveryFile},
+		{"Faults", testFaults},
+		{"FaultsAtTileEnd", testFaultsAtTileEnd},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, open) })
+	}
+}

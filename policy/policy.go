@@ -73,9 +73,18 @@ type Input struct {
 // Person is the natural person the call is made for.
 func (in Input) Person() identity.Person { return in.Chain.Person() }
 
-// Narrowed reports whether the leaf's grant differs from the root's.
+// Narrowed reports whether the leaf holds less authority than the root: whether
+// some hop dropped or narrowed a detail of the hop before. A grant that was
+// passed on whole is not narrowed, though its details name their parents. The
+// answer takes a comparison of all grants; ask once.
 func (in Input) Narrowed() bool {
-	return !in.Chain.Hop(0).Details.Equal(in.Chain.Leaf().Details)
+	for k := 1; k < in.Chain.Len(); k++ {
+		gave := delegation.GaveUp(in.Chain.Hop(k-1).Details, in.Chain.Hop(k).Details)
+		if len(gave.Dropped)+len(gave.Narrowed) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Effect is the verdict. The zero value is Deny.

@@ -3,6 +3,7 @@ package cedar
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 
@@ -17,21 +18,23 @@ var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$`)
 
 // checker judges policies one by one against the schema and the entities.
 type checker struct {
-	schema   *resolved.Schema
-	full     *validate.Validator
-	byAction map[types.EntityUID]*validate.Validator
-	concrete int
-	entities types.EntityMap // the bundle's
-	groups   uidSet
+	schema       *resolved.Schema
+	full         *validate.Validator
+	actionGroups map[types.EntityUID]resolved.Action // those that no call is for
+	concrete     int                                 // how many actions calls are for
+	entities     types.EntityMap                     // the bundle's
+	groups       uidSet                              // of persons and agents
 }
 
 func newChecker(s *resolved.Schema, entities types.EntityMap) *checker {
 	c := &checker{
-		schema: s, full: validate.New(s), byAction: map[types.EntityUID]*validate.Validator{},
+		schema: s, full: validate.New(s), actionGroups: map[types.EntityUID]resolved.Action{},
 		entities: entities, groups: uidSet{},
 	}
-	for _, a := range s.Actions {
-		if a.AppliesTo != nil {
+	for uid, a := range s.Actions {
+		if a.AppliesTo == nil {
+			c.actionGroups[uid] = a
+		} else {
 			c.concrete++
 		}
 	}
@@ -77,28 +80,41 @@ func (c *checker) validate(p *xast.Policy) error {
 	return c.validatorFor(p).Policy("", p)
 }
 
-// validatorFor narrows the schema where a policy is bound to one action: the
-// library types every policy for every action of the schema it is given, which
-// for a thousand tools and as many policies takes longer than a start may.
+// validatorFor narrows the schema where a policy is bound to one action: to that
+// action, the groups, and the actions that the conditions name. The library
+// types every policy for every action of the schema it is given, which for a
+// thousand tools and as many policies takes longer than a start may.
 func (c *checker) validatorFor(p *xast.Policy) *validate.Validator {
 	eq, ok := p.Action.(xast.ScopeTypeEq)
 	if !ok {
 		return c.full
 	}
-	if v, ok := c.byAction[eq.Entity]; ok {
-		return v
-	}
 	narrow := *c.schema
-	narrow.Actions = make(map[types.EntityUID]resolved.Action, len(c.schema.Actions))
-	for uid, a := range c.schema.Actions {
-		if uid != eq.Entity {
-			a.AppliesTo = nil
-		}
-		narrow.Actions[uid] = a
+	narrow.Actions = maps.Clone(c.actionGroups)
+	for _, cond := range p.Conditions {
+		literals(cond.Body, func(uid types.EntityUID) {
+			if a, ok := c.schema.Actions[uid]; ok {
+				a.AppliesTo = nil
+				narrow.Actions[uid] = a
+			}
+		})
 	}
-	v := validate.New(&narrow)
-	c.byAction[eq.Entity] = v
-	return v
+	if a, ok := c.schema.Actions[eq.Entity]; ok {
+		narrow.Actions[eq.Entity] = a
+	}
+	return validate.New(&narrow)
+}
+
+// literals calls f for each entity that an expression names.
+func literals(n xast.IsNode, f func(types.EntityUID)) {
+	xast.Inspect(xast.NewNode(n), func(n xast.IsNode) bool {
+		if v, ok := n.(xast.NodeValue); ok {
+			if uid, ok := v.Value.(types.EntityUID); ok {
+				f(uid)
+			}
+		}
+		return true
+	})
 }
 
 // The type checker knows conditions that are always true or always false, and
@@ -199,14 +215,7 @@ func (c *checker) names(p *xast.Policy) error {
 		}
 	}
 	for _, cond := range p.Conditions {
-		xast.Inspect(xast.NewNode(cond.Body), func(n xast.IsNode) bool {
-			if v, ok := n.(xast.NodeValue); ok {
-				if uid, ok := v.Value.(types.EntityUID); ok {
-					check(uid)
-				}
-			}
-			return true
-		})
+		literals(cond.Body, check)
 	}
 	return errors.Join(errs...)
 }

@@ -122,11 +122,15 @@ func assemble(rules []*rule, check *checker, zone *time.Location, v *validate.Va
 	base := actionEntities(check.schema)
 	maps.Copy(base, check.entities)
 	e.asker = asker{actions: map[string]*plan{}, tools: map[string]*plan{}, base: base, validator: v, zone: zone}
+	chain := slices.Clone(chainFacts)
+	if !slices.ContainsFunc(rules, func(r *rule) bool { return reads(r.ast(), isNarrowed) }) {
+		chain[slices.IndexFunc(chain, func(f fact) bool { return f.name == narrowedFact.name })] = unreadNarrowed
+	}
 	for uid, a := range check.schema.Actions {
 		if a.AppliesTo == nil {
 			continue
 		}
-		p, err := newPlan(uid, a)
+		p, err := newPlan(uid, a, chain)
 		if err != nil {
 			return nil, refuse(CodeSchema, "", fmt.Errorf("action %s: %w", uid, err))
 		}

@@ -86,7 +86,25 @@ var chainFacts = []fact{
 		return types.NewSet(vs...)
 	}},
 	{"args_open", func(c *call) types.Value { return types.Boolean(c.in.ArgsOpen) }},
-	{"narrowed", func(c *call) types.Value { return types.Boolean(c.in.Narrowed()) }},
+	narrowedFact,
+}
+
+// narrowedFact compares all grants of the chain, which takes as long as the
+// rest of a decision. Where no policy reads it, unreadNarrowed stands in for it.
+var (
+	narrowedFact   = fact{"narrowed", func(c *call) types.Value { return types.Boolean(c.in.Narrowed()) }}
+	unreadNarrowed = fact{"narrowed", func(*call) types.Value { return types.False }}
+)
+
+// isNarrowed holds for what tells whether the chain was narrowed.
+func isNarrowed(path []types.String) bool {
+	switch len(path) {
+	case 0:
+		return true
+	case 1:
+		return path[0] == "chain"
+	}
+	return path[0] == "chain" && path[1] == narrowedFact.name
 }
 
 // envFacts are the members of context.env.

@@ -160,11 +160,17 @@ func repack(t testing.TB, archive []byte, change func(map[string][]byte)) []byte
 	return b
 }
 
-const wideGrant = `{"type":"urn:lineal:call:v1","locations":["https://x.example"],
- "actions":["a2a:send"],"names":["research"]%s}`
-
-// chainOf is a verified chain of these actors, entry first.
+// chainOf is a verified chain of these actors, entry first, who all pass on
+// what they hold.
 func chainOf(t testing.TB, person string, login time.Time, agents ...string) delegation.Chain {
+	t.Helper()
+	return chainFrom(t, `["research"]`, person, login, agents...)
+}
+
+const grantFor = `[{"type":"urn:lineal:call:v1","locations":["https://x.example"],"actions":["a2a:send"],"names":%s%s}]`
+
+// chainFrom is chainOf with another grant at the root.
+func chainFrom(t testing.TB, rootNames, person string, login time.Time, agents ...string) delegation.Chain {
 	t.Helper()
 	who, err := identity.ParsePerson(issuer, person)
 	if err != nil {
@@ -180,11 +186,11 @@ func chainOf(t testing.TB, person string, login time.Time, agents ...string) del
 	var ancestors []string
 	hop := delegation.Hop{}
 	for k, a := range agents {
-		from := ""
+		names, from := rootNames, ""
 		if k > 0 {
-			from = `,"from":0`
+			names, from = `["research"]`, `,"from":0`
 		}
-		grant, err := scope.Parse([]byte("["+fmt.Sprintf(wideGrant, from)+"]"), k == 0)
+		grant, err := scope.Parse(fmt.Appendf(nil, grantFor, names, from), k == 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -135,24 +135,22 @@ func actionsOf(s xast.IsActionScopeNode, schema *resolved.Schema) []types.Entity
 	var within []types.EntityUID
 	switch s := s.(type) {
 	case xast.ScopeTypeEq:
-		within = []types.EntityUID{s.Entity}
+		if a, ok := schema.Actions[s.Entity]; ok && a.AppliesTo != nil {
+			return []types.EntityUID{s.Entity}
+		}
+		return nil
 	case xast.ScopeTypeIn:
 		within = []types.EntityUID{s.Entity}
 	case xast.ScopeTypeInSet:
 		within = s.Entities
 	}
 	_, all := s.(xast.ScopeTypeAll)
-	_, exact := s.(xast.ScopeTypeEq)
 	var covered []types.EntityUID
 	for uid, a := range schema.Actions {
 		if a.AppliesTo == nil {
 			continue
 		}
-		match := all || slices.Contains(within, uid)
-		if !match && !exact {
-			match = slices.ContainsFunc(within, closureOf(uid, schema).contains)
-		}
-		if match {
+		if all || slices.Contains(within, uid) || slices.ContainsFunc(within, closureOf(uid, schema).contains) {
 			covered = append(covered, uid)
 		}
 	}

@@ -31,8 +31,9 @@ type rootPlan struct {
 	shape    *shape
 }
 
-// newPlan compiles an action that applies to calls.
-func newPlan(uid types.EntityUID, a resolved.Action) (*plan, error) {
+// newPlan compiles an action that applies to calls; chain are the facts about
+// the chain that the policies may read.
+func newPlan(uid types.EntityUID, a resolved.Action, chain []fact) (*plan, error) {
 	if len(a.AppliesTo.Resources) != 1 {
 		return nil, errors.New("applies to more than one type of resource")
 	}
@@ -40,7 +41,7 @@ func newPlan(uid types.EntityUID, a resolved.Action) (*plan, error) {
 	for name, attr := range a.AppliesTo.Context {
 		switch name {
 		case "chain":
-			p.chain = factsIn(chainFacts, attr.Type)
+			p.chain = factsIn(chain, attr.Type)
 		case "env":
 			p.env = factsIn(envFacts, attr.Type)
 		default:

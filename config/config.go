@@ -1,0 +1,256 @@
+// Package config is the configuration file, one documented struct.
+//
+// [Load] reads YAML strictly: an unknown or doubled key, or a value of another
+// type, is an error with file and line. [Config.Validate] checks what one value
+// alone can show; what needs the rest of the world (a socket that answers, a
+// bundle that is signed) is checked by package server at start.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// Config is the whole configuration. A field without "default" is required.
+type Config struct {
+	// PublicURL is the external base URL of the gateway, scheme and host.
+	// Every audience starts with it.
+	PublicURL string `yaml:"public_url"`
+	// TrustDomain is the SPIFFE trust domain of this deployment.
+	TrustDomain string `yaml:"trust_domain"`
+	// DataDir holds keys, ledger and registry; created by `lineal ledger init`
+	// and by the demo, mode 0700.
+	DataDir string `yaml:"data_dir"`
+	// ClockLeeway is the clock difference allowed; default 30 s. A smaller one
+	// is for machines that share a clock.
+	ClockLeeway time.Duration `yaml:"clock_leeway,omitempty"`
+
+	Gateway   Gateway   `yaml:"gateway"`
+	Tokens    Tokens    `yaml:"tokens"`
+	Ledger    Ledger    `yaml:"ledger"`
+	Policy    Policy    `yaml:"policy"`
+	Agents    []Agent   `yaml:"agents"`
+	Upstreams Upstreams `yaml:"upstreams"`
+}
+
+// Gateway is the gateway's listener and identity.
+type Gateway struct {
+	// Address to listen on, "127.0.0.1:8443".
+	Address string `yaml:"address"`
+	// Socket is the SPIFFE Workload API that issues the gateway's identity.
+	Socket string `yaml:"spiffe_socket"`
+}
+
+// Tokens is the token service.
+type Tokens struct {
+	// Issuer is its URL, the `iss` of every token: scheme, host and path.
+	Issuer  string `yaml:"issuer"`
+	Address string `yaml:"address"`
+	Socket  string `yaml:"spiffe_socket"`
+	// Lifetime of a delegation token; default 5 min.
+	Lifetime time.Duration `yaml:"lifetime,omitempty"`
+	// PersonIssuers are the OpenID providers whose logins are accepted.
+	PersonIssuers []string `yaml:"person_issuers"`
+}
+
+// Ledger names the log.
+type Ledger struct {
+	// Family is the log's family, "ledger.acme.example/std".
+	Family string `yaml:"family"`
+	// Period is the period of the family now open, "2026-11".
+	Period    string `yaml:"period"`
+	Region    string `yaml:"region"`
+	DataClass string `yaml:"data_class"`
+}
+
+// Origin is the log's origin, the name in its checkpoints.
+func (l Ledger) Origin() string { return l.Family + "/" + l.Period }
+
+// Policy is the operator's rules.
+type Policy struct {
+	// Bundle is the path of the signed bundle.
+	Bundle string `yaml:"bundle"`
+}
+
+// Agent is a registered workload.
+type Agent struct {
+	// URI is the identity that it proves, a SPIFFE ID.
+	URI  string `yaml:"uri"`
+	Name string `yaml:"name"`
+	// Service marks an application that is no agent.
+	Service bool `yaml:"service,omitempty"`
+	// Authority is all that it may ever hold: authorization_details as JSON,
+	// without `from`.
+	Authority string `yaml:"authority"`
+	// OIDCClients are the clients under which it logs persons in.
+	OIDCClients []OIDCClient `yaml:"oidc_clients,omitempty"`
+}
+
+// OIDCClient is a client registration at an OpenID provider.
+type OIDCClient struct {
+	Issuer   string `yaml:"issuer"`
+	ClientID string `yaml:"client_id"`
+}
+
+// Upstreams are the routes of the gateway, by protocol.
+type Upstreams struct {
+	MCP []MCP `yaml:"mcp,omitempty"`
+	A2A []A2A `yaml:"a2a,omitempty"`
+	LLM []LLM `yaml:"llm,omitempty"`
+}
+
+// Upstream is what every route has.
+type Upstream struct {
+	// Name is the service's name in policy and in the path: /mcp/<name>.
+	Name string `yaml:"name"`
+	URL  string `yaml:"url"`
+	// Peer is the upstream's SPIFFE ID. The gateway speaks mTLS with it and
+	// with nobody else. Empty: TLS or loopback without a peer identity.
+	Peer string `yaml:"peer,omitempty"`
+	// TokenLifetime is the longest life of a token for this route; default the
+	// token service's.
+	TokenLifetime time.Duration `yaml:"token_lifetime,omitempty"`
+}
+
+// MCP is a Model Context Protocol server.
+type MCP struct {
+	Upstream `yaml:",inline"`
+	Tools    []Tool `yaml:"tools"`
+}
+
+// Tool is an approved tool of an MCP server.
+type Tool struct {
+	Name string `yaml:"name"`
+	// InputSchema is the JSON Schema as the server lists it, pinned.
+	InputSchema string `yaml:"input_schema"`
+	// Reads says that the tool only reads; default: it writes.
+	Reads bool `yaml:"reads,omitempty"`
+	// Atoms are pointers to arguments whose values records name, "/table".
+	Atoms []string `yaml:"atoms,omitempty"`
+}
+
+// A2A is an agent.
+type A2A struct {
+	Upstream `yaml:",inline"`
+	// Agent is the registered agent behind the route, which gets the verified
+	// token to go on with. It must be Peer.
+	Agent string `yaml:"agent"`
+}
+
+// LLM is a model provider.
+type LLM struct {
+	Upstream `yaml:",inline"`
+	// Header and Secret are the provider's credential: "Authorization",
+	// "Bearer …". The caller's own never reaches it.
+	Header string `yaml:"header,omitempty"`
+	Secret Secret `yaml:"secret,omitempty"`
+}
+
+// Secret is text that never prints.
+type Secret string
+
+const redacted = "[redacted]"
+
+func (Secret) String() string   { return redacted }
+func (Secret) GoString() string { return redacted }
+
+// MarshalText keeps the secret out of every encoding.
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// MarshalYAML keeps the secret out of a printed configuration.
+func (Secret) MarshalYAML() (any, error) { return redacted, nil }
+
+// UnmarshalText reads the secret.
+func (s *Secret) UnmarshalText(b []byte) error {
+	*s = Secret(b)
+	return nil
+}
+
+// Reveal is the secret itself, for the one place that sends it.
+func (s Secret) Reveal() string { return string(s) }
+
+// Load reads and validates a configuration file.
+func Load(path string) (Config, error) {
+	data, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		return Config{}, fmt.Errorf("reading configuration: %w", err)
+	}
+	cfg, err := Parse(data)
+	if err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// Parse reads and validates YAML.
+func Parse(data []byte) (Config, error) {
+	var cfg Config
+	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithKnownFields(), yaml.WithUniqueKeys(true))
+	if err != nil {
+		return Config{}, err
+	}
+	if err := loader.Load(&cfg); err != nil {
+		return Config{}, err
+	}
+	return cfg, cfg.Validate()
+}
+
+// Validate checks the values, all of them, and joins what is wrong.
+func (c Config) Validate() error {
+	var errs []error
+	need := func(path, value string) {
+		if value == "" {
+			errs = append(errs, fmt.Errorf("%s: required", path))
+		}
+	}
+	need("data_dir", c.DataDir)
+	need("trust_domain", c.TrustDomain)
+	need("gateway.spiffe_socket", c.Gateway.Socket)
+	need("tokens.spiffe_socket", c.Tokens.Socket)
+	need("ledger.family", c.Ledger.Family)
+	need("ledger.period", c.Ledger.Period)
+	need("ledger.region", c.Ledger.Region)
+	need("ledger.data_class", c.Ledger.DataClass)
+	need("policy.bundle", c.Policy.Bundle)
+	if err := baseURL(c.PublicURL, false); err != nil {
+		errs = append(errs, fmt.Errorf("public_url: %w", err))
+	}
+	if err := baseURL(c.Tokens.Issuer, true); err != nil {
+		errs = append(errs, fmt.Errorf("tokens.issuer: %w", err))
+	}
+	if len(c.Agents) == 0 {
+		errs = append(errs, errors.New("agents: at least one is required"))
+	}
+	for i, a := range c.Upstreams.A2A {
+		if a.Agent == "" || a.Peer != a.Agent {
+			errs = append(errs, fmt.Errorf("upstreams.a2a[%d]: agent and peer must name the same agent: it gets the token", i))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// baseURL checks an external URL: https, without query, fragment or user
+// information, and without a path where none is meant.
+func baseURL(s string, path bool) error {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || s == "":
+		return errors.New("required: scheme and host")
+	case u.Scheme != "https":
+		return errors.New("must be https")
+	case u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return errors.New("must be scheme and host alone")
+	case !path && u.Path != "":
+		return errors.New("must have no path and no final slash")
+	case strings.HasSuffix(u.Path, "/"):
+		return errors.New("must not end with a slash")
+	}
+	return nil
+}

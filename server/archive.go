@@ -1,0 +1,333 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/evidence"
+	"github.com/lineal-auth/lineal/internal/durable"
+	"github.com/lineal-auth/lineal/ledger"
+	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/search"
+	"github.com/lineal-auth/lineal/storage/disk"
+	"github.com/lineal-auth/lineal/storage/sqlite"
+	"github.com/lineal-auth/lineal/token"
+)
+
+// ledgerFile says which log a data directory holds.
+const ledgerFile = "ledger.yaml"
+
+// Archive reads the log of a data directory, whether its server runs or not.
+// It writes nothing.
+type Archive struct {
+	dataDir string
+	cfg     config.Ledger
+	store   *sqlite.Store
+	reader  *ledger.Reader
+	persons *sqlite.Persons // nil where the person map is not at hand
+}
+
+// OpenArchive opens a data directory for reading. The person map is used where
+// it is there and may be read: it is kept apart from the log, and an archive
+// without it answers with references instead of names.
+func OpenArchive(ctx context.Context, dataDir string) (*Archive, error) {
+	text, err := os.ReadFile(filepath.Join(dataDir, ledgerFile)) //nolint:gosec // the operator names the directory
+	if err != nil {
+		return nil, fmt.Errorf("opening archive: %w", err)
+	}
+	a := &Archive{dataDir: dataDir}
+	if err := yaml.Load(text, &a.cfg, yaml.WithKnownFields()); err != nil {
+		return nil, fmt.Errorf("opening archive: %s: %w", ledgerFile, err)
+	}
+	if a.store, err = sqlite.Open(ctx, sqlite.Config{Path: ledgerPath(dataDir), ReadOnly: true}); err != nil {
+		return nil, fmt.Errorf("opening archive: %w", err)
+	}
+	tiles, err := disk.Open(disk.Config{Dir: tilesPath(dataDir, a.cfg), ReadOnly: true})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening archive: %w", err), a.store.Close())
+	}
+	a.reader = ledger.NewReader(a.store, tiles)
+	if _, err := os.Stat(filepath.Join(dataDir, "persons.db")); err == nil {
+		a.persons, err = sqlite.OpenPersons(ctx, sqlite.RegistryConfig{Dir: dataDir})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("opening person map: %w", err), a.Close())
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+// Close releases the files.
+func (a *Archive) Close() error {
+	err := a.store.Close()
+	if a.persons != nil {
+		err = errors.Join(err, a.persons.Close())
+	}
+	return err
+}
+
+// Records indexes every record of the log up to its newest published
+// checkpoint.
+func (a *Archive) Records(ctx context.Context) (*search.Index, error) {
+	c, err := a.reader.Published(ctx, a.cfg.Origin())
+	if err != nil {
+		return nil, fmt.Errorf("reading records: %w", err)
+	}
+	x := search.New(search.Config{Name: a.name})
+	for e, err := range a.reader.Entries(ctx, c.Origin, 0, c.Size) {
+		if err != nil {
+			return nil, fmt.Errorf("reading records: %w", err)
+		}
+		envelope, err := record.Open(e.Envelope)
+		if err != nil {
+			return nil, fmt.Errorf("reading record %d: %w", e.Index, err)
+		}
+		if err := x.Add(e.Index, envelope.Payload); err != nil {
+			return nil, err
+		}
+	}
+	x.SetAsOf(search.AsOf{Origin: c.Origin, Size: c.Size, Root: base64.StdEncoding.EncodeToString(c.Root[:])})
+	return x, nil
+}
+
+// name looks a person's reference up in the person map.
+func (a *Archive) name(ref string) string {
+	if a.persons == nil {
+		return ""
+	}
+	p, err := a.persons.Lookup(context.Background(), ref)
+	if err != nil {
+		return ""
+	}
+	return p.Subject + " at " + p.Issuer
+}
+
+// Export writes the evidence bundle of the whole log up to its newest
+// published checkpoint, signed with the deployment's manifest key.
+func (a *Archive) Export(ctx context.Context, w io.Writer, now time.Time) error {
+	keys, err := loadKeys(a.dataDir)
+	if err != nil {
+		return fmt.Errorf("exporting: %w", err)
+	}
+	c, err := a.contents(ctx, keys, now)
+	if err != nil {
+		return fmt.Errorf("exporting: %w", err)
+	}
+	return evidence.Write(w, c)
+}
+
+func (a *Archive) contents(ctx context.Context, keys keyRing, now time.Time) (evidence.Contents, error) {
+	last, err := a.reader.Published(ctx, a.cfg.Origin())
+	if err != nil {
+		return evidence.Contents{}, err
+	}
+	c := evidence.Contents{
+		Mode: evidence.ModeRange, Origin: last.Origin, From: 0, To: last.Size, Created: now.UTC(), Last: last.Note,
+		Query: "every record of the log",
+	}
+	if c.Signer, err = evidence.NewSigner(a.cfg.Family, keys.manifest); err != nil {
+		return c, err
+	}
+	jwks, err := issuerKeys(keys.issuer)
+	if err != nil {
+		return c, err
+	}
+	c.IssuerKeys = [][]byte{jwks}
+	if err := a.continueFrom(ctx, &c, last); err != nil {
+		return c, err
+	}
+	for e, err := range a.reader.Entries(ctx, last.Origin, 0, last.Size) {
+		if err != nil {
+			return c, err
+		}
+		c.Records = append(c.Records, evidence.Record{Index: e.Index, Envelope: e.Envelope})
+		if err := a.attach(ctx, &c, e.Envelope); err != nil {
+			return c, fmt.Errorf("entry %d: %w", e.Index, err)
+		}
+	}
+	return c, nil
+}
+
+// continueFrom adds the first checkpoint of the log, so that the bundle shows
+// that the tree only grew.
+func (a *Archive) continueFrom(ctx context.Context, c *evidence.Contents, last ledger.Checkpoint) error {
+	earlier, err := a.store.Checkpoints(ctx, last.Origin, 1, 1)
+	if err != nil || len(earlier) == 0 || earlier[0].Size >= last.Size {
+		return err
+	}
+	c.First = earlier[0].Note
+	c.Consistency, err = a.reader.ConsistencyProof(ctx, last.Origin, earlier[0].Size, last.Size)
+	return err
+}
+
+// attach adds what a record names by digest.
+func (a *Archive) attach(ctx context.Context, c *evidence.Contents, raw []byte) error {
+	envelope, err := record.Open(raw)
+	if err != nil {
+		return err
+	}
+	rec, err := record.Parse(envelope.Payload)
+	if err != nil {
+		return err
+	}
+	switch {
+	case rec.Issuance != nil && rec.Issuance.ReceiptHash != "":
+		b, err := a.store.Blob(ctx, rec.Issuance.ReceiptHash)
+		if err != nil {
+			return fmt.Errorf("receipt: %w", err)
+		}
+		c.Receipts = append(c.Receipts, string(b.Bytes))
+	case rec.PolicyChange != nil:
+		digest := rec.PolicyChange.BundleDigest
+		for _, p := range c.Policies {
+			if p.Digest == digest {
+				return nil
+			}
+		}
+		b, err := a.store.Blob(ctx, digest)
+		if err != nil {
+			return fmt.Errorf("policy bundle: %w", err)
+		}
+		c.Policies = append(c.Policies, evidence.PolicyBundle{Digest: digest, Bytes: b.Bytes})
+	}
+	return nil
+}
+
+// Trust is what a verifier of this deployment's evidence must be given by
+// another way than the evidence: the log's key, the manifest key, the issuer's
+// key. issuer is the token service's URL.
+func Trust(dataDir, issuer string) (evidence.Trust, error) {
+	keys, err := loadKeys(dataDir)
+	if err != nil {
+		return evidence.Trust{}, err
+	}
+	var cfg config.Ledger
+	text, err := os.ReadFile(filepath.Join(dataDir, ledgerFile)) //nolint:gosec // the operator names the directory
+	if err != nil {
+		return evidence.Trust{}, err
+	}
+	if err := yaml.Load(text, &cfg, yaml.WithKnownFields()); err != nil {
+		return evidence.Trust{}, err
+	}
+	logKey, err := evidenceKey(cfg.Origin(), keys.log)
+	if err != nil {
+		return evidence.Trust{}, err
+	}
+	manifest, err := evidenceKey(cfg.Family, keys.manifest)
+	if err != nil {
+		return evidence.Trust{}, err
+	}
+	signer, err := token.NewES256("", keys.issuer)
+	if err != nil {
+		return evidence.Trust{}, err
+	}
+	return evidence.Trust{
+		Logs: []evidence.Key{logKey}, Manifests: []evidence.Key{manifest},
+		Issuers: []evidence.Issuer{{URL: issuer, Thumbprint: signer.KeyID()}},
+		Require: []evidence.Dimension{
+			evidence.Signature, evidence.WriterKeys, evidence.Inclusion, evidence.Checkpoints, evidence.Sequence,
+			evidence.Completeness, evidence.Chain,
+		},
+	}, nil
+}
+
+func evidenceKey(name string, key ed25519.PrivateKey) (evidence.Key, error) {
+	pub, ok := key.Public().(ed25519.PublicKey)
+	if !ok {
+		return evidence.Key{}, errors.New("key has no public part")
+	}
+	return evidence.NewKey(name, pub)
+}
+
+// issuerKeys is the token service's key set as it publishes it.
+func issuerKeys(key *ecdsa.PrivateKey) ([]byte, error) {
+	signer, err := token.NewES256("", key)
+	if err != nil {
+		return nil, err
+	}
+	pub, err := token.PublicKeyOf(signer)
+	if err != nil {
+		return nil, err
+	}
+	return token.JWKS(pub)
+}
+
+// ManifestKey is the key that signs policy bundles and evidence manifests.
+func ManifestKey(dataDir string) (crypto.Signer, error) {
+	keys, err := loadKeys(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	return keys.manifest, nil
+}
+
+// saveLedger notes which log the directory holds.
+func saveLedger(dataDir string, l config.Ledger) error {
+	var b bytes.Buffer
+	text, err := yaml.Dump(l)
+	if err != nil {
+		return err
+	}
+	b.Write(text)
+	return durable.WriteFile(filepath.Join(dataDir, ledgerFile), b.Bytes(), 0o600)
+}
+
+// Flush sequences, integrates and publishes everything recorded so far,
+// including outcomes of calls that have ended.
+func (s *Server) Flush(ctx context.Context) error {
+	if err := s.gateway.Wait(ctx); err != nil {
+		return err
+	}
+	for _, r := range []*recorder{s.ledger.gateway, s.ledger.tokens, s.ledger.admin} {
+		if err := r.drain(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := s.ledger.seq.Flush(ctx)
+	return err
+}
+
+// Export flushes and writes the evidence bundle of the whole log.
+func (s *Server) Export(ctx context.Context, w io.Writer) error {
+	a, err := s.archive(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.Export(ctx, w, s.now()), a.Close())
+}
+
+// Records flushes and indexes every record of the log. The index does not
+// need the server any more.
+func (s *Server) Records(ctx context.Context) (*search.Index, error) {
+	a, err := s.archive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	x, err := a.Records(ctx)
+	return x, errors.Join(err, a.Close())
+}
+
+func (s *Server) archive(ctx context.Context) (*Archive, error) {
+	if err := s.Flush(ctx); err != nil {
+		return nil, err
+	}
+	return OpenArchive(ctx, s.cfg.DataDir)
+}
+
+// Trust is what a verifier of this server's evidence must be given.
+func (s *Server) Trust() (evidence.Trust, error) { return Trust(s.cfg.DataDir, s.cfg.Tokens.Issuer) }

@@ -1,0 +1,120 @@
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"fmt"
+	"iter"
+
+	"github.com/lineal-auth/lineal/ledger"
+	"github.com/lineal-auth/lineal/record"
+)
+
+// admission decides which candidates get an index: each must be a readable
+// record, signed by the key that its writer has at that index, and follow the
+// same writer's previous record without a gap. It is the ledger's injected
+// check; to the ledger itself entries are opaque.
+type admission struct {
+	manifest string // keyid of the manifest key, which may sign for the admin
+	keys     map[string]ed25519.PublicKey
+	writers  map[string]string // keyid → gw.id it was added for
+	tails    map[string]tail   // gw.id → last record
+}
+
+type tail struct {
+	run  string
+	seq  int64
+	hash string
+}
+
+// newAdmission replays the log so far, so that a start continues exactly where
+// the last run ended.
+func newAdmission(manifest ed25519.PublicKey, entries iter.Seq2[ledger.Entry, error]) (*admission, error) {
+	a := &admission{
+		manifest: record.KeyID(manifest), keys: map[string]ed25519.PublicKey{record.KeyID(manifest): manifest},
+		writers: make(map[string]string), tails: make(map[string]tail),
+	}
+	for e, err := range entries {
+		if err != nil {
+			return nil, fmt.Errorf("reading the log: %w", err)
+		}
+		if err := a.admit(e.Envelope); err != nil {
+			return nil, fmt.Errorf("entry %d of the log: %w", e.Index, err)
+		}
+	}
+	return a, nil
+}
+
+// check is the ledger.Check.
+func (a *admission) check(_ context.Context, _ int64, batch []ledger.Candidate) ([]error, error) {
+	verdicts := make([]error, len(batch))
+	for i, c := range batch {
+		verdicts[i] = a.admit(c.Envelope)
+	}
+	return verdicts, nil
+}
+
+func (a *admission) admit(envelope []byte) error {
+	e, err := record.Open(envelope)
+	if err != nil {
+		return err
+	}
+	rec, err := record.Parse(e.Payload)
+	if err != nil {
+		return err
+	}
+	pub, ok := a.keys[e.KeyID]
+	if !ok || rec.Writer.KeyID != e.KeyID {
+		return fmt.Errorf("key %s is not a writer's", e.KeyID)
+	}
+	if err := e.Verify(pub); err != nil {
+		return err
+	}
+	if e.KeyID != a.manifest && a.writers[e.KeyID] != rec.Writer.ID {
+		return fmt.Errorf("the key of %q signs for %q", a.writers[e.KeyID], rec.Writer.ID)
+	}
+	if err := a.follow(rec.Writer, record.Hash(e.Payload)); err != nil {
+		return err
+	}
+	return a.learn(rec, e.KeyID)
+}
+
+// follow checks seq and prev.
+func (a *admission) follow(w record.Writer, hash string) error {
+	last, known := a.tails[w.ID]
+	switch {
+	case !known && (w.Seq != 0 || w.Prev != ""):
+		return fmt.Errorf("first record of %q has seq %d and a predecessor %q", w.ID, w.Seq, w.Prev)
+	case known && w.Prev != last.hash:
+		return fmt.Errorf("%q does not follow its previous record", w.ID)
+	case known && w.Run == last.run && w.Seq != last.seq+1:
+		return fmt.Errorf("%q jumps from seq %d to %d", w.ID, last.seq, w.Seq)
+	case known && w.Run != last.run && w.Seq != 0:
+		return fmt.Errorf("a new run of %q begins with seq %d", w.ID, w.Seq)
+	}
+	a.tails[w.ID] = tail{run: w.Run, seq: w.Seq, hash: hash}
+	return nil
+}
+
+// learn takes in key records, which only the manifest key may sign.
+func (a *admission) learn(rec record.Record, keyID string) error {
+	if rec.Kind != record.KindKey {
+		return nil
+	}
+	if keyID != a.manifest {
+		return fmt.Errorf("a key record that the manifest key did not sign")
+	}
+	k := rec.KeyChange
+	if k.Op != record.KeyAdd {
+		delete(a.keys, k.KeyID)
+		delete(a.writers, k.KeyID)
+		return nil
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(k.PublicKey)
+	if err != nil || len(raw) != ed25519.PublicKeySize || record.KeyID(raw) != k.KeyID {
+		return fmt.Errorf("a key record with a malformed key")
+	}
+	a.keys[k.KeyID], a.writers[k.KeyID] = raw, k.For
+	return nil
+}

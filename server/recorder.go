@@ -1,0 +1,183 @@
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/lineal-auth/lineal/ledger"
+	"github.com/lineal-auth/lineal/record"
+)
+
+// recorder is one writer of the log: it fills in who writes, and hands records
+// to the ledger, which gives each its place and makes it durable.
+type recorder struct {
+	writer *ledger.Writer
+	id     string
+	role   record.Role
+	keyID  string
+	log    string
+	header record.Header // data class and region of this writer's own records
+	now    func() time.Time
+
+	permits, denials, unavailable atomic.Int64 // decisions of this run
+
+	mu   sync.Mutex      // guards last
+	last *ledger.Pending // the newest record without a deadline
+}
+
+// beatInterval is the time between heartbeats (ledger.md §3.2: interval_s).
+const beatInterval = 10 * time.Second
+
+// sealer lets the ledger seal records without knowing what they say.
+type sealer struct{ signer record.Signer }
+
+func (s sealer) Link(draft any, at ledger.Position) (ledger.Linked, error) {
+	d, ok := draft.(record.Draft)
+	if !ok {
+		return ledger.Linked{}, fmt.Errorf("sealing a %T", draft)
+	}
+	payload, hash, err := d.Link(at.Seq, at.Prev)
+	if err != nil {
+		return ledger.Linked{}, err
+	}
+	return ledger.Linked{RecordID: d.RecordID(), RecordHash: hash, Payload: payload}, nil
+}
+
+func (s sealer) Sign(payload []byte) ([]byte, error) { return record.Sign(payload, s.signer) }
+
+// openRecorder begins a run of the writer. Its first record is its heartbeat.
+func (l *ledgerService) openRecorder(ctx context.Context, id string, role record.Role, key ed25519.PrivateKey) (*recorder, error) {
+	signer, err := record.NewSigner(key)
+	if err != nil {
+		return nil, err
+	}
+	w, err := ledger.NewWriter(ctx, ledger.WriterConfig{
+		Store: l.store, Log: l.cfg.Family, GWID: id, Sealer: sealer{signer}, Now: l.now, Logger: l.logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening writer %s: %w", id, err)
+	}
+	return &recorder{
+		writer: w, id: id, role: role, keyID: signer.KeyID(), log: l.cfg.Family, now: l.now,
+		header: record.Header{DataClass: record.DataClass(l.cfg.DataClass), Region: record.Region(l.cfg.Region)},
+	}, nil
+}
+
+// Record returns after the record is durable.
+func (r *recorder) Record(ctx context.Context, rec record.Record) error {
+	return r.append(ctx, rec, nil)
+}
+
+func (r *recorder) append(ctx context.Context, rec record.Record, blobs []ledger.Blob) error {
+	d, err := r.draft(rec)
+	if err != nil {
+		return err
+	}
+	d.Blobs = blobs
+	_, err = r.writer.Append(ctx, d)
+	r.count(rec, err)
+	return err
+}
+
+// RecordLater queues a record without a deadline.
+func (r *recorder) RecordLater(ctx context.Context, rec record.Record) error {
+	d, err := r.draft(rec)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock() // so that last is the last of the queue
+	defer r.mu.Unlock()
+	p, err := r.writer.AppendAsync(ctx, d)
+	if err == nil {
+		r.last = p
+	}
+	return err
+}
+
+// draft fills in the writer. A permit whose caller gave up before it was
+// durable, and which therefore went nowhere, gets the outcome that says so.
+func (r *recorder) draft(rec record.Record) (ledger.Draft, error) {
+	rec.Writer = record.Writer{ID: r.id, Role: r.role, Run: r.writer.Run(), KeyID: r.keyID}
+	rec.Log = r.log
+	d, err := record.NewDraft(rec)
+	if err != nil {
+		return ledger.Draft{}, err
+	}
+	out := ledger.Draft{Body: d, Size: d.Size() * 2} // base64 and signature
+	if rec.Decision != nil && rec.Decision.Verdict.Effect == record.Permit {
+		out.IfAbandoned = func(ledger.Ack) *ledger.Draft { return r.notForwarded(rec) }
+	}
+	return out, nil
+}
+
+// drain returns when every outcome queued so far is durable: a record that
+// queues after them is.
+func (r *recorder) drain(ctx context.Context) error {
+	r.mu.Lock()
+	last := r.last
+	r.mu.Unlock()
+	if last == nil {
+		return nil
+	}
+	_, err := last.Wait(ctx)
+	return err
+}
+
+func (r *recorder) notForwarded(of record.Record) *ledger.Draft {
+	rec := r.own(record.KindOutcome)
+	rec.DataClass, rec.Region = of.DataClass, of.Region
+	rec.Outcome = &record.Outcome{
+		Of: of.ID, CallID: of.Decision.CallID, Status: record.StatusNotForwarded,
+		Reason: "record_late", Ended: record.At(r.now()),
+	}
+	d, err := r.draft(rec)
+	if err != nil {
+		return nil
+	}
+	return &d
+}
+
+// own is the head of a record that this writer writes about itself.
+func (r *recorder) own(kind record.Kind) record.Record {
+	h := r.header
+	h.Version, h.Kind, h.ID, h.Log, h.Time = record.Version, kind, newID(), r.log, record.At(r.now())
+	h.NotAsserted = []record.NotAsserted{}
+	return record.Record{Header: h}
+}
+
+// beat writes a heartbeat: that this writer lives, and what it last saw of the
+// log, which bounds the clock of the records around it.
+func (r *recorder) beat(ctx context.Context, state record.BeatState, build, checkpoint string) error {
+	rec := r.own(record.KindHeartbeat)
+	rec.Heartbeat = &record.Heartbeat{
+		State: state, Build: build, Interval: int64(beatInterval / time.Second), Counts: r.counts(), Checkpoint: checkpoint,
+	}
+	return r.Record(ctx, rec)
+}
+
+// counts are the decisions of this run.
+func (r *recorder) counts() record.Counts {
+	return record.Counts{Permit: r.permits.Load(), Deny: r.denials.Load(), Unavailable: r.unavailable.Load()}
+}
+
+// count keeps the numbers that heartbeats state.
+func (r *recorder) count(rec record.Record, err error) {
+	switch d := rec.Decision; {
+	case d == nil:
+	case err != nil:
+		r.unavailable.Add(1)
+	case d.Verdict.Effect == record.Permit:
+		r.permits.Add(1)
+	default:
+		r.denials.Add(1)
+	}
+}
+
+// newID is a UUIDv7 in lower case.
+func newID() string { return uuid.Must(uuid.NewV7()).String() }

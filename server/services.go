@@ -1,0 +1,323 @@
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/delegation"
+	"github.com/lineal-auth/lineal/gateway"
+	"github.com/lineal-auth/lineal/gateway/a2a"
+	"github.com/lineal-auth/lineal/gateway/llm"
+	"github.com/lineal-auth/lineal/gateway/mcp"
+	"github.com/lineal-auth/lineal/identity"
+	"github.com/lineal-auth/lineal/identity/oidc"
+	"github.com/lineal-auth/lineal/ledger"
+	"github.com/lineal-auth/lineal/policy/cedar"
+	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/scope"
+	"github.com/lineal-auth/lineal/storage/sqlite"
+	"github.com/lineal-auth/lineal/sts"
+	"github.com/lineal-auth/lineal/token"
+)
+
+// directory registers the agents of the configuration, and each route as an
+// audience that the gateway verifies.
+func directory(cfg config.Config, gatewayID identity.Agent) (*registry.Static, error) {
+	var e registry.Entries
+	for _, issuer := range cfg.Tokens.PersonIssuers {
+		e.Issuers = append(e.Issuers, registry.PersonIssuer{Issuer: issuer, Enabled: true})
+	}
+	for _, a := range cfg.Agents {
+		uri, err := identity.ParseAgent(a.URI)
+		if err != nil {
+			return nil, fmt.Errorf("agents: %s: %w", a.Name, err)
+		}
+		agent := registry.Agent{URI: uri, Name: a.Name, Profile: delegation.ProfileAgent, Enabled: true}
+		if a.Service {
+			agent.Profile = delegation.ProfileService
+		}
+		if agent.Authority, err = scope.Parse([]byte(a.Authority), true); err != nil {
+			return nil, fmt.Errorf("agents: %s: authority: %w", a.Name, err)
+		}
+		for _, c := range a.OIDCClients {
+			agent.OIDCClients = append(agent.OIDCClients, registry.OIDCClient{Issuer: c.Issuer, ClientID: c.ClientID})
+		}
+		e.Agents = append(e.Agents, agent)
+	}
+	audience := func(prefix string, u config.Upstream, serves string) error {
+		a := registry.Audience{
+			URI: cfg.PublicURL + prefix, Enabled: true, Lifetime: u.TokenLifetime, Verifiers: []identity.Agent{gatewayID},
+		}
+		if serves != "" {
+			agent, err := identity.ParseAgent(serves)
+			if err != nil {
+				return fmt.Errorf("upstream %s: %w", u.Name, err)
+			}
+			a.Serves = agent
+		}
+		e.Audiences = append(e.Audiences, a)
+		return nil
+	}
+	var errs []error
+	for _, u := range cfg.Upstreams.A2A {
+		errs = append(errs, audience(a2aPrefix(u.Name), u.Upstream, u.Agent))
+	}
+	for _, u := range cfg.Upstreams.MCP {
+		errs = append(errs, audience(mcpPrefix(u.Name), u.Upstream, ""))
+	}
+	for _, u := range cfg.Upstreams.LLM {
+		errs = append(errs, audience(llmPrefix(u.Name), u.Upstream, ""))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return registry.NewStatic(e)
+}
+
+// The paths of routes, below the public URL.
+func mcpPrefix(name string) string { return "/mcp/" + name }
+func a2aPrefix(name string) string { return "/a2a/" + name }
+func llmPrefix(name string) string { return "/" + name + "/v1" }
+
+// loadPolicy loads the bundle, signed by this deployment's manifest key.
+func loadPolicy(cfg config.Config, keys keyRing) (*cedar.Live, error) {
+	archive, err := os.ReadFile(cfg.Policy.Bundle)
+	if err != nil {
+		return nil, fmt.Errorf("reading policy bundle: %w", err)
+	}
+	pub, ok := keys.manifest.Public().(ed25519.PublicKey)
+	if !ok {
+		return nil, errors.New("manifest key has no public part")
+	}
+	live, err := cedar.NewLive(archive, pub, 1)
+	if err != nil {
+		return nil, fmt.Errorf("loading policy bundle %s: %w", cfg.Policy.Bundle, err)
+	}
+	return live, nil
+}
+
+// activate records that the policy came into force, with the bundle beside it.
+func activate(ctx context.Context, admin *recorder, live *cedar.Live) error {
+	v := live.Engine().Version()
+	rec := admin.own(record.KindPolicy)
+	rec.PolicyChange = &record.PolicyChange{BundleDigest: v.Digest, Serial: v.Serial, Engine: v.Engine, Approvals: []string{}}
+	blob := ledger.Blob{Digest: v.Digest, Class: blobPolicy, Bytes: live.Engine().Bundle()}
+	if err := admin.append(ctx, rec, []ledger.Blob{blob}); err != nil {
+		return fmt.Errorf("recording the policy: %w", err)
+	}
+	return nil
+}
+
+// The classes of content kept beside the log.
+const (
+	blobPolicy  = "policy"
+	blobReceipt = "receipt"
+)
+
+// tokenService builds the token service over its registry.
+func (s *Server) tokenService(ctx context.Context, keys keyRing, dir *registry.Static) (*sts.Service, error) {
+	signer, err := token.NewES256("", keys.issuer)
+	if err != nil {
+		return nil, err
+	}
+	if s.issued, err = sqlite.OpenRegistry(ctx, sqlite.RegistryConfig{Dir: s.cfg.DataDir, Now: s.now}); err != nil {
+		return nil, err
+	}
+	if s.persons, err = sqlite.OpenPersons(ctx, sqlite.RegistryConfig{Dir: s.cfg.DataDir, Now: s.now}); err != nil {
+		return nil, err
+	}
+	logins, err := s.logins()
+	if err != nil {
+		return nil, err
+	}
+	rec := s.ledger.tokens
+	return sts.New(sts.Config{
+		Issuer: s.cfg.Tokens.Issuer, Signer: signer, Directory: dir, Persons: s.persons, Issued: keptReceipts{s.issued, s.ledger.store},
+		Logins: logins, Source: s.tokensID, Revocations: token.NoRevocations{}, Recorder: draftRecorder{rec},
+		Writer: record.Writer{ID: rec.id, Role: rec.role, Run: rec.writer.Run(), KeyID: rec.keyID}, Log: rec.log,
+		Region: rec.header.Region, DataClass: rec.header.DataClass, PolicyVersion: s.policy.Engine().Version().Digest,
+		Lifetime: s.cfg.Tokens.Lifetime, Now: s.now, Logger: s.logger,
+	})
+}
+
+// logins verifies ID tokens of the configured providers for the applications
+// that log persons in there.
+func (s *Server) logins() (sts.Logins, error) {
+	var issuers []oidc.Issuer
+	for _, name := range s.cfg.Tokens.PersonIssuers {
+		issuer := oidc.Issuer{Issuer: name, Clients: make(map[string]identity.Agent)}
+		for _, a := range s.cfg.Agents {
+			for _, c := range a.OIDCClients {
+				if c.Issuer != name {
+					continue
+				}
+				app, err := identity.ParseAgent(a.URI)
+				if err != nil {
+					return nil, err
+				}
+				issuer.Clients[c.ClientID] = app
+			}
+		}
+		issuers = append(issuers, issuer)
+	}
+	v, err := oidc.New(oidc.Config{Issuers: issuers, Now: s.now, Logger: s.logger})
+	if err != nil {
+		return nil, err
+	}
+	return logins{v}, nil
+}
+
+// logins makes the ID token driver what the token service asks for.
+type logins struct{ v *oidc.Verifier }
+
+func (l logins) Verify(ctx context.Context, raw string, app identity.Agent) (sts.Login, error) {
+	got, err := l.v.Verify(ctx, raw, app)
+	if err != nil {
+		return sts.Login{}, idTokenRefusal(err)
+	}
+	return sts.Login{
+		Issuer: got.Issuer, Subject: got.Subject, ClientID: got.ClientID, AuthTime: got.AuthTime,
+		ACR: got.ACR, AMR: got.AMR, Expires: got.Expiry, Hash: got.Hash,
+	}, nil
+}
+
+// idTokenRefusal keeps the driver's code as the recorded reason.
+func idTokenRefusal(err error) error {
+	var e *oidc.Error
+	if errors.As(err, &e) {
+		return &sts.Refusal{Code: sts.Code(e.Code), Err: err}
+	}
+	return err
+}
+
+// draftRecorder is the recorder as the token service sees it: its drafts have
+// their writer already.
+type draftRecorder struct{ r *recorder }
+
+func (d draftRecorder) Record(ctx context.Context, draft record.Draft) error {
+	_, err := d.r.writer.Append(ctx, ledger.Draft{Body: draft, Size: draft.Size() * 2})
+	return err
+}
+
+// keptReceipts keeps each receipt also beside the ledger, where evidence finds
+// it by the hash that records name.
+type keptReceipts struct {
+	registry.Issued
+	store *sqlite.Store
+}
+
+func (k keptReceipts) Put(ctx context.Context, d registry.Delegation) error {
+	hash, err := token.HashOf(d.Receipt)
+	if err != nil {
+		return err
+	}
+	if err := k.store.PutBlob(ctx, ledger.Blob{Digest: hash, Class: blobReceipt, Bytes: []byte(d.Receipt)}); err != nil {
+		return err
+	}
+	return k.Issued.Put(ctx, d)
+}
+
+// gatewayService builds the gateway. It verifies tokens with the keys and
+// chains that the token service publishes, over mTLS like any other gateway.
+func (s *Server) gatewayService(tokensID identity.Agent) (*gateway.Gateway, error) {
+	client := s.gatewayID.HTTPClient(tokensID)
+	issuer := s.cfg.Tokens.Issuer
+	remote := token.RemoteConfig{HTTP: client, Now: s.now, Logger: s.logger}
+	jwks, err := token.NewRemoteKeys(issuer+"/jwks", remote)
+	if err != nil {
+		return nil, err
+	}
+	verifier, err := token.NewVerifier(token.Config{
+		Issuers:     []token.TrustedIssuer{{Name: issuer, Keys: jwks}},
+		Chains:      token.NewRemoteChains(remote),
+		Revocations: token.NoRevocations{}, Leeway: s.cfg.ClockLeeway, Now: s.now, Logger: s.logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	routes, err := s.routes()
+	if err != nil {
+		return nil, err
+	}
+	return gateway.New(gateway.Config{
+		PublicURL: s.cfg.PublicURL, Issuer: issuer, Routes: routes, Source: s.gatewayID, Verifier: verifier,
+		Policy: s.policy, Recorder: s.ledger.gateway, Log: s.cfg.Ledger.Family, Region: s.cfg.Ledger.Region,
+		DataClass: s.cfg.Ledger.DataClass, Now: s.now, NewID: newID, Logger: s.logger,
+	})
+}
+
+// routes is the one place that knows which protocols exist.
+func (s *Server) routes() ([]gateway.Route, error) {
+	var routes []gateway.Route
+	for _, u := range s.cfg.Upstreams.MCP {
+		tools := make([]mcp.Tool, len(u.Tools))
+		for i, t := range u.Tools {
+			tools[i] = mcp.Tool{Name: t.Name, InputSchema: []byte(t.InputSchema), Atoms: t.Atoms}
+		}
+		reader, err := mcp.New(tools)
+		if err != nil {
+			return nil, err
+		}
+		r, err := s.route(u.Upstream, mcpPrefix(u.Name), reader, record.CalleeMCPTool)
+		if err != nil {
+			return nil, err
+		}
+		r.HeaderTimeout = 5 * time.Minute
+		routes = append(routes, r)
+	}
+	for _, u := range s.cfg.Upstreams.A2A {
+		r, err := s.route(u.Upstream, a2aPrefix(u.Name), a2a.New(u.Name), record.CalleeA2AAgent)
+		if err != nil {
+			return nil, err
+		}
+		if r.Delegate, err = identity.ParseAgent(u.Agent); err != nil {
+			return nil, err
+		}
+		r.HeaderTimeout = 5 * time.Minute
+		routes = append(routes, r)
+	}
+	for _, u := range s.cfg.Upstreams.LLM {
+		r, err := s.route(u.Upstream, llmPrefix(u.Name), llm.NewOpenAI(), record.CalleeModel)
+		if err != nil {
+			return nil, err
+		}
+		if u.Secret != "" {
+			r.Credential = func(out *http.Request) error {
+				out.Header.Set(u.Header, u.Secret.Reveal())
+				return nil
+			}
+		}
+		r.APIKeyToken, r.MaxBody, r.HeaderTimeout = true, 8<<20, 10*time.Minute
+		routes = append(routes, r)
+	}
+	return routes, nil
+}
+
+// route is what every route has. Its transport speaks to exactly one peer.
+func (s *Server) route(u config.Upstream, prefix string, p gateway.Protocol, kind record.CalleeKind) (gateway.Route, error) {
+	upstream, err := url.Parse(u.URL)
+	if err != nil {
+		return gateway.Route{}, fmt.Errorf("upstream %s: %w", u.Name, err)
+	}
+	r := gateway.Route{Name: u.Name, Prefix: prefix, Protocol: p, Kind: kind, Upstream: upstream}
+	if u.Peer == "" {
+		r.Transport = &http.Transport{
+			ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64, IdleConnTimeout: 90 * time.Second, DisableCompression: true,
+		}
+		return r, nil
+	}
+	peer, err := identity.ParseAgent(u.Peer)
+	if err != nil {
+		return gateway.Route{}, fmt.Errorf("upstream %s: %w", u.Name, err)
+	}
+	r.Transport = s.gatewayID.HTTPClient(peer).Transport
+	return r, nil
+}

@@ -134,6 +134,9 @@ func VerifyClosed(receipts []Receipt, leaf Leaf, signer func(k int) error) (Chai
 }
 
 func verify(receipts []Receipt, leaf Leaf, signer func(k int) error, closed bool) (Chain, error) {
+	if leaf.Hop.Depth < 0 { // else zero receipts would be a closed chain of depth -1
+		return Chain{}, refuse(CodeDepth, 0, "del_depth is %d", leaf.Hop.Depth)
+	}
 	links := make([]link, 0, len(receipts)+1)
 	for _, r := range receipts[:leaf.Hop.Depth] {
 		links = append(links, link{r.Issuer, r.Txn, r.Hop, r.ParentHash, r.ReceiptHash, r.TokenHash, r.Hash})
@@ -195,7 +198,7 @@ type rule func(receipts []Receipt, links []link, leaf Leaf, k int) error
 // rules are V3 to V10 in their order.
 var rules = []rule{
 	ruleIssuer, ruleRoot, ruleLink, rulePerson,
-	step(stepActor), step(stepNarrowed), step(stepTimes), step(stepDepth),
+	step(stepActor), step(stepNarrowed), step(stepTimes), step(stepDepth), ruleLevels,
 }
 
 // ruleIssuer is V3.
@@ -323,6 +326,16 @@ func stepTimes(parent *Hop, child Hop) error {
 		return refuse(CodeTimes, child.Depth, "issued after its parent ended")
 	case child.Expires.After(parent.Expires):
 		return refuse(CodeTimes, child.Depth, "outlives its parent")
+	}
+	return nil
+}
+
+// ruleLevels belongs to V10: `act` has one level per hop, so that the chain of
+// actors is as long as the chain of hops. Only a partner's grant brings levels
+// of its own, below the root. V7 carries this to every later hop.
+func ruleLevels(receipts []Receipt, links []link, _ Leaf, k int) error {
+	if k == 0 && len(receipts) > 0 && receipts[0].Grant.IsZero() && len(links[0].hop.Actors) != 1 {
+		return refuse(CodeDepth, 0, "%d levels of act at a root begun by a login", len(links[0].hop.Actors))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,7 +105,7 @@ func buildWorkedExample(t testing.TB) workedExample {
 			leaf.AuthTime, leaf.ACR, leaf.AMR = login.AuthTime, login.ACR, login.AMR
 			receipt.Login = login
 		} else {
-			leaf.ParentHash, leaf.ReceiptHash, leaf.Ancestors = w.hashes[n-1], w.rcpt[n-1], bytesClone(ids)
+			leaf.ParentHash, leaf.ReceiptHash, leaf.Ancestors = w.hashes[n-1], w.rcpt[n-1], slices.Clone(ids)
 			receipt.ParentHash, receipt.ReceiptHash = leaf.ParentHash, leaf.ReceiptHash
 		}
 		tok := must(issuer.SignToken(leaf, w.receipts))(t)
@@ -118,8 +119,6 @@ func buildWorkedExample(t testing.TB) workedExample {
 	}
 	return w
 }
-
-func bytesClone(s []string) []string { return append([]string(nil), s...) }
 
 // TestWorkedExample holds every number that tokens.md §16 gives.
 func TestWorkedExample(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/gowebpki/jcs"
 
@@ -60,8 +61,8 @@ func onlySafeNumbers(v strictjson.Value) error {
 }
 
 // Disclosure is a value that a record holds by digest only: salt, name and
-// value (RFC 9901 §4.2.1). It stands for itself as text, because the digest is
-// of the text and not of the value. The zero value discloses nothing.
+// value (RFC 9901 §4.2.1). It keeps its text, because the digest is of the text and
+// not of the value. It is immutable; the zero value discloses nothing.
 type Disclosure struct {
 	salt, name string
 	value      strictjson.Value
@@ -82,7 +83,7 @@ func NewDisclosure(salt, name string, value strictjson.Value) (Disclosure, error
 	return ParseDisclosure(base64.RawURLEncoding.EncodeToString(v.AppendJSON(nil)))
 }
 
-// ParseDisclosure reads a disclosure from its encoded form ([Disclosure.String]).
+// ParseDisclosure reads a disclosure from its encoded form ([Disclosure.Encoded]).
 func ParseDisclosure(encoded string) (Disclosure, error) {
 	fail := func(err error) (Disclosure, error) {
 		return Disclosure{}, fmt.Errorf("parsing disclosure: %w", err)
@@ -106,7 +107,7 @@ func ParseDisclosure(encoded string) (Disclosure, error) {
 	return Disclosure{salt: salt, name: name, value: v.Index(2), json: string(raw)}, nil
 }
 
-// Salt, Name and Value are the parts.
+// Salt is the random text that keeps the value from being guessed.
 func (d Disclosure) Salt() string { return d.salt }
 
 // Name is what the value is of.
@@ -118,13 +119,25 @@ func (d Disclosure) Value() strictjson.Value { return d.value }
 // JSON is the array [salt, name, value], byte for byte as it was made.
 func (d Disclosure) JSON() []byte { return []byte(d.json) }
 
-// String is the encoded disclosure (RFC 9901 §4.2.1): base64url of JSON. It
-// holds the value in clear.
-func (d Disclosure) String() string { return base64.RawURLEncoding.EncodeToString([]byte(d.json)) }
+// Encoded is the disclosure as RFC 9901 §4.2.1 writes it, base64url of JSON.
+// Like JSON it holds the value in clear.
+func (d Disclosure) Encoded() string { return base64.RawURLEncoding.EncodeToString([]byte(d.json)) }
 
-// Digest is what `sd` holds: the SHA-256 of String, unpadded base64url
+// Digest is what `sd` holds: the SHA-256 of Encoded, unpadded base64url
 // (RFC 9901 §4.2.3).
-func (d Disclosure) Digest() string { return Hash([]byte(d.String())) }
+func (d Disclosure) Digest() string { return Hash([]byte(d.Encoded())) }
+
+// However a disclosure is printed, only its digest shows (O4).
+func (d Disclosure) String() string { return "disclosure " + d.Digest() }
+
+// GoString is String.
+func (d Disclosure) GoString() string { return d.String() }
+
+// LogValue is String.
+func (d Disclosure) LogValue() slog.Value { return slog.StringValue(d.String()) }
+
+// MarshalText is String.
+func (d Disclosure) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // Commitment is what stands for the value where it is left out: {"$sd":"<digest>"}.
 func (d Disclosure) Commitment() strictjson.Value {

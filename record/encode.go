@@ -26,7 +26,8 @@ func (r Record) encode() (payload []byte, gwAt int) {
 	dst := make([]byte, 0, 4096)
 	first := true
 	for len(hp) > 0 || len(bp) > 0 {
-		f, v := &member{}, hv
+		var f *member
+		v := hv
 		if len(bp) == 0 || (len(hp) > 0 && hp[0].name < bp[0].name) {
 			f, hp = &hp[0], hp[1:]
 		} else {

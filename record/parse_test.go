@@ -313,25 +313,11 @@ func TestLimitsAndReduced(t *testing.T) {
 		"details": func(r *record.Record) {
 			r.Decision.Chain[0].Details = details(t, "["+strings.Repeat(rootDetail[1:len(rootDetail)-1]+",", 200)+"{}]")
 		},
-		"audience": func(r *record.Record) { r.Decision.Chain[1].Audience = long },
-		"errors":   func(r *record.Record) { r.Decision.Policy.Errors = []string{long} },
-		"everything": func(r *record.Record) {
-			d := r.Decision
-			first := d.Chain[0]
-			for len(d.Chain) < 8 {
-				d.Chain = append([]record.Hop{first}, d.Chain...)
-			}
-			for k := range d.Chain {
-				d.Chain[k].Actor, d.Chain[k].Audience, d.Chain[k].Scope = long, long, long
-			}
-			d.Verdict.Details = make([]int64, 8)
-			r.Log, r.Writer.ID, d.Session, d.Issuer = long, long, long, long
-			d.Exchange.PeerOrg, d.Person.Issuer, d.Person.Auth.ACR, d.Person.Auth.AMR = long, long, long, slicesOf(long, 300)
-			d.Caller = record.Caller{Claimed: long, Proven: long, Proof: record.ProofMatch, Auth: record.AuthMTLS, Instance: long, CredHash: h("x"), Attest: long}
-			d.Callee.ID, d.Callee.Tool, d.Callee.Op = long, long, long
-			d.Policy.Engine, d.Policy.Reader, d.Policy.Rules, d.Policy.Errors = long, long, many, many
-			d.Verdict.Unavailable, d.Oversight.Act, d.Oversight.ApproverRef, d.Posture.State = many, long, long, long
-		},
+		"audience":        func(r *record.Record) { r.Decision.Chain[1].Audience = long },
+		"errors":          func(r *record.Record) { r.Decision.Policy.Errors = []string{long} },
+		"everything long": fill(long, many),
+		// No string is over its own limit here, but each takes six bytes for one.
+		"everything wide": fill(strings.Repeat("\x01", record.MaxText), slicesOf("x", 1)),
 	}
 	for name, grow := range over {
 		r := samples(t)["decision"]
@@ -392,6 +378,27 @@ func TestLimitsAndReduced(t *testing.T) {
 		if _, err := r.Reduced().Canonical(); err != nil {
 			t.Errorf("%s reduced: %v", name, err)
 		}
+	}
+}
+
+// fill sets every free text of a decision to s and its sets to many.
+func fill(s string, many []string) func(r *record.Record) {
+	return func(r *record.Record) {
+		d := r.Decision
+		first := d.Chain[0]
+		for len(d.Chain) < 8 {
+			d.Chain = append([]record.Hop{first}, d.Chain...)
+		}
+		for k := range d.Chain {
+			d.Chain[k].Actor, d.Chain[k].Audience, d.Chain[k].Scope = s, s, s
+		}
+		d.Verdict.Details = make([]int64, 8)
+		r.Log, r.Writer.ID, d.Session, d.Issuer = s, s, s, s
+		d.Exchange.PeerOrg, d.Person.Issuer, d.Person.Auth.ACR, d.Person.Auth.AMR = s, s, s, slicesOf(s, 300)
+		d.Caller = record.Caller{Claimed: s, Proven: s, Proof: record.ProofMatch, Auth: record.AuthMTLS, Instance: s, CredHash: h("x"), Attest: s}
+		d.Callee.ID, d.Callee.Tool, d.Callee.Op = s, s, s
+		d.Policy.Engine, d.Policy.Reader, d.Policy.Rules, d.Policy.Errors = s, s, many, many
+		d.Verdict.Unavailable, d.Oversight.Act, d.Oversight.ApproverRef, d.Posture.State = many, s, s, s
 	}
 }
 

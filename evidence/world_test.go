@@ -339,7 +339,7 @@ func (w *world) contents() Contents {
 		Mode: ModeRange, Origin: origin, From: 0, To: int64(n), Query: "everything", Created: time.Unix(w.clock, 0),
 		First: w.checkpoint(3), Last: w.checkpoint(n), Consistency: w.tree.consistency(w.t, 3, int64(n)),
 		Receipts: w.receipts, IssuerKeys: [][]byte{w.jwks},
-		Policies: []PolicyBundle{{digest(w.rules), w.rules}}, Disclosures: []string{w.sd.String()},
+		Policies: []PolicyBundle{{digest(w.rules), w.rules}}, Disclosures: []string{w.sd.Encoded()},
 		Signer: testSigner(w.t, manifestID), Proofs: map[int64][]Hash{},
 	}
 	for i, leaf := range w.leaves {

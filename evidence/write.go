@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/token"
 )
 
@@ -42,7 +43,7 @@ type Contents struct {
 	Receipts    []string // compact JWS
 	IssuerKeys  [][]byte // JWK sets of the token issuers
 	Policies    []PolicyBundle
-	Disclosures []string // RFC 9901 disclosures
+	Disclosures []string // record.Disclosure.Encoded
 
 	// Signer signs the manifest.
 	Signer Signer
@@ -142,7 +143,12 @@ func (b *builder) attachments(c Contents) {
 		b.add(policiesDir+p.Digest, p.Bytes)
 	}
 	for _, d := range c.Disclosures {
-		b.addOnce(disclosuresDir+digest([]byte(d)), []byte(d))
+		parsed, err := record.ParseDisclosure(d)
+		if err != nil {
+			b.fail(err)
+			continue
+		}
+		b.addOnce(disclosuresDir+parsed.Digest(), []byte(d))
 	}
 }
 

@@ -105,6 +105,31 @@ func (a *Archive) Records(ctx context.Context) (*search.Index, error) {
 	return x, nil
 }
 
+// Effect is the verdict that a Filter selects.
+type Effect = record.Effect
+
+// Filter selects records; see search.Filter.
+type Filter = search.Filter
+
+// WriteRecords writes the records that match as JSON lines, in index order:
+// index, record_hash and the record itself.
+func (a *Archive) WriteRecords(ctx context.Context, w io.Writer, f Filter) error {
+	x, err := a.Records(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range x.Records(f) {
+		payload, err := e.Record.Canonical()
+		if err != nil {
+			return fmt.Errorf("record %d: %w", e.Index, err)
+		}
+		if _, err := fmt.Fprintf(w, `{"index":%d,"record_hash":%q,"record":%s}`+"\n", e.Index, e.Hash, payload); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // name looks a person's reference up in the person map.
 func (a *Archive) name(ref string) string {
 	if a.persons == nil {

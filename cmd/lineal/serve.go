@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/server"
+)
+
+const stopTimeout = 30 * time.Second
+
+func newServe(s streams) *cobra.Command {
+	var path string
+	var create bool
+	c := &cobra.Command{
+		Use: "serve", Short: "Run token service, gateway and ledger from one configuration file", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return &exitError{code: exitConfig, err: err, hint: "see docs/CONFIG.md"}
+			}
+			return serve(c.Context(), s, cfg, create)
+		},
+	}
+	c.Flags().StringVar(&path, "config", "lineal.yaml", "the configuration file")
+	c.Flags().BoolVar(&create, "init", false, "create keys and log in the data directory, then exit")
+	return c
+}
+
+func serve(ctx context.Context, s streams, cfg config.Config, create bool) error {
+	logger := s.operatorLog(slog.LevelInfo)
+	if create {
+		if err := server.Init(ctx, cfg.DataDir, cfg.Ledger, time.Now, logger); err != nil {
+			return &exitError{code: exitStart, err: err, hint: "the data directory must not hold a deployment yet"}
+		}
+		return nil
+	}
+	running, err := server.Start(ctx, cfg, server.Options{Now: time.Now, Logger: logger})
+	if err != nil {
+		return &exitError{code: exitStart, err: err, hint: "lineal serve --init creates a new deployment"}
+	}
+	var fatal error
+	select {
+	case <-ctx.Done():
+	case fatal = <-running.Failed():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if err := running.Close(stop); err != nil && fatal == nil {
+		fatal = err
+	}
+	if fatal != nil {
+		return failed(fatal, "")
+	}
+	return nil
+}

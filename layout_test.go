@@ -1,0 +1,192 @@
+package lineal
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/lineal-auth/lineal/"
+
+// vocabulary is pure: the standard library, internal/strictjson, and for
+// record the two libraries of its encoding.
+var vocabulary = []string{"scope", "identity", "delegation", "policy", "record"}
+
+// layout is the whole list of what a package may import from this module,
+// internal/strictjson and internal/durable aside. A folder that is not in it
+// fails the test: a new room is put on the plan first.
+var layout = map[string][]string{
+	"internal/strictjson": {},
+	"internal/durable":    {},
+
+	"scope":      {},
+	"identity":   {},
+	"delegation": {"identity", "scope"},
+	"policy":     {"identity", "delegation", "scope"},
+	"record":     {"identity", "delegation", "scope", "policy"},
+
+	"token":    {"identity", "delegation", "scope"},
+	"ledger":   {},
+	"evidence": {"record", "delegation", "scope", "token"},
+	"registry": {"identity", "delegation", "scope"},
+	"search":   {"record", "policy", "scope"},
+
+	"sts":     with(vocabulary, "token", "registry"),
+	"gateway": with(vocabulary, "token", "registry"),
+	"client":  {"token", "delegation", "scope", "identity", "identity/spiffe", "gateway"},
+
+	"config":     {},
+	"server":     {"*"},
+	"cmd/lineal": {"config", "server", "client", "evidence", "internal/*"},
+
+	// Drivers: the package whose interface they implement and what that may
+	// import; identity drivers also token.
+	"identity/spiffe": {"identity", "token"},
+	"identity/oidc":   {"identity", "token"},
+	"policy/cedar":    {"policy", "identity", "delegation", "scope"},
+	"gateway/mcp":     with(vocabulary, "gateway", "token", "registry"),
+	"gateway/a2a":     with(vocabulary, "gateway", "token", "registry"),
+	"gateway/llm":     with(vocabulary, "gateway", "token", "registry"),
+	// The engine drives two interfaces: the ledger's store and the registry.
+	"storage/sqlite":      {"ledger", "registry", "identity", "delegation", "scope"},
+	"storage/disk":        {"ledger"},
+	"storage/storagetest": {"ledger", "storage/disk"}, // the contract includes what a log leaves on disk
+
+	"internal/devca":   {"identity"},
+	"internal/devidp":  {},
+	"internal/demo":    {"*"},
+	"internal/testenv": {"*"},
+}
+
+// pure packages may also import these from outside of the standard library.
+var pure = map[string][]string{
+	"scope":      {"golang.org/x/text/unicode/norm"},
+	"identity":   {},
+	"delegation": {},
+	"policy":     {},
+	"record":     {"github.com/gowebpki/jcs", "github.com/secure-systems-lab/go-securesystemslib/dsse"},
+}
+
+// forbidden is what pure packages may not import even from the standard
+// library (log/slog is there for LogValue, which redacts).
+
+var forbidden = []string{"os", "os/exec", "net", "io/ioutil", "log"}
+
+func with(base []string, more ...string) []string { return append(slices.Clone(base), more...) }
+
+// imports reads the import lines of every package itself: a test that asks
+// the go command can be served stale from the test cache.
+func imports(t *testing.T) map[string]map[string]string {
+	t.Helper()
+	found := make(map[string]map[string]string)
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name := d.Name(); path != "." && (strings.HasPrefix(name, ".") || name == "testdata" || name == "node_modules" || name == "tools" || name == "examples") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		dir := filepath.ToSlash(filepath.Dir(path))
+		if found[dir] == nil {
+			found[dir] = make(map[string]string)
+		}
+		for _, spec := range file.Imports {
+			name, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			found[dir][name] = path
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) < 20 {
+		t.Fatalf("read only %d packages: the walk is broken", len(found))
+	}
+	return found
+}
+
+func allowed(rules []string, pkg string) bool {
+	for _, r := range rules {
+		if r == "*" || r == pkg || (strings.HasSuffix(r, "/*") && strings.HasPrefix(pkg, strings.TrimSuffix(r, "*"))) {
+			return true
+		}
+	}
+	return pkg == "internal/strictjson" || pkg == "internal/durable"
+}
+
+// TestLayout fails on every edge between packages that is not in the table.
+func TestLayout(t *testing.T) {
+	for dir, names := range imports(t) {
+		if dir == "." {
+			continue
+		}
+		rules, known := layout[dir]
+		if !known {
+			t.Errorf("%s: this folder is not in the layout", dir)
+			continue
+		}
+		for name, path := range names {
+			if pkg, ours := strings.CutPrefix(name, module); ours && !allowed(rules, pkg) {
+				t.Errorf("%s imports %s, which the layout does not allow", path, pkg)
+			}
+		}
+	}
+}
+
+// TestVocabularyIsPure keeps I/O and foreign code out of the vocabulary.
+func TestVocabularyIsPure(t *testing.T) {
+	all := imports(t)
+	for dir, extra := range pure {
+		if len(all[dir]) == 0 {
+			t.Errorf("%s: no imports were read", dir)
+		}
+		for name, path := range all[dir] {
+			outside := strings.Contains(strings.Split(name, "/")[0], ".")
+			switch {
+			case strings.HasPrefix(name, module):
+			case outside && !slices.Contains(extra, name):
+				t.Errorf("%s imports %s: the vocabulary is standard library only", path, name)
+			case slices.Contains(forbidden, name):
+				t.Errorf("%s imports %s: the vocabulary does no I/O and starts nothing", path, name)
+			}
+		}
+	}
+}
+
+// TestO1NoProcessFromARequest: nothing that serves requests may start a
+// process (threat O1).
+func TestO1NoProcessFromARequest(t *testing.T) {
+	for dir, names := range imports(t) {
+		if path, spawns := names["os/exec"]; spawns && dir != "cmd/lineal" {
+			t.Errorf("%s imports os/exec", path)
+		}
+	}
+}
+
+// TestEvidenceSharesNothingWithTheWriter: the verifier's Merkle and note code
+// must not be the writer's, x/mod included, so that one bug cannot hide in both.
+func TestEvidenceSharesNothingWithTheWriter(t *testing.T) {
+	for name, path := range imports(t)["evidence"] {
+		if strings.HasPrefix(name, "golang.org/x/mod") || name == module+"ledger" {
+			t.Errorf("%s imports %s", path, name)
+		}
+	}
+}

@@ -57,7 +57,7 @@ func TestSixPolicies(t *testing.T) {
 		{"Sunday", at(sqlCall(t), time.Date(2026, 11, 29, 9, 0, 0, 0, time.UTC)), policy.Deny, []string{"business-hours"}},
 
 		{"one hand", payCall(t, pay, orchestrator, maker), policy.Permit, []string{"small-payments"}},
-		{"two hands", payCall(t, pay, maker, checker_), policy.Deny, []string{"two-hands"}},
+		{"two hands", payCall(t, pay, maker, approver), policy.Deny, []string{"two-hands"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := e.Decide(t.Context(), tc.in)
@@ -104,7 +104,7 @@ func TestListed(t *testing.T) {
 		{"database", sqlCall(t), true},
 		{"database, research not in the chain", sqlCall(t, orchestrator, "spiffe://acme/other"), false},
 		{"payment", payCall(t, `{}`), true},
-		{"payment, two hands", payCall(t, `{}`, maker, checker_), false},
+		{"payment, two hands", payCall(t, `{}`, maker, approver), false},
 		{"payment in production", ask(t, scope.MCPToolsCall, policy.Resource{Kind: policy.KindTool, Service: "pay-live", Name: "transfer"}, nil), false},
 		{"model", modelCall(t, "eu/large", `{}`), true},
 		{"other model", modelCall(t, "us/large", `{}`), false},

@@ -22,7 +22,7 @@ const (
 	orchestrator = "spiffe://acme/orchestrator"
 	research     = "spiffe://acme/research"
 	maker        = "spiffe://acme/payment-maker"
-	checker_     = "spiffe://acme/payment-checker"
+	approver     = "spiffe://acme/payment-checker"
 )
 
 // monday is a Monday, 10:30 in Berlin, 09:30 in UTC.

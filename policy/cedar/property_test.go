@@ -87,7 +87,7 @@ func genEngine(t *rapid.T, schema string) *Engine {
 // someCalls are calls of several kinds; the zero document stands for a list.
 func someCalls(t testing.TB) []policy.Input {
 	var in []policy.Input
-	for _, agents := range [][]string{{research}, {orchestrator, research}, {orchestrator, research, maker}, {"spiffe://other/x", maker, checker_, research}} {
+	for _, agents := range [][]string{{research}, {orchestrator, research}, {orchestrator, research, maker}, {"spiffe://other/x", maker, approver, research}} {
 		for _, args := range []string{`{"amount":499,"currency":"EUR"}`, `{"amount":501,"currency":"USD"}`} {
 			c := payCall(t, args, agents...)
 			in = append(in, c)

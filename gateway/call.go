@@ -40,7 +40,7 @@ type call struct {
 	request  Request
 
 	scopeAsked, policyAsked bool
-	verdicts                []scope.Verdict // per hop
+	details                 []int // per hop the permitting detail, or noDetail
 	decision                policy.Decision
 	input                   policy.Input
 
@@ -154,58 +154,82 @@ func (c *call) readBody() error {
 func (c *call) permit() error {
 	c.scopeAsked = true
 	chain, asked := c.verified.Chain, c.request.call(c.route.audience)
-	c.verdicts = make([]scope.Verdict, chain.Len())
-	denied := -1
+	if err := asked.Doc.Err(); err != nil {
+		return &Refusal{Code: CodeRequestUnreadable, Err: err}
+	}
+	var refused error
 	for k := range chain.Len() {
-		c.verdicts[k] = c.ask(chain.Hop(k).Details, asked)
-		if c.verdicts[k].Detail < 0 && denied < 0 {
-			denied = k
+		detail, err := c.ask(chain.Hop(k).Details, asked)
+		c.details = append(c.details, detail)
+		if err != nil && refused == nil {
+			refused = fmt.Errorf("hop %d: %w", k, err)
 		}
 	}
-	if denied >= 0 {
-		return &Refusal{
-			Code: CodePolicyDenied, Reason: "scope_exceeded",
-			Err: fmt.Errorf("hop %d: %s", denied, describeFailure(c.verdicts[denied])),
-		}
+	if refused != nil {
+		return &Refusal{Code: c.scopeCode(), Reason: "scope_exceeded", Err: refused}
 	}
 	return nil
 }
 
-// ask puts the call to one hop. Discovery needs only some detail at the
-// location (scope-and-policy.md §2.5).
-func (c *call) ask(grant scope.Grant, asked scope.Call) scope.Verdict {
+// noDetail is the index of a hop none of whose details permits the call.
+const noDetail = -1
+
+// ask puts the call to one hop and returns the permitting detail. Discovery
+// needs only some detail at the location (scope-and-policy.md §2.5).
+func (c *call) ask(grant scope.Grant, asked scope.Call) (detail int, err error) {
 	if !c.request.Discovery {
-		return grant.Permits(asked)
+		v := grant.Permits(asked)
+		if !v.Permitted() {
+			return noDetail, errors.New(describeFailure(v))
+		}
+		return v.Detail, nil
 	}
 	for i, d := range grant.Details() {
 		if slices.Contains(d.Locations(), asked.Location) {
-			return scope.Verdict{Detail: i}
+			return i, nil
 		}
 	}
-	return scope.Verdict{Detail: -1, Failures: []scope.Failure{{Path: "location"}}}
+	return noDetail, errors.New("no detail at this location")
+}
+
+// scopeCode tells the two refusals of scope apart (gateway.md §2, rules b and
+// c): where only the leaf lacks the verb of the action, the caller may ask for
+// a wider token; everywhere else no token would help.
+func (c *call) scopeCode() Code {
+	last := len(c.details) - 1
+	verb, ok := scope.Verb(c.request.Action)
+	if !ok || last == 0 || slices.Contains(c.verified.Chain.Leaf().Details.Verbs(), verb) {
+		return CodePolicyDenied
+	}
+	for _, detail := range c.details[:last] {
+		if detail == noDetail {
+			return CodePolicyDenied
+		}
+	}
+	return CodeInsufficientScope
 }
 
 // decide is step 5: what the organisation allows. It is asked also where
 // scope refused, so that the record names both answers; the refusal of scope
 // comes first.
 func (c *call) decide() error {
-	c.ask5()
+	c.askPolicy()
 	if c.decision.Effect != policy.Permit {
 		return Refuse(CodePolicyDenied, "policy: rules %v, errors %v", c.decision.Rules, c.decision.Errors)
 	}
 	return nil
 }
 
-// ask5 asks policy once per call.
-func (c *call) ask5() {
+// askPolicy asks once per call.
+func (c *call) askPolicy() {
 	if c.policyAsked {
 		return
 	}
 	c.policyAsked = true
 	leaf := c.verified.Chain.Leaf().Details
 	open := false
-	if n := len(c.verdicts); n > 0 && c.verdicts[n-1].Detail >= 0 {
-		open = leaf.Details()[c.verdicts[n-1].Detail].Args() == scope.ArgsOpen
+	if n := len(c.details); n > 0 && c.details[n-1] != noDetail {
+		open = leaf.Details()[c.details[n-1]].Args() == scope.ArgsOpen
 	}
 	c.input = policy.Input{
 		Chain: c.verified.Chain, Caller: c.caller(), Resource: c.request.Resource,
@@ -229,7 +253,7 @@ func (c *call) caller() identity.Agent {
 func (c *call) refuse(err error) {
 	refusal := asRefusal(err)
 	if c.scopeAsked && !c.verified.Chain.IsZero() {
-		c.ask5()
+		c.askPolicy()
 	}
 	level := slog.LevelInfo
 	if refusal.Answer().Status >= 500 {

@@ -114,14 +114,14 @@ func (c *call) verdictRecord(refusal *Refusal) record.Verdict {
 	}
 	if c.scopeAsked {
 		v.Scope = record.Permitted
-		for _, verdict := range c.verdicts {
-			v.Details = append(v.Details, int64(verdict.Detail))
-			if verdict.Detail < 0 {
+		for _, detail := range c.details {
+			v.Details = append(v.Details, int64(detail))
+			if detail == noDetail {
 				v.Scope = record.Denied
 			}
 		}
-		if n := len(c.verdicts); n > 0 && c.verdicts[n-1].Detail >= 0 {
-			v.Allowed = append(v.Allowed, int64(c.verdicts[n-1].Detail))
+		if n := len(c.details); n > 0 && c.details[n-1] != noDetail {
+			v.Allowed = append(v.Allowed, int64(c.details[n-1]))
 		}
 	}
 	if c.policyAsked {

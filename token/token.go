@@ -46,7 +46,10 @@ const (
 const InlineLimit = 6144
 
 // Raw is a compact token, a live credential. However it is printed, logged or
-// put into JSON it shows itself redacted; string(raw) is the token.
+// put into JSON it shows itself redacted; string(raw) is the token. Two places
+// it cannot see: fmt calls no method of an unexported field, so a struct that
+// keeps one there must redact itself; and encoding/json writes a map's string
+// keys as they are.
 type Raw string
 
 const redacted = "[token redacted]"

@@ -68,6 +68,7 @@ type RemoteKeys struct {
 	keys       map[string]PublicKey
 	fetched    time.Time // last success
 	next       time.Time // when the next attempt is allowed
+	fetching   bool      // an attempt runs
 	unknown    map[string]time.Time
 	generation uint64
 }
@@ -114,14 +115,13 @@ func (r *RemoteKeys) look(kid string) (k PublicKey, known, fetch bool) {
 	now := r.cfg.Now()
 	r.expire(now)
 	k, known = r.keys[kid]
-	if now.Before(r.next) {
-		return k, known, false
-	}
 	if known {
-		return k, true, now.Sub(r.fetched) >= refreshAfter
+		return k, true, now.Sub(r.fetched) >= refreshAfter && !now.Before(r.next)
 	}
-	until, refused := r.unknown[kid]
-	return k, false, !refused || !now.Before(until)
+	if until, refused := r.unknown[kid]; refused && now.Before(until) {
+		return k, false, false
+	}
+	return k, false, r.fetching || !now.Before(r.next) // wait for a fetch that runs
 }
 
 // expire forgets a set that could not be refreshed for too long.
@@ -152,6 +152,7 @@ func (r *RemoteKeys) refresh(ctx context.Context) (struct{}, error) {
 	keys, err := r.fetch(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.fetching = false
 	now := r.cfg.Now()
 	if err != nil {
 		r.next = now.Add(retryInterval)
@@ -177,7 +178,7 @@ func (r *RemoteKeys) begin() bool {
 	if now.Before(r.next) {
 		return false
 	}
-	r.next = now.Add(refetchInterval)
+	r.next, r.fetching = now.Add(refetchInterval), true
 	return true
 }
 

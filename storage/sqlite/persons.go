@@ -13,9 +13,7 @@ import (
 	"github.com/lineal-auth/lineal/registry"
 )
 
-const personsVersion = 1
-
-const personsSchema = `
+var personsLayout = layout{application: 0x4c4e5031 /* "LNP1" */, version: 1, schema: `
 CREATE TABLE person (
   ref     TEXT PRIMARY KEY,
   issuer  TEXT NOT NULL,
@@ -23,7 +21,7 @@ CREATE TABLE person (
   enabled INTEGER NOT NULL,
   created INTEGER NOT NULL,
   UNIQUE (issuer, subject)
-) STRICT;`
+) STRICT;`}
 
 // Persons keeps who is behind a reference in persons.db, a file of its own. It
 // implements registry.Persons. Deleted rows are overwritten (secure_delete),
@@ -38,7 +36,7 @@ var _ registry.Persons = (*Persons)(nil)
 // OpenPersons opens or creates persons.db.
 func OpenPersons(ctx context.Context, cfg RegistryConfig) (*Persons, error) {
 	cfg = cfg.withDefaults()
-	db, err := openPair(ctx, filepath.Join(cfg.Dir, "persons.db"), personsSchema, personsVersion, "secure_delete(1)")
+	db, err := openPair(ctx, filepath.Join(cfg.Dir, "persons.db"), personsLayout, "secure_delete(1)")
 	if err != nil {
 		return nil, fmt.Errorf("opening persons.db: %w", err)
 	}
@@ -71,7 +69,7 @@ func (p *Persons) Reference(ctx context.Context, issuer, subject string) (string
 	if _, err := rand.Read(random[:]); err != nil {
 		return "", fmt.Errorf("referring to a person: %w", err)
 	}
-	err = inTx(ctx, p.db.write, func(tx *sql.Tx) error {
+	err = p.db.tx(ctx, func(tx *sql.Tx) error {
 		// Another process may have been first; its reference is then the one.
 		if _, err := tx.ExecContext(ctx, `INSERT INTO person (ref, issuer, subject, enabled, created)
 			VALUES (?, ?, ?, 1, ?) ON CONFLICT (issuer, subject) DO NOTHING`,
@@ -104,17 +102,18 @@ func (p *Persons) Lookup(ctx context.Context, ref string) (registry.Person, erro
 
 // SetEnabled implements registry.Persons.
 func (p *Persons) SetEnabled(ctx context.Context, ref string, enabled bool) error {
-	res, err := p.db.write.ExecContext(ctx, `UPDATE person SET enabled = ? WHERE ref = ?`, enabled, ref)
+	err := p.db.tx(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE person SET enabled = ? WHERE ref = ?`, enabled, ref)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n > 0 {
+			return err
+		}
+		return registry.ErrNotFound
+	})
 	if err != nil {
 		return fmt.Errorf("enabling person: %w", err)
 	}
-	n, err := res.RowsAffected()
-	switch {
-	case err != nil:
-		return fmt.Errorf("enabling person: %w", err)
-	case n == 0:
-		return fmt.Errorf("person: %w", registry.ErrNotFound)
-	default:
-		return nil
-	}
+	return nil
 }

@@ -12,9 +12,7 @@ import (
 	"github.com/lineal-auth/lineal/registry"
 )
 
-const registryVersion = 1
-
-const registrySchema = `
+var registryLayout = layout{application: 0x4c4e5231 /* "LNR1" */, version: 1, schema: `
 CREATE TABLE issued (
   jti      TEXT PRIMARY KEY,
   txn      TEXT NOT NULL,
@@ -30,7 +28,7 @@ CREATE TABLE binding (
   agent  TEXT NOT NULL,
   txn    TEXT NOT NULL,
   record TEXT NOT NULL
-) STRICT, WITHOUT ROWID;`
+) STRICT, WITHOUT ROWID;`}
 
 // maxPutBatch bounds one transaction of Put.
 const maxPutBatch = 256
@@ -60,7 +58,7 @@ var (
 
 // OpenRegistry opens or creates registry.db.
 func OpenRegistry(ctx context.Context, cfg RegistryConfig) (*Registry, error) {
-	db, err := openPair(ctx, filepath.Join(cfg.Dir, "registry.db"), registrySchema, registryVersion)
+	db, err := openPair(ctx, filepath.Join(cfg.Dir, "registry.db"), registryLayout)
 	if err != nil {
 		return nil, fmt.Errorf("opening registry.db: %w", err)
 	}
@@ -112,7 +110,7 @@ func (r *Registry) commitQueued(ctx context.Context) {
 	if n == 0 {
 		return
 	}
-	err := inTx(ctx, r.db.write, func(tx *sql.Tx) error {
+	err := r.db.tx(ctx, func(tx *sql.Tx) error {
 		for _, p := range batch {
 			var broken error
 			if p.err, broken = insertIssued(ctx, tx, p.d); broken != nil {
@@ -215,7 +213,7 @@ func (r *Registry) Bind(ctx context.Context, route string, kind registry.IDKind,
 		return fmt.Errorf("binding id: %w", err)
 	}
 	key := registry.BindingKey(route, kind, id)
-	err := inTx(ctx, r.db.write, func(tx *sql.Tx) error {
+	err := r.db.tx(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO binding (key, person, agent, txn, record)
 			VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING`, key[:], p.Person, p.Agent, p.Txn, p.Record); err != nil {
 			return err

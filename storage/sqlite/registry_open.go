@@ -5,14 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
+	"sync/atomic"
 	"time"
-
-	_ "modernc.org/sqlite" // the driver "sqlite" of database/sql
 )
 
 // RegistryConfig says where a registry database lives. Dir is required.
@@ -38,32 +35,46 @@ func (c RegistryConfig) withDefaults() RegistryConfig {
 type pair struct {
 	write *sql.DB
 	read  *sql.DB
+	// failed is set after an input/output error or corruption. A failed sync may
+	// have dropped what later syncs would seem to confirm, so nothing is written
+	// after it until the process starts anew.
+	failed *atomic.Pointer[error]
+}
+
+// layout is what tells one database from another: its schema and version.
+type layout struct {
+	application int // PRAGMA application_id
+	version     int // PRAGMA user_version
+	schema      string
 }
 
 // openPair opens or creates the database, applies the schema and checks that
 // the settings which make a commit durable are really in force.
-func openPair(ctx context.Context, path, schema string, version int, pragmas ...string) (_ pair, err error) {
+func openPair(ctx context.Context, path string, l layout, pragmas ...string) (_ pair, err error) {
+	if err := checkLocal(filepath.Dir(path)); err != nil {
+		return pair{}, err
+	}
 	if err := createPrivate(path); err != nil {
 		return pair{}, err
 	}
-	safe := append([]string{"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"}, pragmas...)
-	var p pair
+	safe := append([]string{"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "trusted_schema(0)"}, pragmas...)
+	p := pair{failed: new(atomic.Pointer[error])}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	if p.write, err = openOne(path, "_txlock=immediate", safe); err != nil {
+	if p.write, err = sql.Open("sqlite", dsn(path, "rw", safe...)); err != nil {
 		return pair{}, err
 	}
 	p.write.SetMaxOpenConns(1)
 	if err := checkSafe(ctx, p.write); err != nil {
 		return pair{}, err
 	}
-	if err := migrate(ctx, p.write, schema, version); err != nil {
+	if err := p.migrate(ctx, l); err != nil {
 		return pair{}, err
 	}
-	if p.read, err = openOne(path, "_txlock=deferred", append(safe, "query_only(1)")); err != nil {
+	if p.read, err = sql.Open("sqlite", dsn(path, "rw", append(safe, "query_only(1)")...)); err != nil {
 		return pair{}, err
 	}
 	p.read.SetMaxOpenConns(max(4, runtime.GOMAXPROCS(0)))
@@ -81,15 +92,6 @@ func (p pair) close() error {
 	return errors.Join(errs...)
 }
 
-func openOne(path, extra string, pragmas []string) (*sql.DB, error) {
-	q := make([]string, 0, len(pragmas)+1)
-	for _, p := range pragmas {
-		q = append(q, "_pragma="+url.QueryEscape(p))
-	}
-	dsn := (&url.URL{Scheme: "file", Path: path, RawQuery: strings.Join(append(q, extra), "&")}).String()
-	return sql.Open("sqlite", dsn)
-}
-
 // createPrivate makes the file before SQLite would, with mode 0600; the files
 // beside it (-wal, -shm) take its mode.
 func createPrivate(path string) error {
@@ -100,16 +102,22 @@ func createPrivate(path string) error {
 	return f.Close()
 }
 
-// checkSafe reads back what the DSN asked for; a pragma that has no effect is
+// checkSafe reads back what was asked for; a pragma that has no effect is
 // otherwise silent.
 func checkSafe(ctx context.Context, db *sql.DB) error {
-	var journal string
+	var library, journal string
 	var synchronous int
+	if err := db.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&library); err != nil {
+		return fmt.Errorf("reading the library's version: %w", err)
+	}
 	if err := db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&journal); err != nil {
 		return fmt.Errorf("reading journal_mode: %w", err)
 	}
 	if err := db.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&synchronous); err != nil {
 		return fmt.Errorf("reading synchronous: %w", err)
+	}
+	if !atLeast(library, minVersion) {
+		return fmt.Errorf("SQLite library %s is older than %s", library, minVersion)
 	}
 	if journal != "wal" || synchronous != 2 {
 		return fmt.Errorf("the database is not durable: journal_mode=%s, synchronous=%d, not wal and 2 (FULL)", journal, synchronous)
@@ -117,32 +125,47 @@ func checkSafe(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// migrate brings an empty database to the schema and refuses any other
-// version, in one transaction.
-func migrate(ctx context.Context, db *sql.DB, schema string, version int) error {
-	return inTx(ctx, db, func(tx *sql.Tx) error {
-		var have int
-		if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&have); err != nil {
+// migrate brings an empty database to the schema and refuses any other, in one
+// transaction.
+func (p pair) migrate(ctx context.Context, l layout) error {
+	return p.tx(ctx, func(tx *sql.Tx) error {
+		var application, version int
+		if err := tx.QueryRowContext(ctx, "PRAGMA application_id").Scan(&application); err != nil {
+			return fmt.Errorf("reading the application id: %w", err)
+		}
+		if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 			return fmt.Errorf("reading the schema version: %w", err)
 		}
-		switch have {
-		case version:
+		switch {
+		case application == l.application && version == l.version:
 			return nil
-		case 0:
-			if _, err := tx.ExecContext(ctx, schema+fmt.Sprintf("\nPRAGMA user_version = %d;", version)); err != nil {
+		case application == 0 && version == 0:
+			mark := fmt.Sprintf("\nPRAGMA application_id = %d; PRAGMA user_version = %d;", l.application, l.version)
+			if _, err := tx.ExecContext(ctx, l.schema+mark); err != nil {
 				return fmt.Errorf("creating the schema: %w", err)
 			}
 			return nil
 		default:
-			return fmt.Errorf("the database has schema version %d, this program knows %d", have, version)
+			return fmt.Errorf("the database is %#x of version %d, not %#x of version %d", application, version, l.application, l.version)
 		}
 	})
 }
 
-// inTx runs f in a transaction and commits it, or rolls back if f fails. An
+// tx runs f in a transaction and commits it, or rolls back if f fails. An
 // error of the commit itself leaves open whether the writes are there.
-func inTx(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
-	tx, err := db.BeginTx(ctx, nil)
+func (p pair) tx(ctx context.Context, f func(*sql.Tx) error) error {
+	if err := p.failed.Load(); err != nil {
+		return fmt.Errorf("the database failed before: %w", *err)
+	}
+	err := p.attempt(ctx, f)
+	if isBroken(err) {
+		p.failed.CompareAndSwap(nil, &err)
+	}
+	return err
+}
+
+func (p pair) attempt(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := p.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("beginning: %w", err)
 	}

@@ -323,8 +323,59 @@ func TestRegistryFileIsPrivateAndOfThisVersion(t *testing.T) {
 	if _, err := sqlite.OpenRegistry(t.Context(), sqlite.RegistryConfig{Dir: dir}); err == nil || !strings.Contains(err.Error(), "version 99") {
 		t.Errorf("a database of another version: %v", err)
 	}
+	// The persons of one are not the registry of another.
+	if err := os.Rename(path, filepath.Join(dir, "persons.db")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sqlite.OpenPersons(t.Context(), sqlite.RegistryConfig{Dir: dir}); err == nil {
+		t.Error("a registry was opened as persons")
+	}
 	if _, err := sqlite.OpenRegistry(t.Context(), sqlite.RegistryConfig{Dir: filepath.Join(dir, "missing")}); err == nil {
 		t.Error("a directory that does not exist was made")
+	}
+}
+
+// Once the file is damaged, nothing more is written: a failed write may have
+// lost what a later one would seem to confirm.
+func TestRegistryStopsAfterDamage(t *testing.T) {
+	dir := t.TempDir()
+	r := openRegistry(t, dir)
+	for i := range 200 { // enough pages that some are not in the writer's cache
+		d := hop(0)
+		d.ID, d.Receipt = fmt.Sprintf("jti-%d", i), strings.Repeat("r", 4000)
+		if err := r.Put(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "registry.db")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = openRegistry(t, dir)
+	damaged := append([]byte(nil), whole...)
+	for i := 4096; i < len(damaged); i++ {
+		damaged[i] = 0xa5
+	}
+	if err := os.WriteFile(path, damaged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Put(t.Context(), hop(0)); err == nil || errors.Is(err, registry.ErrExists) {
+		t.Fatalf("a write to a damaged file: %v", err)
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil { // as if nothing had been
+		t.Fatal(err)
+	}
+	d := hop(0)
+	d.ID = "jti-new"
+	if err := r.Put(t.Context(), d); err == nil || !strings.Contains(err.Error(), "failed before") {
+		t.Errorf("a write after the damage: %v", err)
+	}
+	if err := r.Bind(t.Context(), "r", registry.KindTask, "t", registry.Principal{Person: "p", Agent: "a", Txn: "t", Record: "r"}); err == nil {
+		t.Error("a binding after the damage")
 	}
 }
 

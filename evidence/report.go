@@ -67,9 +67,8 @@ func (s Status) String() string {
 // MarshalText is String.
 func (s Status) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Finding is the answer for one dimension. Its text may quote the bundle:
-// print it through [Report.WriteText], which escapes what a terminal would act
-// on.
+// Finding is the answer for one dimension. Where its text quotes the bundle,
+// what a terminal would act on is escaped (threat L7).
 type Finding struct {
 	Dimension Dimension `json:"dimension"`
 	Status    Status    `json:"status"`
@@ -177,8 +176,7 @@ func (r Report) JSON() ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// WriteText prints the report for people, as in ledger.md §10. Control and
-// bidirectional characters from the bundle are escaped (threat L7).
+// WriteText prints the report for people, as in ledger.md §10.
 func (r Report) WriteText(w io.Writer) error {
 	var b strings.Builder
 	where := ""
@@ -192,19 +190,19 @@ func (r Report) WriteText(w io.Writer) error {
 	if origin == "" {
 		origin = "unknown"
 	}
-	fmt.Fprintf(&b, "%-13s%s%s\n", "log", visible(origin), where)
+	fmt.Fprintf(&b, "%-13s%s%s\n", "log", origin, where)
 	for _, f := range r.findings {
-		line := fmt.Sprintf("%-13s%-11s %s", f.Dimension, f.Status, visible(f.Summary))
+		line := fmt.Sprintf("%-13s%-11s %s", f.Dimension, f.Status, f.Summary)
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 		for _, p := range f.Problems {
-			fmt.Fprintf(&b, "%-13s- %s\n", "", visible(p))
+			fmt.Fprintf(&b, "%-13s- %s\n", "", p)
 		}
 		if more := f.Failures + f.Unproven - len(f.Problems); more > 0 && len(f.Problems) == maxProblems {
 			fmt.Fprintf(&b, "%-13s- and %d more\n", "", more)
 		}
 	}
 	if len(r.notAsserted) > 0 {
-		fmt.Fprintf(&b, "%-13s%s\n", "not asserted", visible(strings.Join(r.notAsserted, ", ")))
+		fmt.Fprintf(&b, "%-13s%s\n", "not asserted", strings.Join(r.notAsserted, ", "))
 	}
 	result := strings.ToUpper(r.Result())
 	if r.Result() == ResultCannotDecide {

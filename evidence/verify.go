@@ -100,6 +100,7 @@ func (v *verifier) unproven(d Dimension, format string, args ...any) {
 
 // note keeps the first problems, failures before what is merely unproven.
 func (f *Finding) note(failure bool, text string) {
+	text = visible(text)
 	if failure && f.Failures <= maxProblems {
 		f.Problems = slices.Insert(f.Problems, f.Failures-1, text)
 	} else if !failure {
@@ -114,7 +115,7 @@ func (f *Finding) note(failure bool, text string) {
 // was found.
 func (v *verifier) pass(d Dimension, format string, args ...any) {
 	f := v.finding(d)
-	f.Summary = fmt.Sprintf(format, args...)
+	f.Summary = visible(fmt.Sprintf(format, args...))
 	if f.Failures == 0 && f.Unproven == 0 {
 		f.Status = Pass
 	}
@@ -123,7 +124,7 @@ func (v *verifier) pass(d Dimension, format string, args ...any) {
 // absent says that the bundle holds nothing that has this dimension.
 func (v *verifier) absent(d Dimension, format string, args ...any) {
 	f := v.finding(d)
-	f.Summary = fmt.Sprintf(format, args...)
+	f.Summary = visible(fmt.Sprintf(format, args...))
 	if f.Failures == 0 && f.Unproven == 0 {
 		f.Status = NotApplicable
 	}
@@ -150,7 +151,7 @@ func (v *verifier) required(d Dimension) bool {
 
 func (v *verifier) report() Report {
 	r := Report{
-		mode: v.manifest.Mode, origin: v.manifest.Origin, from: v.manifest.From, to: v.manifest.To,
+		mode: v.manifest.Mode, origin: visible(v.manifest.Origin), from: v.manifest.From, to: v.manifest.To,
 		size: v.last.size, records: len(v.records),
 	}
 	for _, d := range Dimensions() {

@@ -550,6 +550,10 @@ func TestL7ReportEscapes(t *testing.T) {
 	if strings.ContainsAny(got, "\x1b\u202e") || !strings.Contains(got, `\x1b[2J\u202etxt`) {
 		t.Errorf("not escaped:\n%q", got)
 	}
+	raw, err := Verify(bundle(t, c), w.policy()).JSON()
+	if err != nil || strings.ContainsAny(string(raw), "\x1b\u202e") {
+		t.Errorf("not escaped in JSON:\n%q", raw)
+	}
 	files := repack(t, bundle(t, w.contents()), func(m map[string][]byte) { m["a\x1b\nresult VALID"] = nil })
 	if got := text(t, Verify(files, w.policy())); strings.Contains(got, "\nresult VALID") || strings.Contains(got, "\x1b") {
 		t.Errorf("not escaped:\n%q", got)

@@ -183,7 +183,11 @@ func (v *verifier) checkSequence() {
 	if broken {
 		v.unproven(Sequence, "a record that cannot be read has no place in a sequence")
 	}
-	v.pass(Sequence, "%d writers, %d gaps", len(tails), v.finding(Sequence).Failures)
+	caveat := ""
+	if v.continued() {
+		caveat = "; what these writers wrote before is not in the bundle"
+	}
+	v.pass(Sequence, "%d writers, %d gaps%s", len(tails), v.finding(Sequence).Failures, caveat)
 }
 
 func (v *verifier) follow(tails map[string]*tail, e *entry) {

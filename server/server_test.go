@@ -1,0 +1,297 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/evidence"
+	"github.com/lineal-auth/lineal/identity"
+	"github.com/lineal-auth/lineal/internal/devca"
+	"github.com/lineal-auth/lineal/policy/cedar"
+	"github.com/lineal-auth/lineal/record"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const trustDomain = "server.test"
+
+// deployment is a configuration that could start, in a directory of its own,
+// with the listeners its URLs name.
+type deployment struct {
+	cfg             config.Config
+	gateway, tokens net.Listener
+}
+
+func newDeployment(t *testing.T) *deployment {
+	t.Helper()
+	ca, err := devca.New(devca.Config{TrustDomain: trustDomain})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ca.Close() })
+	socket := func(path string) string {
+		addr, err := ca.Serve(identity.MustParseAgent("spiffe://"+trustDomain+path), devca.Profile{Loopback: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return addr
+	}
+	d := &deployment{cfg: config.Config{
+		TrustDomain: trustDomain, DataDir: filepath.Join(t.TempDir(), "data"),
+		Gateway: config.Gateway{Socket: socket("/gateway")}, Tokens: config.Tokens{Socket: socket("/tokens")},
+		Ledger: config.Ledger{Family: "ledger.test/std", Period: "2026-11", Region: "local", DataClass: "internal"},
+		Agents: []config.Agent{{
+			URI: "spiffe://" + trustDomain + "/app", Name: "app",
+			Authority: `[{"type":"urn:lineal:call:v1","locations":["https://a.test"],"actions":["llm:chat"],"names":["small"]}]`,
+		}},
+	}}
+	d.cfg.Policy.Bundle = filepath.Join(d.cfg.DataDir, "policy.tar")
+	d.listen(t)
+	return d
+}
+
+// listen takes fresh ports, as each start of a server needs.
+func (d *deployment) listen(t *testing.T) {
+	t.Helper()
+	var err error
+	if d.gateway, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	if d.tokens, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	d.cfg.PublicURL = "https://" + d.gateway.Addr().String()
+	d.cfg.Tokens.Issuer = "https://" + d.tokens.Addr().String() + "/sts"
+}
+
+func (d *deployment) init(t *testing.T) {
+	t.Helper()
+	if err := Init(t.Context(), d.cfg.DataDir, d.cfg.Ledger, time.Now, nil); err != nil {
+		t.Fatal(err)
+	}
+	key, err := ManifestKey(d.cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema, err := cedar.GenerateSchema(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle, err := cedar.Build(cedar.BundleInput{
+		Name: "test", Serial: 1, Schema: schema, Key: key,
+		Entities: []byte(`[{"uid":{"type":"Service","id":"openai"},"attrs":{"environment":"test"},"parents":[]}]`),
+		Policies: map[string]string{"base.cedar": `@id("chat") permit (principal, action == Action::"llm:chat", resource in Service::"openai");`},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.cfg.Policy.Bundle, bundle, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (d *deployment) start(t *testing.T) *Server {
+	t.Helper()
+	s, err := Start(t.Context(), d.cfg, Options{GatewayListener: d.gateway, TokensListener: d.tokens})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (d *deployment) stop(t *testing.T, s *Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := s.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// verify exports the log and verifies it offline under the policy file.
+func (d *deployment) verify(t *testing.T) evidence.Report {
+	t.Helper()
+	a, err := OpenArchive(t.Context(), d.cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	var bundle, text bytes.Buffer
+	if err := a.Export(t.Context(), &bundle, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	trust, err := Trust(d.cfg.DataDir, d.cfg.Tokens.Issuer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := evidence.WritePolicy(&text, trust); err != nil {
+		t.Fatal(err)
+	}
+	policy, err := evidence.ParsePolicy(text.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return evidence.Verify(bundle.Bytes(), policy)
+}
+
+// TestRestart runs a deployment twice: the second run continues the log of the
+// first, and the whole of it verifies offline.
+func TestRestart(t *testing.T) {
+	d := newDeployment(t)
+	d.init(t)
+	var sizes []int
+	for range 2 {
+		s := d.start(t)
+		x, err := s.Records(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes = append(sizes, x.Len())
+		d.stop(t, s)
+		d.listen(t)
+	}
+	_ = d.gateway.Close()
+	_ = d.tokens.Close()
+	// Per run: three first heartbeats and the policy; three last heartbeats.
+	if sizes[0] < 6 || sizes[1] < sizes[0]+7 {
+		t.Fatalf("log had %d, then %d records: a run did not continue the log", sizes[0], sizes[1])
+	}
+	report := d.verify(t)
+	if report.Result() != evidence.ResultValid {
+		var b strings.Builder
+		_ = report.WriteText(&b)
+		t.Fatalf("log of two runs does not verify:\n%s", b.String())
+	}
+}
+
+func TestOnlyInitCreatesALog(t *testing.T) {
+	d := newDeployment(t)
+	defer func() { _, _ = d.gateway.Close(), d.tokens.Close() }()
+	if _, err := Start(t.Context(), d.cfg, Options{GatewayListener: d.gateway, TokensListener: d.tokens}); err == nil {
+		t.Fatal("a server started without a deployment")
+	}
+	if _, err := os.Stat(ledgerPath(d.cfg.DataDir)); err == nil {
+		t.Fatal("a start created a ledger")
+	}
+	d.init(t)
+	if err := Init(t.Context(), d.cfg.DataDir, d.cfg.Ledger, time.Now, nil); err == nil {
+		t.Fatal("a second init replaced a deployment's keys")
+	}
+}
+
+// TestO3ReadableKey: a key file that others may read ends the start.
+func TestO3ReadableKey(t *testing.T) {
+	d := newDeployment(t)
+	defer func() { _, _ = d.gateway.Close(), d.tokens.Close() }()
+	d.init(t)
+	path := filepath.Join(d.cfg.DataDir, keysDir, "issuer.key")
+	if err := os.Chmod(path, 0o640); err != nil { //nolint:gosec // the very mistake under test
+		t.Fatal(err)
+	}
+	_, err := Start(t.Context(), d.cfg, Options{GatewayListener: d.gateway, TokensListener: d.tokens})
+	if err == nil || !strings.Contains(err.Error(), "0600") {
+		t.Fatalf("started with a readable key: %v", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.listen(t)
+	d.stop(t, d.start(t))
+}
+
+// TestA1NoPolicyNoStart: without a bundle signed by this deployment's key
+// there is no start.
+func TestA1NoPolicyNoStart(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, path string){
+		"missing": func(t *testing.T, path string) {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"changed": func(t *testing.T, path string) {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, bytes.Replace(b, []byte(`"chat"`), []byte(`"chut"`), 1), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDeployment(t)
+			defer func() { _, _ = d.gateway.Close(), d.tokens.Close() }()
+			d.init(t)
+			spoil(t, d.cfg.Policy.Bundle)
+			if _, err := Start(t.Context(), d.cfg, Options{GatewayListener: d.gateway, TokensListener: d.tokens}); err == nil {
+				t.Fatal("started")
+			}
+		})
+	}
+}
+
+// TestAdmission: the sequencer gives an index only to what follows its
+// writer's last record under its key. Each refusal stands beside what passes.
+func TestAdmission(t *testing.T) {
+	d := newDeployment(t)
+	_ = d.gateway.Close()
+	_ = d.tokens.Close()
+	d.init(t)
+	keys, err := loadKeys(d.cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &forger{t: t, keys: keys, log: d.cfg.Ledger.Family}
+	admin, gateway := w.signer(keys.manifest), w.signer(keys.gateway)
+	introduce := w.key(gateway.KeyID(), writerGateway, keys)
+
+	first, hash := w.seal(w.beat(writerGateway, record.RoleGateway, gateway, "run"), 0, "", gateway)
+	second, _ := w.seal(w.beat(writerGateway, record.RoleGateway, gateway, "run"), 1, hash, gateway)
+	gap, _ := w.seal(w.beat(writerGateway, record.RoleGateway, gateway, "run"), 2, hash, gateway)
+	fork, _ := w.seal(w.beat(writerGateway, record.RoleGateway, gateway, "run"), 1, record.Hash([]byte("another")), gateway)
+	foreign, _ := w.seal(w.beat(writerTokens, record.RoleTokenService, gateway, "run"), 0, "", gateway)
+	key, _ := w.seal(introduce, 0, "", admin)
+
+	broken := bytes.Clone(first)
+	broken[len(broken)-10] ^= 1
+
+	for name, c := range map[string]struct {
+		envelopes [][]byte
+		admitted  bool // the last one
+	}{
+		"in order":                {[][]byte{key, first, second}, true},
+		"key never introduced":    {[][]byte{first}, false},
+		"seq jumps":               {[][]byte{key, first, gap}, false},
+		"prev of another record":  {[][]byte{key, first, fork}, false},
+		"twice":                   {[][]byte{key, first, first}, false},
+		"signs for another":       {[][]byte{key, foreign}, false},
+		"signature broken":        {[][]byte{key, broken}, false},
+		"not an envelope":         {[][]byte{key, []byte("{}")}, false},
+		"first is not the start":  {[][]byte{key, second}, false},
+		"a new key record by key": {[][]byte{key, w.selfIntroduction(gateway)}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, err := newAdmission(manifestKey(t, keys), nothing)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, e := range c.envelopes {
+				err := a.admit(e)
+				if last := i == len(c.envelopes)-1; !last && err != nil {
+					t.Fatalf("envelope %d: %v", i, err)
+				} else if last && (err == nil) != c.admitted {
+					t.Fatalf("admitted %v, want %v: %v", err == nil, c.admitted, err)
+				}
+			}
+		})
+	}
+}

@@ -29,14 +29,14 @@ func (s *Service) serveToken(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Lineal-Request-Id", id) // the reference to the record (threat A9)
 	x := &exchange{s: s, r: r, id: id, now: s.cfg.Now(), form: readForm(w, r)}
 	if err := x.run(r.Context()); err != nil {
-		x.refuse(w, err)
+		x.refuse(r.Context(), w, err)
 		return
 	}
-	x.answer(w)
+	x.answer(r.Context(), w)
 }
 
 // answer gives the token away (RFC 8693 §2.2.1).
-func (x *exchange) answer(w http.ResponseWriter) {
+func (x *exchange) answer(ctx context.Context, w http.ResponseWriter) {
 	details, err := x.granted.MarshalJSON()
 	if err != nil { // a granted scope that was recorded cannot fail here
 		writeRefusal(w, x.r, table[CodeSigningUnavailable])
@@ -57,15 +57,14 @@ func (x *exchange) answer(w http.ResponseWriter) {
 		writeRefusal(w, x.r, table[CodeSigningUnavailable])
 		return
 	}
-	x.s.cfg.Logger.InfoContext(x.r.Context(), "token issued", append(x.attrs(),
+	x.s.cfg.Logger.InfoContext(ctx, "token issued", append(x.attrs(),
 		slog.String("jti", x.hop.ID), slog.Int("depth", x.hop.Depth), slog.Bool("inline", x.issued.token.Inline))...)
 	writeJSON(w, http.StatusOK, body)
 }
 
 // refuse is the one end of a request that gets no token: record, then answer.
 // A refusal whose record cannot be made durable still stands.
-func (x *exchange) refuse(w http.ResponseWriter, err error) {
-	ctx := x.r.Context()
+func (x *exchange) refuse(ctx context.Context, w http.ResponseWriter, err error) {
 	var refusal *Refusal
 	if !errors.As(err, &refusal) {
 		refusal = &Refusal{Code: CodeSigningUnavailable, Err: err}

@@ -169,7 +169,7 @@ func Answers() []Answer {
 
 // Refusal is a request that was refused. Its text is for the log, never for
 // the caller.
-type Refusal struct {
+type Refusal struct { //nolint:errname // an OAuth server refuses; gateway.Refusal is its sibling
 	Code Code
 	Err  error
 }

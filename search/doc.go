@@ -13,5 +13,6 @@
 //
 // Every answer says as of which checkpoint it holds and whether the index had
 // every entry up to it. The package does not verify signatures or proofs; that
-// is package evidence. It keeps its index in memory.
+// is package evidence. It keeps its index in memory, and does not replay
+// decisions yet.
 package search

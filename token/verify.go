@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/lineal-auth/lineal/delegation"
@@ -151,7 +152,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string, want Want) (Verified,
 		return Verified{}, refuse(CodeTokenMalformed, "longer than %d bytes", MaxBytes)
 	}
 	now := v.now()
-	key := sha256.Sum256([]byte(raw))
+	key := sumOf(raw)
 	found, cached := v.lookUp(key, now)
 	var inline []string
 	if !cached {
@@ -180,6 +181,18 @@ func (v *Verifier) Verify(ctx context.Context, raw string, want Want) (Verified,
 	out.RevocationAge = age
 	return out, nil
 }
+
+// sumOf is the SHA-256 of a token, which names it in the cache.
+func sumOf(raw string) [sha256.Size]byte {
+	b, _ := sumBuffers.Get().(*[]byte)
+	*b = append((*b)[:0], raw...)
+	sum := sha256.Sum256(*b)
+	sumBuffers.Put(b)
+	return sum
+}
+
+// sumBuffers spares a copy of the token per call.
+var sumBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // lookUp is step 1: a verdict that is young enough and rests on keys that did
 // not change since.

@@ -60,6 +60,7 @@ var layout = map[string][]string{
 	"internal/devca":   {"identity"},
 	"internal/devidp":  {},
 	"internal/demo":    {"*"},
+	"internal/handout": {"client"},
 	"internal/testenv": {"*"},
 }
 

@@ -158,7 +158,10 @@ type Secret string
 
 const redacted = "[redacted]"
 
-func (Secret) String() string   { return redacted }
+// String and GoString redact.
+func (Secret) String() string { return redacted }
+
+// GoString redacts.
 func (Secret) GoString() string { return redacted }
 
 // MarshalText keeps the secret out of every encoding.

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -66,7 +65,7 @@ func Example() {
 	}
 	for line := range strings.Lines(text.String()) {
 		if strings.HasPrefix(line, "checkpoint") || strings.HasPrefix(line, "result") {
-			fmt.Fprint(os.Stdout, line)
+			fmt.Print(line)
 		}
 	}
 	// Output:

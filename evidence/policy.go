@@ -233,7 +233,7 @@ func (p *Policy) witnessLine(args []string) error {
 
 func (p *Policy) groupLine(args []string) error {
 	if len(args) < 3 {
-		return errors.New("want: group <name> all|any|<k> <member>...")
+		return errors.New("want: group <name> all|any|<k> and the members")
 	}
 	if err := p.freeName(args[0]); err != nil {
 		return err

@@ -138,8 +138,10 @@ func TestL4EveryByteIsAMember(t *testing.T) {
 
 func TestKindAndBodyMustAgree(t *testing.T) {
 	for name, r := range goldens(t) {
-		for _, k := range []Kind{KindDecision, KindOutcome, KindIssuance, KindRevocation, KindPolicy, KindKey, KindHeartbeat, KindGap,
-			KindErasure, KindQuery, KindPeriod, "other", ""} {
+		for _, k := range []Kind{
+			KindDecision, KindOutcome, KindIssuance, KindRevocation, KindPolicy, KindKey, KindHeartbeat, KindGap,
+			KindErasure, KindQuery, KindPeriod, "other", "",
+		} {
 			changed := r
 			changed.Kind = k
 			if _, err := changed.Canonical(); (err == nil) != (k == r.Kind) {

@@ -141,7 +141,7 @@ func (d Detail) Paths() []string {
 
 // ScopeError says that a scope value does not equal the verbs its details
 // imply (RFC 6749 §5.2 `invalid_scope`).
-type ScopeError struct {
+type ScopeError struct { //nolint:revive // scope.Error would read as any error of the package {
 	// Got is the scope value, Want what the details imply.
 	Got, Want string
 }

@@ -154,8 +154,10 @@ func readClaims(payload []byte) (claims, error) {
 		from *int64
 		to   *time.Time
 	}{
-		{"iat", raw.Iat, &c.issuedAt}, {"exp", raw.Exp, &c.expiry},
-		{"nbf", raw.Nbf, &c.notBefore}, {"auth_time", raw.AuthTime, &c.authTime},
+		{"iat", raw.Iat, &c.issuedAt},
+		{"exp", raw.Exp, &c.expiry},
+		{"nbf", raw.Nbf, &c.notBefore},
+		{"auth_time", raw.AuthTime, &c.authTime},
 	} {
 		if t.from == nil {
 			continue

@@ -325,6 +325,7 @@ func (c *client) AuthMethod() oidc.AuthMethod {
 	}
 	return oidc.AuthMethodBasic
 }
+
 func (c *client) ResponseTypes() []oidc.ResponseType {
 	return []oidc.ResponseType{oidc.ResponseTypeCode}
 }
@@ -333,8 +334,10 @@ func (c *client) LoginURL(id string) string    { return loginPath + "?id=" + url
 func (c *client) AccessTokenType() op.AccessTokenType {
 	return op.AccessTokenTypeBearer
 }
-func (c *client) IDTokenLifetime() time.Duration                               { return tokenTTL }
-func (c *client) DevMode() bool                                                { return false }
+func (c *client) IDTokenLifetime() time.Duration { return tokenTTL }
+func (c *client) DevMode() bool                  { return false }
+
+//nolint:revive // the interface of the library names it so
 func (c *client) RestrictAdditionalIdTokenScopes() func([]string) []string     { return sameScopes }
 func (c *client) RestrictAdditionalAccessTokenScopes() func([]string) []string { return sameScopes }
 func (c *client) IsScopeAllowed(string) bool                                   { return false }

@@ -34,67 +34,115 @@ func TestLoadRefusesPolicies(t *testing.T) {
 		{"A1 no policy", `// nothing here`, `@id("a") forbid(principal, action, resource);`, CodeEmpty},
 		{"syntax", `@id("a") permit(principal, action == , resource);`, `@id("a") permit(principal, action == Action::"llm:chat", resource);`, CodeParse},
 		{"no id", `forbid(principal, action, resource);`, `@id("a") forbid(principal, action, resource);`, CodeID},
-		{"id twice", `@id("a") forbid(principal, action, resource); @id("a") forbid(principal, action, resource);`,
-			`@id("a") forbid(principal, action, resource); @id("b") forbid(principal, action, resource);`, CodeID},
+		{
+			"id twice", `@id("a") forbid(principal, action, resource); @id("a") forbid(principal, action, resource);`,
+			`@id("a") forbid(principal, action, resource); @id("b") forbid(principal, action, resource);`, CodeID,
+		},
 		{"id of other characters", `@id("a b") forbid(principal, action, resource);`, `@id("a-b") forbid(principal, action, resource);`, CodeID},
 
-		{"A2 unknown attribute", `@id("a") permit(principal, ` + transfer + `, resource) when { context.args.amuont.lessThan(decimal("5.0")) };`,
-			`@id("a") permit(principal, ` + transfer + `, resource) when { context.args.amount.lessThan(decimal("5.0")) };`, CodeType},
-		{"A2 decimal compared as integer", `@id("a") permit(principal, ` + transfer + `, resource) when { context.args.amount < 500 };`,
-			`@id("a") permit(principal, ` + transfer + `, resource) when { context.chain.depth < 500 };`, CodeType},
-		{"A2 decimal equals integer", `@id("a") permit(principal, ` + transfer + `, resource) when { context.args.amount == 500 };`,
-			`@id("a") permit(principal, ` + transfer + `, resource) when { context.args.amount == decimal("500.0") };`, CodeType},
-		{"A2 string equals integer", `@id("a") forbid(principal, ` + transfer + `, resource) when { context.args.currency == 1 };`,
-			`@id("a") forbid(principal, ` + transfer + `, resource) when { context.args.currency == "1" };`, CodeType},
-		{"A2 optional without has", `@id("a") forbid(principal, ` + transfer + `, resource) when { context.args.note == "x" };`,
-			`@id("a") forbid(principal, ` + transfer + `, resource) when { context.args has note && context.args.note == "x" };`, CodeType},
-		{"A2 arguments under an action that has none", `@id("a") forbid(principal, action, resource) when { context.args.currency == "EUR" };`,
-			`@id("a") forbid(principal, action, resource) when { context has args && context.args has currency && context.args.currency == "EUR" };`, CodeType},
-		{"A2 unknown action", `@id("a") forbid(principal, action == Action::"mcp:tools/call#pay/transfr", resource);`,
-			`@id("a") forbid(principal, ` + transfer + `, resource);`, CodeType},
+		{
+			"A2 unknown attribute", `@id("a") permit(principal, ` + transfer + `, resource) when { context.args.amuont.lessThan(decimal("5.0")) };`,
+			`@id("a") permit(principal, ` + transfer + `, resource) when { context.args.amount.lessThan(decimal("5.0")) };`, CodeType,
+		},
+		{
+			"A2 decimal compared as integer", `@id("a") permit(principal, ` + transfer + `, resource) when { context.args.amount < 500 };`,
+			`@id("a") permit(principal, ` + transfer + `, resource) when { context.chain.depth < 500 };`, CodeType,
+		},
+		{
+			"A2 decimal equals integer", `@id("a") permit(principal, ` + transfer + `, resource) when { context.args.amount == 500 };`,
+			`@id("a") permit(principal, ` + transfer + `, resource) when { context.args.amount == decimal("500.0") };`, CodeType,
+		},
+		{
+			"A2 string equals integer", `@id("a") forbid(principal, ` + transfer + `, resource) when { context.args.currency == 1 };`,
+			`@id("a") forbid(principal, ` + transfer + `, resource) when { context.args.currency == "1" };`, CodeType,
+		},
+		{
+			"A2 optional without has", `@id("a") forbid(principal, ` + transfer + `, resource) when { context.args.note == "x" };`,
+			`@id("a") forbid(principal, ` + transfer + `, resource) when { context.args has note && context.args.note == "x" };`, CodeType,
+		},
+		{
+			"A2 arguments under an action that has none", `@id("a") forbid(principal, action, resource) when { context.args.currency == "EUR" };`,
+			`@id("a") forbid(principal, action, resource) when { context has args && context.args has currency && context.args.currency == "EUR" };`, CodeType,
+		},
+		{
+			"A2 unknown action", `@id("a") forbid(principal, action == Action::"mcp:tools/call#pay/transfr", resource);`,
+			`@id("a") forbid(principal, ` + transfer + `, resource);`, CodeType,
+		},
 		{"A2 unknown type", `@id("a") forbid(principal in Team::"x", action, resource);`, `@id("a") forbid(principal in Group::"finance", action, resource);`, CodeType},
 		{"A2 person as principal", `@id("a") permit(principal == Person::"x", action, resource);`, `@id("a") permit(principal == Agent::"x", action, resource);`, CodeType},
-		{"A2 malformed decimal", `@id("a") forbid(principal, ` + transfer + `, resource) when { context.args.amount.greaterThan(decimal("500")) };`,
-			`@id("a") forbid(principal, ` + transfer + `, resource) when { context.args.amount.greaterThan(decimal("500.0")) };`, CodeType},
-		{"A2 number made of an argument", `@id("a") forbid(principal, ` + transfer + `, resource) when { decimal(context.args.currency) == decimal("1.0") };`,
-			`@id("a") forbid(principal, ` + transfer + `, resource) when { context.args.amount == decimal("1.0") };`, CodeType},
+		{
+			"A2 malformed decimal", `@id("a") forbid(principal, ` + transfer + `, resource) when { context.args.amount.greaterThan(decimal("500")) };`,
+			`@id("a") forbid(principal, ` + transfer + `, resource) when { context.args.amount.greaterThan(decimal("500.0")) };`, CodeType,
+		},
+		{
+			"A2 number made of an argument", `@id("a") forbid(principal, ` + transfer + `, resource) when { decimal(context.args.currency) == decimal("1.0") };`,
+			`@id("a") forbid(principal, ` + transfer + `, resource) when { context.args.amount == decimal("1.0") };`, CodeType,
+		},
 
-		{"B1 false by its types", `@id("a") forbid(principal, ` + transfer + `, resource) when { context has sql && context.chain.depth > 1 };`,
-			`@id("a") forbid(principal, action == Action::"mcp:tools/call#crm-db/run_sql", resource) when { context has sql && context.chain.depth > 1 };`, CodeNever},
+		{
+			"B1 false by its types", `@id("a") forbid(principal, ` + transfer + `, resource) when { context has sql && context.chain.depth > 1 };`,
+			`@id("a") forbid(principal, action == Action::"mcp:tools/call#crm-db/run_sql", resource) when { context has sql && context.chain.depth > 1 };`, CodeNever,
+		},
 		{"B1 false", `@id("a") permit(principal, ` + transfer + `, resource) when { false };`, `@id("a") permit(principal, ` + transfer + `, resource) when { true };`, CodeNever},
-		{"B1 unless true", `@id("a") permit(principal, ` + transfer + `, resource) unless { context has chain };`,
-			`@id("a") permit(principal, ` + transfer + `, resource) unless { context.chain has parent };`, CodeNever},
-		{"B1 the second condition", `@id("a") permit(principal, ` + transfer + `, resource) when { context.chain.depth > 1 } when { 1 == 2 };`,
-			`@id("a") permit(principal, ` + transfer + `, resource) when { context.chain.depth > 1 } when { 1 == 1 };`, CodeNever},
-		{"B1 action outside the scope", `@id("a") permit(principal, action in Action::"read", resource) when { action in Action::"write" };`,
-			`@id("a") permit(principal, action in Action::"use", resource) when { action in Action::"write" };`, CodeNever},
-		{"B1 resource of another type", `@id("a") permit(principal, action, resource) when { resource is Group };`,
-			`@id("a") permit(principal, action, resource) when { resource is Tool };`, CodeNever},
+		{
+			"B1 unless true", `@id("a") permit(principal, ` + transfer + `, resource) unless { context has chain };`,
+			`@id("a") permit(principal, ` + transfer + `, resource) unless { context.chain has parent };`, CodeNever,
+		},
+		{
+			"B1 the second condition", `@id("a") permit(principal, ` + transfer + `, resource) when { context.chain.depth > 1 } when { 1 == 2 };`,
+			`@id("a") permit(principal, ` + transfer + `, resource) when { context.chain.depth > 1 } when { 1 == 1 };`, CodeNever,
+		},
+		{
+			"B1 action outside the scope", `@id("a") permit(principal, action in Action::"read", resource) when { action in Action::"write" };`,
+			`@id("a") permit(principal, action in Action::"use", resource) when { action in Action::"write" };`, CodeNever,
+		},
+		{
+			"B1 resource of another type", `@id("a") permit(principal, action, resource) when { resource is Group };`,
+			`@id("a") permit(principal, action, resource) when { resource is Tool };`, CodeNever,
+		},
 
 		{"unknown service in the scope", `@id("a") forbid(principal, action, resource in Service::"pya");`, `@id("a") forbid(principal, action, resource in Service::"pay");`, CodeUnknownEntity},
-		{"unknown service in a condition", `@id("a") forbid(principal, action, resource) when { resource in Service::"pya" };`,
-			`@id("a") forbid(principal, action, resource) when { resource in Service::"pay" };`, CodeUnknownEntity},
-		{"unknown service in a set", `@id("a") forbid(principal, action, resource) when { resource in [Service::"pay", Service::"pya"] };`,
-			`@id("a") forbid(principal, action, resource) when { resource in [Service::"pay", Service::"crm-db"] };`, CodeUnknownEntity},
+		{
+			"unknown service in a condition", `@id("a") forbid(principal, action, resource) when { resource in Service::"pya" };`,
+			`@id("a") forbid(principal, action, resource) when { resource in Service::"pay" };`, CodeUnknownEntity,
+		},
+		{
+			"unknown service in a set", `@id("a") forbid(principal, action, resource) when { resource in [Service::"pay", Service::"pya"] };`,
+			`@id("a") forbid(principal, action, resource) when { resource in [Service::"pay", Service::"crm-db"] };`, CodeUnknownEntity,
+		},
 		{"unknown group", `@id("a") forbid(principal in Group::"agnets", action, resource);`, `@id("a") forbid(principal in Group::"agents", action, resource);`, CodeUnknownEntity},
 		{"unknown tool", `@id("a") forbid(principal, action, resource == Tool::"pay/transfr");`, `@id("a") forbid(principal, action, resource == Tool::"pay/transfer");`, CodeUnknownEntity},
 
 		{"permits everything", `@id("a") permit(principal, action, resource);`, `@id("a") permit(principal, action in Action::"use", resource);`, CodeUnconstrained},
-		{"permits everything, spelled out", `@id("a") permit(principal is Agent, action in [Action::"use", Action::"discover"], resource) when { true };`,
-			`@id("a") permit(principal is Agent, action in [Action::"use"], resource) when { true };`, CodeUnconstrained},
-		{"permits everything, by types", `@id("a") permit(principal, action, resource) when { principal is Agent || context.chain.depth > 1 } unless { false };`,
-			`@id("a") permit(principal, action, resource) when { principal is Agent && context.chain.depth > 1 } unless { false };`, CodeUnconstrained},
-		{"permits every resource type", `@id("a") permit(principal, action, resource) unless { context has nothing };`,
-			`@id("a") permit(principal, action, resource is Tool);`, CodeUnconstrained},
+		{
+			"permits everything, spelled out", `@id("a") permit(principal is Agent, action in [Action::"use", Action::"discover"], resource) when { true };`,
+			`@id("a") permit(principal is Agent, action in [Action::"use"], resource) when { true };`, CodeUnconstrained,
+		},
+		{
+			"permits everything, by types", `@id("a") permit(principal, action, resource) when { principal is Agent || context.chain.depth > 1 } unless { false };`,
+			`@id("a") permit(principal, action, resource) when { principal is Agent && context.chain.depth > 1 } unless { false };`, CodeUnconstrained,
+		},
+		{
+			"permits every resource type", `@id("a") permit(principal, action, resource) unless { context has nothing };`,
+			`@id("a") permit(principal, action, resource is Tool);`, CodeUnconstrained,
+		},
 
-		{"I2 permit by address", `@id("a") permit(principal, ` + transfer + `, resource) when { context.env.unverified has address && context.env.unverified.address.isInRange(ip("10.0.0.0/8")) };`,
-			`@id("a") forbid(principal, ` + transfer + `, resource) when { context.env.unverified has address && context.env.unverified.address.isInRange(ip("10.0.0.0/8")) };`, CodeUnverified},
-		{"I2 in unless", `@id("a") permit(principal, ` + transfer + `, resource) unless { context.env.unverified has address };`,
-			`@id("a") permit(principal, ` + transfer + `, resource) unless { context.env has nothing };`, CodeUnverified},
-		{"I2 by way of env", `@id("a") permit(principal, ` + transfer + `, resource) when { (if context.chain.narrowed then context.env else context.env).unverified has address };`,
-			`@id("a") permit(principal, ` + transfer + `, resource) when { (if context.chain.narrowed then context.env.minute else context.env.weekday) > 3 };`, CodeUnverified},
-		{"I2 by way of context", `@id("a") permit(principal, ` + transfer + `, resource) when { {a: context}.a.env.unverified has address };`,
-			`@id("a") permit(principal, ` + transfer + `, resource) when { {a: context.env.minute}.a > 3 };`, CodeUnverified},
+		{
+			"I2 permit by address", `@id("a") permit(principal, ` + transfer + `, resource) when { context.env.unverified has address && context.env.unverified.address.isInRange(ip("10.0.0.0/8")) };`,
+			`@id("a") forbid(principal, ` + transfer + `, resource) when { context.env.unverified has address && context.env.unverified.address.isInRange(ip("10.0.0.0/8")) };`, CodeUnverified,
+		},
+		{
+			"I2 in unless", `@id("a") permit(principal, ` + transfer + `, resource) unless { context.env.unverified has address };`,
+			`@id("a") permit(principal, ` + transfer + `, resource) unless { context.env has nothing };`, CodeUnverified,
+		},
+		{
+			"I2 by way of env", `@id("a") permit(principal, ` + transfer + `, resource) when { (if context.chain.narrowed then context.env else context.env).unverified has address };`,
+			`@id("a") permit(principal, ` + transfer + `, resource) when { (if context.chain.narrowed then context.env.minute else context.env.weekday) > 3 };`, CodeUnverified,
+		},
+		{
+			"I2 by way of context", `@id("a") permit(principal, ` + transfer + `, resource) when { {a: context}.a.env.unverified has address };`,
+			`@id("a") permit(principal, ` + transfer + `, resource) when { {a: context.env.minute}.a > 3 };`, CodeUnverified,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			in := withPolicies(t, tc.bad)
@@ -137,21 +185,31 @@ func TestA1EmptySetDoesNotStart(t *testing.T) {
 func TestLoadRefusesEntities(t *testing.T) {
 	service := `{"uid":{"type":"Service","id":"pay"},"parents":[],"attrs":{"environment":"x"}}`
 	for _, tc := range []struct{ name, bad, good string }{
-		{"agent's domain", `{"uid":{"type":"Agent","id":"spiffe://acme/a"},"parents":[],"attrs":{"trust_domain":"other"}}`,
-			`{"uid":{"type":"Agent","id":"spiffe://acme/a"},"parents":[],"attrs":{"trust_domain":"acme"}}`},
-		{"agent that is no URI", `{"uid":{"type":"Agent","id":"a"},"parents":[],"attrs":{"trust_domain":""}}`,
-			`{"uid":{"type":"Agent","id":"k8s://c/ns/a"},"parents":[],"attrs":{"trust_domain":""}}`},
-		{"missing attribute", `{"uid":{"type":"Service","id":"a"},"parents":[],"attrs":{}}`,
-			`{"uid":{"type":"Service","id":"a"},"parents":[],"attrs":{"environment":""}}`},
+		{
+			"agent's domain", `{"uid":{"type":"Agent","id":"spiffe://acme/a"},"parents":[],"attrs":{"trust_domain":"other"}}`,
+			`{"uid":{"type":"Agent","id":"spiffe://acme/a"},"parents":[],"attrs":{"trust_domain":"acme"}}`,
+		},
+		{
+			"agent that is no URI", `{"uid":{"type":"Agent","id":"a"},"parents":[],"attrs":{"trust_domain":""}}`,
+			`{"uid":{"type":"Agent","id":"k8s://c/ns/a"},"parents":[],"attrs":{"trust_domain":""}}`,
+		},
+		{
+			"missing attribute", `{"uid":{"type":"Service","id":"a"},"parents":[],"attrs":{}}`,
+			`{"uid":{"type":"Service","id":"a"},"parents":[],"attrs":{"environment":""}}`,
+		},
 		{"unknown attribute", `{"uid":{"type":"Group","id":"a"},"parents":[],"attrs":{"x":1}}`, `{"uid":{"type":"Group","id":"a"},"parents":[],"attrs":{}}`},
 		{"unknown member", `{"uid":{"type":"Group","id":"a"},"parents":[],"attrs":{},"parent":[]}`, `{"uid":{"type":"Group","id":"a"},"parents":[],"attrs":{}}`},
 		{"unknown type", `{"uid":{"type":"Team","id":"a"},"parents":[],"attrs":{}}`, `{"uid":{"type":"Group","id":"a"},"parents":[],"attrs":{}}`},
 		{"action", `{"uid":{"type":"Action","id":"llm:chat"},"parents":[],"attrs":{}}`, `{"uid":{"type":"Group","id":"a"},"parents":[],"attrs":{}}`},
 		{"twice", service, `{"uid":{"type":"Group","id":"a"},"parents":[],"attrs":{}}`},
-		{"tool of an undeclared service", `{"uid":{"type":"Tool","id":"x/t"},"parents":[{"type":"Service","id":"x"}],"attrs":{"service":{"__entity":{"type":"Service","id":"x"}}}}`,
-			`{"uid":{"type":"Tool","id":"pay/t"},"parents":[{"type":"Service","id":"pay"}],"attrs":{"service":{"__entity":{"type":"Service","id":"pay"}}}}`},
-		{"tool in no service", `{"uid":{"type":"Tool","id":"pay/t"},"parents":[],"attrs":{"service":{"__entity":{"type":"Service","id":"pay"}}}}`,
-			`{"uid":{"type":"Tool","id":"pay/t"},"parents":[{"type":"Service","id":"pay"}],"attrs":{"service":{"__entity":{"type":"Service","id":"pay"}}}}`},
+		{
+			"tool of an undeclared service", `{"uid":{"type":"Tool","id":"x/t"},"parents":[{"type":"Service","id":"x"}],"attrs":{"service":{"__entity":{"type":"Service","id":"x"}}}}`,
+			`{"uid":{"type":"Tool","id":"pay/t"},"parents":[{"type":"Service","id":"pay"}],"attrs":{"service":{"__entity":{"type":"Service","id":"pay"}}}}`,
+		},
+		{
+			"tool in no service", `{"uid":{"type":"Tool","id":"pay/t"},"parents":[],"attrs":{"service":{"__entity":{"type":"Service","id":"pay"}}}}`,
+			`{"uid":{"type":"Tool","id":"pay/t"},"parents":[{"type":"Service","id":"pay"}],"attrs":{"service":{"__entity":{"type":"Service","id":"pay"}}}}`,
+		},
 		{"duplicate name", `{"uid":{"type":"Group","id":"a"},"parents":[],"attrs":{},"attrs":{}}`, `{"uid":{"type":"Group","id":"a"},"parents":[],"attrs":{}}`},
 	} {
 		in := withPolicies(t, `@id("a") forbid(principal, action, resource);`)

@@ -448,3 +448,28 @@ func TestReceiptsComeFromTheCache(t *testing.T) {
 	_, err = w.Verify(t.Context(), stranger.last(), want(2))
 	wantCode(t, err, CodeChainUnavailable)
 }
+
+// TestCachedReceiptsAreTheSame: a cached receipt stands in only for the same
+// string, and only while no key changed. Whether a chain passes must not depend
+// on what was seen before.
+func TestCachedReceiptsAreTheSame(t *testing.T) {
+	f := newForge(t)
+	c := f.chain(t, 3)
+	keys := &countingKeys{StaticKeys: f.keys(t)}
+	w := newWorld(t, f, func(cfg *Config) { cfg.Issuers[0].Keys = keys })
+	_, err := w.Verify(t.Context(), c.last(), want(2))
+	wantPass(t, err)
+	dot := strings.LastIndexByte(c.receipts[0], '.')
+	unsigned := c.receipts[0][:dot+1] + strings.Repeat("A", 86) // the same H, no signature
+	_, err = w.Verify(t.Context(), f.token(t, c.leaves[2], []string{unsigned, c.receipts[1]}), want(2))
+	wantCode(t, err, CodeChainSigner)
+
+	byRef := f.byReference(t, c)
+	_, err = w.Verify(t.Context(), byRef.last(), want(2))
+	wantPass(t, err)
+	keys.mu.Lock()
+	keys.generation++
+	keys.mu.Unlock()
+	_, err = w.Verify(t.Context(), byRef.last(), want(2))
+	wantCode(t, err, CodeChainUnavailable) // asked for again, and there is no source
+}

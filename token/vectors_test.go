@@ -196,6 +196,7 @@ func TestWycheproofES256(t *testing.T) {
 	readVectors(t, "ecdsa_secp256r1_sha256_p1363_test.json", &doc)
 	low, high := 0, 0
 	for _, g := range doc.TestGroups {
+		//nolint:staticcheck // the vectors give coordinates
 		key := PublicKey{KeyID: "k", Algorithm: ES256, Key: &ecdsa.PublicKey{
 			Curve: elliptic.P256(), X: new(big.Int).SetBytes(fromHex(t, g.PublicKey.Wx)), Y: new(big.Int).SetBytes(fromHex(t, g.PublicKey.Wy)),
 		}}

@@ -33,8 +33,8 @@ type Config struct {
 	// default 10,000.
 	CacheSize int
 	// Leeway is the clock difference allowed for `iat`, `exp` and the end of a
-	// certificate; default [Leeway]. Only where all parties share one clock may
-	// it be smaller.
+	// certificate; default [Leeway], and never more. Only where all parties share
+	// one clock may it be smaller.
 	Leeway time.Duration
 	// Now is the clock; default time.Now.
 	Now func() time.Time
@@ -80,9 +80,11 @@ func NewVerifier(cfg Config) (*Verifier, error) {
 	if v.log == nil {
 		v.log = slog.New(slog.DiscardHandler)
 	}
-	v.leeway = cfg.Leeway
-	if v.leeway <= 0 {
+	if v.leeway = cfg.Leeway; v.leeway == 0 {
 		v.leeway = Leeway
+	}
+	if v.leeway < 0 || v.leeway > Leeway {
+		return nil, fmt.Errorf("making verifier: leeway of %s is not within 0 to %s", v.leeway, Leeway)
 	}
 	size := cfg.CacheSize
 	if size <= 0 {

@@ -312,6 +312,7 @@ func TestClaims(t *testing.T) {
 		{root, "del_depth", `-1`, CodeTokenMalformed},
 		{root, "del_depth", `1`, CodeTokenMalformed},
 		{root, "del_depth", `0.0`, CodeTokenMalformed},
+		{root, "del_depth", `-0`, CodeTokenMalformed},
 		{root, "del_depth", `"0"`, CodeTokenMalformed},
 		{root, "del_max_depth", `8`, CodeTokenMalformed},
 		{root, "iat", `1795348800.0`, CodeTokenMalformed},
@@ -395,10 +396,18 @@ func TestI8Times(t *testing.T) {
 			}
 		}
 	}
+	strict := newWorld(t, f, func(cfg *Config) { cfg.Leeway = time.Second })
+	strict.now = exp.Add(time.Second)
+	_, err := strict.Verify(t.Context(), c.last(), want(0))
+	wantCode(t, err, CodeTokenExpired)
+	strict.now = exp.Add(time.Second - 1)
+	_, err = strict.Verify(t.Context(), c.last(), want(0))
+	wantPass(t, err)
+
 	held := want(0)
 	held.Workload.NotAfter = start.Add(time.Minute)
 	w.now = held.Workload.NotAfter.Add(Leeway - 1)
-	_, err := w.Verify(t.Context(), c.last(), held)
+	_, err = w.Verify(t.Context(), c.last(), held)
 	wantPass(t, err)
 	w.now = held.Workload.NotAfter.Add(Leeway)
 	_, err = w.Verify(t.Context(), c.last(), held)
@@ -453,6 +462,9 @@ func TestC7Binding(t *testing.T) {
 				got, err := w.Verify(t.Context(), tt.raw, Want{Audience: audience(1), Workload: tt.workload, Binding: tt.binding})
 				if tt.code != "" {
 					wantCode(t, err, tt.code)
+					if e, _ := errors.AsType[*Error](err); e.Claimed != agentName(1) {
+						t.Errorf("the refusal names %q as the holder", e.Claimed)
+					}
 					continue
 				}
 				wantPass(t, err)
@@ -665,6 +677,8 @@ func TestNewVerifierRefuses(t *testing.T) {
 		"issuer without keys": func(c *Config) { c.Issuers = []TrustedIssuer{{f.name, nil}} },
 		"issuer twice":        func(c *Config) { c.Issuers = append(c.Issuers, c.Issuers[0]) },
 		"no revocations":      func(c *Config) { c.Revocations = nil },
+		"more leeway":         func(c *Config) { c.Leeway = Leeway + 1 },
+		"negative leeway":     func(c *Config) { c.Leeway = -1 },
 	} {
 		cfg := good
 		cfg.Issuers = slices.Clone(good.Issuers)

@@ -15,178 +15,71 @@ const (
 	maxBackoff = 250 * time.Millisecond
 )
 
-// batches is the writer's goroutine: 5.1 steps 3 to 6 for one batch at a time.
-func (w *Writer) batches() {
-	defer close(w.done)
-	var err error
-	backoff := minBackoff
-	for err == nil {
-		items, open := w.next()
-		if !open {
-			break
-		}
-		var again []*Pending
-		again, err = w.commit(items)
-		if err != nil || len(again) == 0 {
-			backoff = minBackoff
-			continue
-		}
-		w.mu.Lock()
-		w.q.pushFront(again)
-		w.mu.Unlock()
-		if !w.sleep(backoff) {
-			break
-		}
-		backoff = min(2*backoff, maxBackoff)
-	}
-	w.end(err)
-}
-
-// next waits for drafts and takes a batch. It is not open once the writer is
-// closed and drained, or its context has ended.
-func (w *Writer) next() (items []*Pending, open bool) {
+// sealAll is the sealing goroutine: while one batch is with the store, the
+// next drafts are linked and signed.
+func (w *Writer) sealAll() {
+	var items []*Pending
 	for {
-		if w.ctx.Err() != nil {
-			return nil, false
+		items = w.q.take(items[:0], &w.cfg)
+		if len(items) == 0 {
+			return
 		}
-		w.mu.Lock()
-		items = w.q.takeUpTo(items[:0], &w.cfg)
-		closed := w.q.closed
-		w.mu.Unlock()
-		if len(items) > 0 {
-			return items, true
-		}
-		if closed {
-			return nil, false
-		}
-		select {
-		case <-w.q.signal:
-		case <-w.ctx.Done():
-		}
-	}
-}
-
-// commit stores one batch and settles its drafts. It returns those to try
-// again, and an error only if it is fatal for the writer.
-func (w *Writer) commit(items []*Pending) (again []*Pending, err error) {
-	live := w.dropExpired(items)
-	b, live := w.seal(live)
-	if len(live) == 0 {
-		return nil, nil
-	}
-	at, err := w.send(b)
-	switch {
-	case err == nil:
-		w.seq, w.prev = b.First+int64(len(b.Records)), b.Tail
-		w.appended.Add(1)
-		w.acknowledge(live, b, at)
-		return nil, nil
-	case Fatal(err) || errors.Is(err, ErrAmbiguous): // ambiguous only if closing
-		for _, p := range live {
-			p.settle(Ack{}, fmt.Errorf("appending record: %w: %w", ErrAmbiguous, err))
-		}
-		if w.ctx.Err() != nil && !Fatal(err) {
-			return nil, nil
-		}
-		return nil, err
-	case errors.Is(err, ErrDuplicate) && len(live) > 1:
-		return w.commitOneByOne(live)
-	}
-	for _, p := range live {
-		if p.deadline.IsZero() && !errors.Is(err, ErrDuplicate) {
-			p.state.Store(queued) // nobody abandons a draft without a deadline
-			again = append(again, p)
-			continue
-		}
-		w.refuse(p, err)
-	}
-	return again, nil
-}
-
-// commitOneByOne keeps one bad record id from refusing its neighbours.
-func (w *Writer) commitOneByOne(items []*Pending) (again []*Pending, err error) {
-	for i, p := range items {
-		p.state.CompareAndSwap(taken, queued)
-		a, err := w.commit([]*Pending{p})
-		again = append(again, a...)
-		if err != nil {
-			for _, rest := range items[i+1:] {
-				rest.settle(Ack{}, fmt.Errorf("appending record: %w: %w", ErrUnavailable, err))
+		for {
+			base, epoch := w.q.base()
+			sealed := w.seal(items, base)
+			next := base
+			if n := len(sealed); n > 0 {
+				next = position{seq: sealed[n-1].seq + 1, prev: sealed[n-1].hash}
 			}
-			return nil, err
+			if w.q.addReady(sealed, next, epoch) {
+				break
+			}
 		}
 	}
-	return again, nil
 }
 
-// dropExpired takes the drafts that somebody still waits for. The others get
-// no seq.
-func (w *Writer) dropExpired(items []*Pending) []*Pending {
+// seal links the drafts that are live, in order from base, and signs them in
+// parallel. A draft that cannot be sealed is refused alone, and the others are
+// linked again, so that it leaves no hole.
+func (w *Writer) seal(items []*Pending, base position) []sealedDraft {
 	now := w.cfg.Now()
-	live := items[:0]
-	for _, p := range items {
-		if !p.take() {
-			continue
-		}
-		if !p.deadline.IsZero() && now.After(p.deadline) {
-			p.settle(Ack{}, fmt.Errorf("appending record: %w: deadline passed in the queue", ErrUnavailable))
-			continue
-		}
-		live = append(live, p)
-	}
-	return live
-}
-
-// seal links the drafts in order and signs them in parallel. A draft that
-// cannot be sealed is refused alone, and the others are linked again, so that
-// it leaves no hole.
-func (w *Writer) seal(items []*Pending) (Batch, []*Pending) {
 	for {
-		b := Batch{Log: w.cfg.Log, GWID: w.cfg.GWID, Run: w.cfg.Run, First: w.seq, Prev: w.prev, Tail: w.prev}
 		linked := make([]Linked, 0, len(items))
-		live := items[:0]
+		sealed := make([]sealedDraft, 0, len(items))
+		at := Position{Log: w.cfg.Log, GWID: w.cfg.GWID, Run: w.cfg.Run, Seq: base.seq, Prev: base.prev}
 		for _, p := range items {
-			at := Position{Log: b.Log, GWID: b.GWID, Run: b.Run, Seq: b.First + int64(len(linked)), Prev: b.Tail}
+			if !p.live(now) {
+				continue
+			}
 			l, err := w.cfg.Sealer.Link(p.draft.Body, at)
 			if err != nil {
 				w.refuse(p, fmt.Errorf("linking record: %w", err))
 				continue
 			}
-			b.Tail = l.RecordHash
-			linked, live = append(linked, l), append(live, p)
+			linked = append(linked, l)
+			sealed = append(sealed, sealedDraft{
+				p: p, hash: l.RecordHash, seq: at.Seq,
+				record: Record{RecordID: l.RecordID, Blobs: joinBlobs(p.draft.Blobs, l.Blobs)},
+			})
+			at.Seq, at.Prev = at.Seq+1, l.RecordHash
 		}
-		envelopes, errs := w.sign(linked)
-		good := live[:0:0]
-		for i, p := range live {
-			switch {
-			case errs[i] != nil:
-				w.refuse(p, fmt.Errorf("signing record: %w", errs[i]))
-			case len(envelopes[i]) > MaxEntry:
-				w.refuse(p, fmt.Errorf("sealing record of %d bytes: %w", len(envelopes[i]), ErrTooLarge))
-			default:
-				good = append(good, p)
-			}
+		if items = w.sign(linked, sealed); len(items) == len(sealed) {
+			return sealed
 		}
-		if len(good) < len(live) {
-			items = good
-			continue
-		}
-		b.Records = make([]Record, len(live))
-		for i, p := range live {
-			blobs := linked[i].Blobs
-			if len(p.draft.Blobs) > 0 {
-				blobs = append(append([]Blob(nil), p.draft.Blobs...), blobs...)
-			}
-			b.Records[i] = Record{RecordID: linked[i].RecordID, Envelope: envelopes[i], Blobs: blobs}
-			p.ack = Ack{RecordID: linked[i].RecordID, RecordHash: linked[i].RecordHash, Seq: b.First + int64(i)}
-		}
-		return b, live
 	}
 }
 
-// sign signs all payloads, on as many goroutines as pay off.
-func (w *Writer) sign(linked []Linked) ([][]byte, []error) {
-	envelopes, errs := make([][]byte, len(linked)), make([]error, len(linked))
+func joinBlobs(a, b []Blob) []Blob {
+	if len(a) == 0 {
+		return b
+	}
+	return append(append(make([]Blob, 0, len(a)+len(b)), a...), b...)
+}
+
+// sign fills in the envelopes, on as many goroutines as there are signers. It
+// refuses those that cannot be signed or are too large, and returns the others.
+func (w *Writer) sign(linked []Linked, sealed []sealedDraft) []*Pending {
+	errs := make([]error, len(linked))
 	var next atomic.Int64
 	work := func() {
 		for {
@@ -194,7 +87,7 @@ func (w *Writer) sign(linked []Linked) ([][]byte, []error) {
 			if i >= len(linked) {
 				return
 			}
-			envelopes[i], errs[i] = w.cfg.Sealer.Sign(linked[i].Payload)
+			sealed[i].record.Envelope, errs[i] = w.cfg.Sealer.Sign(linked[i].Payload)
 		}
 	}
 	var wg sync.WaitGroup
@@ -203,7 +96,70 @@ func (w *Writer) sign(linked []Linked) ([][]byte, []error) {
 	}
 	work()
 	wg.Wait()
-	return envelopes, errs
+	good := make([]*Pending, 0, len(sealed))
+	for i := range sealed {
+		p, n := sealed[i].p, len(sealed[i].record.Envelope)
+		switch {
+		case errs[i] != nil:
+			w.refuse(p, fmt.Errorf("signing record: %w", errs[i]))
+		case n == 0 || n > MaxEntry:
+			w.refuse(p, fmt.Errorf("sealing record of %d bytes: %w", n, ErrTooLarge))
+		default:
+			good = append(good, p)
+		}
+	}
+	return good
+}
+
+// storeAll is the storing goroutine: 5.1 steps 4 to 6, one batch at a time.
+func (w *Writer) storeAll() {
+	backoff := minBackoff
+	for {
+		batch, after := w.q.takeReady(&w.cfg)
+		if len(batch) == 0 {
+			return
+		}
+		at, err := w.send(w.batchOf(batch, after))
+		switch {
+		case err == nil:
+			last := batch[len(batch)-1]
+			w.appended.Add(1)
+			follow := w.acknowledge(batch, at)
+			w.q.confirm(position{seq: last.seq + 1, prev: last.hash}, follow)
+			backoff = minBackoff
+		case Fatal(err) || errors.Is(err, ErrAmbiguous): // ambiguous only while closing
+			for _, d := range batch {
+				d.p.settle(Ack{}, fmt.Errorf("appending record: %w: %w", ErrAmbiguous, err))
+			}
+			if !Fatal(err) {
+				err = nil
+			}
+			w.q.fail(err)
+			return
+		case errors.Is(err, ErrDuplicate) && len(batch) > 1:
+			w.q.rewind(putBack(batch), len(batch))
+		default:
+			w.q.rewind(w.refuseBatch(batch, err), 0)
+			if !errors.Is(err, ErrUnavailable) {
+				continue // it was about the record, not about the store
+			}
+			if !w.sleep(backoff) {
+				return
+			}
+			backoff = min(2*backoff, maxBackoff)
+		}
+	}
+}
+
+func (w *Writer) batchOf(ds []sealedDraft, after position) Batch {
+	b := Batch{
+		Log: w.cfg.Log, GWID: w.cfg.GWID, Run: w.cfg.Run,
+		First: after.seq, Prev: after.prev, Tail: ds[len(ds)-1].hash, Records: make([]Record, len(ds)),
+	}
+	for i := range ds {
+		b.Records[i] = ds[i].record
+	}
+	return b
 }
 
 // send gives the batch to the store. Once one attempt was ambiguous, only the
@@ -230,31 +186,50 @@ func (w *Writer) send(b Batch) (time.Time, error) {
 	}
 }
 
-// acknowledge wakes the callers. Those who gave up get their follow-up record
-// queued: past the bound, since it is bounded by the batch.
-func (w *Writer) acknowledge(live []*Pending, b Batch, at time.Time) {
-	var follow []*Pending
-	for i, p := range live {
-		ack := Ack{RecordID: b.Records[i].RecordID, RecordHash: p.ack.RecordHash, Seq: b.First + int64(i), At: at}
-		if p.settle(ack, nil) || p.draft.IfAbandoned == nil {
+// acknowledge wakes the callers. It returns the follow-up records of those who
+// gave up; their number is bounded by the batch.
+func (w *Writer) acknowledge(batch []sealedDraft, at time.Time) (follow []*Pending) {
+	for i := range batch {
+		d := &batch[i]
+		ack := Ack{RecordID: d.record.RecordID, RecordHash: d.hash, Seq: d.seq, At: at}
+		if d.p.settle(ack, nil) || d.p.draft.IfAbandoned == nil {
 			continue
 		}
-		d := p.draft.IfAbandoned(ack)
-		if d == nil {
+		draft := d.p.draft.IfAbandoned(ack)
+		if draft == nil {
 			continue
 		}
-		f, err := w.newPending(*d)
+		f, err := w.newPending(*draft)
 		if err != nil {
 			w.cfg.Logger.ErrorContext(w.ctx, "follow-up record refused", slog.String("record_id", ack.RecordID), slog.Any("error", err))
 			continue
 		}
 		follow = append(follow, f)
 	}
-	if len(follow) > 0 {
-		w.mu.Lock()
-		w.q.pushFront(follow)
-		w.mu.Unlock()
+	return follow
+}
+
+func putBack(batch []sealedDraft) (again []*Pending) {
+	for _, d := range batch {
+		if d.p.putBack() {
+			again = append(again, d.p)
+		}
 	}
+	return again
+}
+
+// refuseBatch answers the callers of a batch that was not stored. It returns
+// the drafts without a deadline, which are tried again unless the refusal was
+// about the record.
+func (w *Writer) refuseBatch(batch []sealedDraft, err error) (again []*Pending) {
+	for _, d := range batch {
+		if d.p.deadline.IsZero() && errors.Is(err, ErrUnavailable) && d.p.putBack() {
+			again = append(again, d.p)
+			continue
+		}
+		w.refuse(d.p, err)
+	}
+	return again
 }
 
 // refuse settles one draft with its error. A refusal that nobody waits for is
@@ -268,26 +243,22 @@ func (w *Writer) refuse(p *Pending, err error) {
 }
 
 // end answers everything that is left.
-func (w *Writer) end(err error) {
+func (w *Writer) end() {
+	err := w.Err()
 	if err != nil {
 		w.cfg.Logger.ErrorContext(w.ctx, "writer stopped", slog.String("log", w.cfg.Log),
 			slog.String("gw_id", w.cfg.GWID), slog.String("code", Code(err)), slog.Any("error", err))
 	}
-	w.mu.Lock()
-	w.q.fatal = err
-	w.q.closed = true
-	rest := w.q.items
-	w.q.items, w.q.bytes = nil, 0
-	w.q.grew()
-	w.mu.Unlock()
 	why := ErrClosed
 	if err != nil {
 		why = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	for _, p := range rest {
-		if p.take() {
-			w.refuse(p, why)
-		}
+	unsealed, ready := w.q.rest()
+	for _, p := range unsealed {
+		w.refuse(p, why)
+	}
+	for _, d := range ready { // they never reached the store
+		w.refuse(d.p, why)
 	}
 }
 

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// The life of a Pending. The writer takes and settles, the caller may give up;
-// each transition is one compare-and-swap, so exactly one side decides.
+// The life of a Pending. Each transition is one compare-and-swap, so that the
+// caller who gives up and the writer who stores or settles never both win.
 const (
-	queued         int32 = iota // may still be dropped: it has no seq
-	taken                       // it has a seq; the store may get it
+	queued         int32 = iota // may still be dropped: the store has not seen it
+	taken                       // the store gets it, under its seq
 	settled                     // ack and err are set, done is closed
-	droppedQueued               // the caller gave up before a seq was assigned
+	droppedQueued               // the caller gave up while it was queued
 	abandonedTaken              // the caller gave up after
 )
 
@@ -73,13 +73,16 @@ func (p *Pending) giveUp(cause error) (Ack, error) {
 	}
 }
 
-// take claims the draft for a batch; false if its caller has given up.
+// take claims the draft for the store; false if its caller has given up.
 func (p *Pending) take() bool { return p.state.CompareAndSwap(queued, taken) }
 
+// putBack makes a claimed draft wait again; false if its caller has given up.
+func (p *Pending) putBack() bool { return p.state.CompareAndSwap(taken, queued) }
+
 // settle gives the caller its answer. It reports false if the caller has gone.
-// Only the batching goroutine calls it, and only after take.
+// Only the goroutine of the writer that has the draft calls it.
 func (p *Pending) settle(ack Ack, err error) bool {
-	if !p.state.CompareAndSwap(taken, settled) {
+	if !p.state.CompareAndSwap(taken, settled) && !p.state.CompareAndSwap(queued, settled) {
 		return false
 	}
 	p.ack, p.err = ack, err
@@ -87,85 +90,15 @@ func (p *Pending) settle(ack Ack, err error) bool {
 	return true
 }
 
-// queue is what waits for the batching goroutine. Its mutex is the Writer's.
-type queue struct {
-	items  []*Pending
-	bytes  int
-	signal chan struct{} // capacity 1: something changed
-	space  chan struct{} // closed and replaced when the queue shrinks
-	closed bool
-	fatal  error
-}
-
-func (q *queue) init() {
-	q.signal = make(chan struct{}, 1)
-	q.space = make(chan struct{})
-}
-
-func (q *queue) refusal() error {
-	switch {
-	case q.fatal != nil:
-		return fmt.Errorf("%w: %w", ErrUnavailable, q.fatal)
-	case q.closed:
-		return ErrClosed
-	default:
-		return nil
+// live reports that the draft is still wanted, and settles it if its time has
+// run out. A draft that is not live gets no seq.
+func (p *Pending) live(now time.Time) bool {
+	if p.state.Load() != queued {
+		return false
 	}
-}
-
-func (q *queue) fits(size int, c *WriterConfig) bool {
-	return len(q.items) < c.MaxQueued && q.bytes+size <= c.MaxQueuedBytes
-}
-
-func (q *queue) push(p *Pending) {
-	q.items = append(q.items, p)
-	q.bytes += p.size
-	q.wake()
-}
-
-// pushFront puts drafts back that were taken and not stored.
-func (q *queue) pushFront(ps []*Pending) {
-	q.items = append(append(make([]*Pending, 0, len(ps)+len(q.items)), ps...), q.items...)
-	for _, p := range ps {
-		q.bytes += p.size
+	if p.deadline.IsZero() || !now.After(p.deadline) {
+		return true
 	}
-	q.wake()
-}
-
-func (q *queue) wake() {
-	select {
-	case q.signal <- struct{}{}:
-	default:
-	}
-}
-
-func (q *queue) close() {
-	q.closed = true
-	q.wake()
-	q.grew()
-}
-
-// grew tells those who wait for space to look again.
-func (q *queue) grew() {
-	close(q.space)
-	q.space = make(chan struct{})
-}
-
-// takeUpTo moves the oldest drafts into dst, within the limits of one batch.
-func (q *queue) takeUpTo(dst []*Pending, c *WriterConfig) []*Pending {
-	n, size := 0, 0
-	for n < len(q.items) && n < c.BatchMax && (n == 0 || size+q.items[n].size <= c.BatchMaxBytes) {
-		size += q.items[n].size
-		n++
-	}
-	if n == 0 {
-		return dst
-	}
-	dst = append(dst, q.items[:n]...)
-	rest := copy(q.items, q.items[n:])
-	clear(q.items[rest:])
-	q.items = q.items[:rest]
-	q.bytes -= size
-	q.grew()
-	return dst
+	p.settle(Ack{}, fmt.Errorf("appending record: %w: deadline passed in the queue", ErrUnavailable))
+	return false
 }

@@ -138,28 +138,23 @@ func orDiscard(l *slog.Logger) *slog.Logger {
 	return l
 }
 
-// Writer appends the records of one writer id to one log. One goroutine takes
-// whatever is queued, links it, has it signed in parallel, stores it in one
-// transaction and wakes all callers: group commit, without lingering. At most
-// one batch is in flight, so the chain has no holes and no forks.
+// Writer appends the records of one writer id to one log: group commit,
+// without lingering. One goroutine links whatever is queued and has it signed
+// in parallel; another stores whatever is signed by then, in one transaction,
+// and wakes all callers. At most one batch is with the store, so the chain has
+// no holes and no forks.
 //
 // A Writer is safe for concurrent use.
 type Writer struct {
 	cfg    WriterConfig
 	ctx    context.Context // ends when Close gives up on draining
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // batches, backlog
-	done   chan struct{}  // closed when the batching goroutine has ended
+	wg     sync.WaitGroup // all goroutines
+	done   chan struct{}  // closed when everything is settled
 
 	backlogged atomic.Bool  // intake is over its limits
 	appended   atomic.Int64 // batches stored
-
-	mu sync.Mutex // guards what follows
-	q  queue
-
-	// Of the batching goroutine alone.
-	seq  int64
-	prev string
+	q          queue
 }
 
 // NewWriter opens a run of the writer and starts it. Older runs of the same id
@@ -172,12 +167,24 @@ func NewWriter(ctx context.Context, cfg WriterConfig) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening writer %s of %s: %w", cfg.GWID, cfg.Log, err)
 	}
-	w := &Writer{cfg: cfg, done: make(chan struct{}), prev: tail.Prev}
-	w.q.init()
+	w := &Writer{cfg: cfg, done: make(chan struct{})}
+	w.q.init(tail.Prev)
 	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	w.wg.Go(w.batches)
+	w.wg.Go(w.run)
 	w.wg.Go(w.watchBacklog)
 	return w, nil
+}
+
+// run owns the two goroutines and answers what they leave.
+func (w *Writer) run() {
+	defer close(w.done)
+	stop := context.AfterFunc(w.ctx, func() { w.q.fail(nil) })
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(w.sealAll)
+	wg.Go(w.storeAll)
+	wg.Wait()
+	w.end()
 }
 
 // Run gives the id of this run, the records' gw.run.
@@ -190,8 +197,8 @@ func (w *Writer) Done() <-chan struct{} { return w.done }
 // Err gives the fatal error that stopped the writer, or nil. After one the
 // process must end and recover.
 func (w *Writer) Err() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.q.mu.Lock()
+	defer w.q.mu.Unlock()
 	return w.q.fatal
 }
 
@@ -225,15 +232,13 @@ func (w *Writer) Begin(ctx context.Context, d Draft) (*Pending, error) {
 		return nil, err
 	}
 	p.deadline = w.cfg.Now().Add(w.cfg.Deadline)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err := w.q.refusal(); err != nil {
+	ok, _, err := w.q.admit(p, &w.cfg)
+	if err != nil {
 		return nil, fmt.Errorf("queueing record: %w", err)
 	}
-	if !w.q.fits(p.size, &w.cfg) {
+	if !ok {
 		return nil, fmt.Errorf("queueing record: %w: queue full", ErrUnavailable)
 	}
-	w.q.push(p)
 	return p, nil
 }
 
@@ -247,18 +252,13 @@ func (w *Writer) AppendAsync(ctx context.Context, d Draft) (*Pending, error) {
 		return nil, err
 	}
 	for {
-		w.mu.Lock()
-		if err := w.q.refusal(); err != nil {
-			w.mu.Unlock()
+		ok, space, err := w.q.admit(p, &w.cfg)
+		if err != nil {
 			return nil, fmt.Errorf("queueing record: %w", err)
 		}
-		if w.q.fits(p.size, &w.cfg) {
-			w.q.push(p)
-			w.mu.Unlock()
+		if ok {
 			return p, nil
 		}
-		space := w.q.space
-		w.mu.Unlock()
 		select {
 		case <-space:
 		case <-ctx.Done():
@@ -279,9 +279,7 @@ func (w *Writer) newPending(d Draft) (*Pending, error) {
 // writer. If ctx ends first, what is left fails with ErrClosed or
 // ErrAmbiguous. It returns the fatal error that stopped the writer, if any.
 func (w *Writer) Close(ctx context.Context) error {
-	w.mu.Lock()
 	w.q.close()
-	w.mu.Unlock()
 	var err error
 	select {
 	case <-w.done:

@@ -221,7 +221,8 @@ func readerProcess(dir string) int {
 	}
 	h, err := s.Head(ctx, storagetest.Log)
 	n := int64(0)
-	for range s.ReadRange(ctx, storagetest.Origin, 0, h.Size) {
+	for _, readErr := range s.ReadRange(ctx, storagetest.Origin, 0, h.Size) {
+		err = errors.Join(err, readErr)
 		n++
 	}
 	if err = errors.Join(err, s.Close()); err != nil || n != h.Size {

@@ -183,10 +183,18 @@ func (r *rig) session(f *fault, sizes ...int) (o outcome) {
 func testFaults(t *testing.T, open Opener) {
 	const flushes = 2
 	breakEach(t, open, []write{
-		{"AcquireLease", 1}, {"OpenWriter", 1}, {"RenewLease", flushes}, {"ReleaseLease", 1},
-		{"Append", flushes}, {"Sequence", flushes}, {"PutTiles", flushes},
+		{"AcquireLease", 1},
+		{"OpenWriter", 1},
+		{"RenewLease", flushes},
+		{"ReleaseLease", 1},
+		{"Append", flushes},
+		{"Sequence", flushes},
+		{"PutTiles", flushes},
 		// The first of each is the empty tree's.
-		{"InsertCheckpoint", 1 + flushes}, {"PutHighestSeen", 1 + flushes}, {"PublishCheckpoint", 1 + flushes}, {"PutCheckpoint", 1 + flushes},
+		{"InsertCheckpoint", 1 + flushes},
+		{"PutHighestSeen", 1 + flushes},
+		{"PublishCheckpoint", 1 + flushes},
+		{"PutCheckpoint", 1 + flushes},
 	}, 3, 5)
 }
 

@@ -28,6 +28,18 @@ func (g *gate) Append(ctx context.Context, b ledger.Batch) (time.Time, error) {
 	return g.Store.Append(ctx, b)
 }
 
+// until lets appends wait for the test.
+func until(release <-chan struct{}) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return ledger.ErrUnavailable
+		}
+	}
+}
+
 func testWriterRuns(t *testing.T, open Opener) {
 	r := newRig(t, open)
 	old := r.writer(nil)
@@ -59,7 +71,7 @@ func testWriterRuns(t *testing.T, open Opener) {
 func testOneBadDraft(t *testing.T, open Opener) {
 	r := newRig(t, open)
 	release := make(chan struct{})
-	g := &gate{Store: r.store, before: func(context.Context) error { <-release; return nil }}
+	g := &gate{Store: r.store, before: until(release)}
 	w := r.writer(func(c *ledger.WriterConfig) { c.Store = g })
 	ctx := r.ctx()
 	begin := func(d ledger.Draft) *ledger.Pending {
@@ -99,7 +111,7 @@ func testOneBadDraft(t *testing.T, open Opener) {
 func testDeadline(t *testing.T, open Opener) {
 	r := newRig(t, open)
 	release := make(chan struct{})
-	g := &gate{Store: r.store, before: func(context.Context) error { <-release; return nil }}
+	g := &gate{Store: r.store, before: until(release)}
 	w := r.writer(func(c *ledger.WriterConfig) { c.Store, c.Deadline = g, 50*time.Millisecond })
 	ctx := r.ctx()
 	d := draft("in flight")
@@ -218,7 +230,7 @@ func testUnavailable(t *testing.T, open Opener) {
 func testFullQueue(t *testing.T, open Opener) {
 	r := newRig(t, open)
 	release := make(chan struct{})
-	g := &gate{Store: r.store, before: func(context.Context) error { <-release; return nil }}
+	g := &gate{Store: r.store, before: until(release)}
 	w := r.writer(func(c *ledger.WriterConfig) { c.Store, c.MaxQueued = g, 2 })
 	ctx := r.ctx()
 	var ps []*ledger.Pending

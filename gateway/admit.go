@@ -22,7 +22,7 @@ func (g *Gateway) admit(r *http.Request) (*Route, string, error) {
 		return nil, "", Refuse(CodeMethodNotAllowed, "method %s", r.Method)
 	case !strings.HasPrefix(r.RequestURI, "/"):
 		return nil, "", Refuse(CodeRequestUnreadable, "not a forward proxy; set the base URL")
-	case r.Header.Get("Upgrade") != "":
+	case len(r.Header.Values("Upgrade")) > 0:
 		return nil, "", Refuse(CodeUpgradeUnsupported, "upgrade to %q", r.Header.Get("Upgrade"))
 	}
 	if !g.servesHost(r.Host) {
@@ -61,13 +61,21 @@ func (g *Gateway) servesHost(host string) bool {
 	return name == "localhost" || name == "127.0.0.1" || name == "[::1]" || name == "::1"
 }
 
-// servesOrigin: a browser's page may call only from the gateway's own origin.
+// servesOrigin: a browser's page may call only from the gateway's own origin,
+// from a listed one, or from this machine where the gateway serves no other.
 func (g *Gateway) servesOrigin(h http.Header) bool {
 	origins := h.Values("Origin")
 	if len(origins) == 0 {
 		return true
 	}
-	return len(origins) == 1 && (origins[0] == g.origin || slices.Contains(g.allowedOrigins, origins[0]))
+	if len(origins) > 1 {
+		return false
+	}
+	if origins[0] == g.origin || slices.Contains(g.allowedOrigins, origins[0]) {
+		return true
+	}
+	u, err := url.Parse(origins[0])
+	return g.loopback && err == nil && u.User == nil && (u.Scheme == "http" || u.Scheme == "https") && isLoopback(u.Hostname())
 }
 
 // checkHeaders refuses doubled headers that carry authority and names that a

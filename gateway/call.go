@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,10 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/policy"
@@ -28,11 +32,14 @@ type call struct {
 	now    time.Time
 	parent string // Lineal-Parent, a hint
 
-	route  *Route
-	suffix string
-	body   []byte // as received
+	route    *Route
+	suffix   string
+	body     []byte // as received
+	bodyRead bool   // body was asked for, once
+	bodyErr  error
 
 	workload *identity.Workload // proven on the connection; nil if nothing was
+	badProof bool               // the connection's credential is not acceptable
 	claimed  identity.Agent     // the actor a correctly signed token names, proven or not
 	raw      string             // the caller's token, never sent on but to Delegate
 	verified token.Verified
@@ -44,14 +51,18 @@ type call struct {
 	decision                policy.Decision
 	input                   policy.Input
 
-	recorded bool      // the decision record is durable
-	recordID string    // of the decision record
-	released bool      // the first byte of an answer is out
-	outcome  *outcome  // what followed; nil until forward
-	started  time.Time // of the forwarding
+	recorded bool     // the decision record is durable, or queued for a refusal
+	recordID string   // of the decision record
+	released bool     // the first byte of an answer is out
+	outcome  *outcome // what followed; nil until forward
 }
 
 type step func(*call) error
+
+// decideTimeout bounds a decision, where the decision point is a remote one.
+const decideTimeout = 2 * time.Second
+
+var errSlowBody = errors.New("the body did not arrive in time")
 
 // serve runs the steps and turns the first error into the one refusal.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, steps ...step) {
@@ -75,8 +86,8 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, steps ...step) {
 // begin applies the listener's rules, which need no identity.
 func (c *call) begin() (err error) {
 	c.w.Header().Set("Lineal-Request-Id", c.id)
-	if parent := c.r.Header.Get("Lineal-Parent"); isUUID(parent) {
-		c.parent = parent
+	if parent := c.r.Header.Values("Lineal-Parent"); len(parent) == 1 && isUUIDv7(parent[0]) {
+		c.parent = parent[0]
 	}
 	c.route, c.suffix, err = c.g.admit(c.r)
 	return err
@@ -90,6 +101,7 @@ func (c *call) identify() error {
 	case errors.Is(err, identity.ErrNoCredential):
 		return nil
 	case err != nil:
+		c.badProof = true
 		return &Refusal{Code: CodeProofInvalid, Reason: string(token.CodeBindingMismatch), Err: err}
 	}
 	c.workload = &w
@@ -130,23 +142,54 @@ func (c *call) read() (err error) {
 		return err
 	}
 	c.request.Resource.Service = c.route.Name
+	if c.passesTokenOn() {
+		return Refuse(CodeInternal, "the request carries the caller's own token towards the upstream")
+	}
 	return nil
 }
 
-func (c *call) readBody() error {
-	if c.body != nil || c.r.Body == nil {
-		return nil
+// passesTokenOn reports whether the caller's token stands in what would be
+// sent on, an argument for example (threat F1). The alphabet of a token needs
+// no escape in JSON, so that the re-serialised body holds it as it is.
+func (c *call) passesTokenOn() bool {
+	if bytes.Contains(c.request.Body, []byte(c.raw)) {
+		return true
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, c.route.MaxBody))
-	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return err
+	for _, values := range c.request.Header {
+		for _, v := range values {
+			if strings.Contains(v, c.raw) {
+				return true
+			}
 		}
-		return &Refusal{Code: CodeRequestUnreadable, Err: err}
 	}
-	c.body = body
-	return nil
+	return strings.Contains(c.request.Suffix+"?"+c.request.Query, c.raw)
+}
+
+// readBody reads the body once, within its bounds of size and time.
+func (c *call) readBody() error {
+	if !c.bodyRead {
+		c.bodyRead = true
+		c.body, c.bodyErr = c.receive()
+	}
+	return c.bodyErr
+}
+
+func (c *call) receive() ([]byte, error) {
+	// The deadline is set when it has passed, so that no clock is read (N3).
+	conn := http.NewResponseController(c.w)
+	late := time.AfterFunc(c.g.cfg.BodyTimeout, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, c.route.MaxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case !late.Stop():
+		c.w.Header().Set("Connection", "close")
+		return nil, &Refusal{Code: CodeRequestUnreadable, Status: http.StatusRequestTimeout, Err: errSlowBody}
+	case errors.As(err, &tooLarge):
+		return nil, err
+	case err != nil:
+		return nil, &Refusal{Code: CodeRequestUnreadable, Err: err}
+	}
+	return body, nil
 }
 
 // permit is step 4: what the person's chain allows. Every hop is asked, so
@@ -177,19 +220,30 @@ const noDetail = -1
 // ask puts the call to one hop and returns the permitting detail. Discovery
 // needs only some detail at the location (scope-and-policy.md §2.5).
 func (c *call) ask(grant scope.Grant, asked scope.Call) (detail int, err error) {
-	if !c.request.Discovery {
-		v := grant.Permits(asked)
-		if !v.Permitted() {
-			return noDetail, errors.New(describeFailure(v))
+	if c.request.Discovery {
+		if at := c.covering(grant); len(at) > 0 {
+			return at[0], nil
 		}
-		return v.Detail, nil
+		return noDetail, errors.New("no detail at this location")
 	}
+	v := grant.Permits(asked)
+	if !v.Permitted() {
+		return noDetail, errors.New(describeFailure(v))
+	}
+	return v.Detail, nil
+}
+
+// covering are the details of a grant that have the call's location and,
+// unless it is a discovery, its action and name, whatever they say of its
+// content.
+func (c *call) covering(grant scope.Grant) (at []int) {
 	for i, d := range grant.Details() {
-		if slices.Contains(d.Locations(), asked.Location) {
-			return i, nil
+		if slices.Contains(d.Locations(), c.route.audience) && (c.request.Discovery ||
+			slices.Contains(d.Actions(), c.request.Action) && slices.Contains(d.Names(), c.request.Name)) {
+			at = append(at, i)
 		}
 	}
-	return noDetail, errors.New("no detail at this location")
+	return at
 }
 
 // scopeCode tells the two refusals of scope apart (gateway.md §2, rules b and
@@ -235,7 +289,12 @@ func (c *call) askPolicy() {
 		Chain: c.verified.Chain, Caller: c.caller(), Resource: c.request.Resource,
 		Call: c.request.call(c.route.audience), Now: c.now, ArgsOpen: open, Address: peerAddress(c.r),
 	}
-	c.decision = c.g.cfg.Policy.Decide(c.r.Context(), c.input)
+	ctx, cancel := context.WithTimeout(c.r.Context(), decideTimeout) // threat A7
+	defer cancel()
+	c.decision = c.g.cfg.Policy.Decide(ctx, c.input)
+	if len(c.decision.Errors) > 0 {
+		c.decision.Effect = policy.Deny // whatever the engine says beside an error
+	}
 }
 
 // caller is the agent policy sees: the proven one, or for an unbound token
@@ -252,25 +311,29 @@ func (c *call) caller() identity.Agent {
 // exercises no authority.
 func (c *call) refuse(err error) {
 	refusal := asRefusal(err)
-	if c.scopeAsked && !c.verified.Chain.IsZero() {
+	if c.scopeAsked {
 		c.askPolicy()
 	}
-	level := slog.LevelInfo
-	if refusal.Answer().Status >= 500 {
-		level = slog.LevelWarn
-	}
 	if !c.recorded {
-		if recErr := c.recordRefusal(refusal); recErr != nil {
-			c.g.log.ErrorContext(c.r.Context(), "refusal not recorded", slog.String("request_id", c.id), slog.String("cause", recErr.Error()))
+		if err := c.recordRefusal(refusal); err != nil {
+			c.g.log.ErrorContext(c.r.Context(), "refusal not recorded", slog.String("request_id", c.id), slog.String("cause", err.Error()))
 		}
 	}
-	c.g.log.Log(c.r.Context(), level, "call refused",
-		slog.String("request_id", c.id), slog.String("code", string(refusal.Code)),
-		slog.String("reason", refusal.RecordReason()), slog.String("cause", refusal.Error()))
+	c.logRefusal(refusal)
 	if c.released {
 		panic(http.ErrAbortHandler) // the answer has begun: cut it, never append to it
 	}
 	c.answer(refusal)
+}
+
+func (c *call) logRefusal(refusal *Refusal) {
+	level := slog.LevelInfo
+	if refusal.Answer().Status >= 500 {
+		level = slog.LevelWarn
+	}
+	c.g.log.LogAttrs(c.r.Context(), level, "call refused",
+		slog.String("request_id", c.id), slog.String("code", string(refusal.Code)),
+		slog.String("reason", refusal.RecordReason()), slog.String("cause", refusal.Error()))
 }
 
 // answer writes the refusal in the protocol's shape.
@@ -279,6 +342,12 @@ func (c *call) answer(refusal *Refusal) {
 	h := c.w.Header()
 	h.Set("Lineal-Code", string(a.Code))
 	h.Set("Cache-Control", "no-store")
+	if a.Status == http.StatusMethodNotAllowed {
+		h.Set("Allow", http.MethodPost)
+		if c.route == nil { // CONNECT, TRACE: what follows on this connection is not for us (threat S7)
+			h.Set("Connection", "close")
+		}
+	}
 	if a.Challenge != "" {
 		h.Set("WWW-Authenticate", c.challenge(a))
 	}
@@ -335,15 +404,9 @@ func peerAddress(r *http.Request) netip.Addr {
 	return ap.Addr()
 }
 
-func isUUID(s string) bool {
-	if len(s) != 36 {
-		return false
-	}
-	for i, c := range []byte(s) {
-		dash := i == 8 || i == 13 || i == 18 || i == 23
-		if dash != (c == '-') || (!dash && (c < '0' || c > '9') && (c < 'a' || c > 'f')) {
-			return false
-		}
-	}
-	return true
+// isUUIDv7 is the form that records have for ids: a hint of another form would
+// make the whole record invalid, and a refusal would go unrecorded (threat L8).
+func isUUIDv7(s string) bool {
+	id, err := uuid.Parse(s)
+	return err == nil && id.Version() == 7 && id.Variant() == uuid.RFC4122 && id.String() == s
 }

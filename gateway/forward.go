@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lineal-auth/lineal/policy"
@@ -26,7 +28,6 @@ var answerHeaders = []string{
 // forward is step 7: send what was judged, stream what comes back, and leave
 // the outcome. It runs only after the decision record is durable.
 func (c *call) forward() error {
-	c.started = c.g.cfg.Now()
 	c.outcome = &outcome{status: record.StatusNotForwarded}
 	defer c.recordOutcome()
 
@@ -34,52 +35,67 @@ func (c *call) forward() error {
 	// wait for response headers has a bound of its own, the stream has none.
 	ctx, cancel := context.WithCancelCause(c.r.Context())
 	defer cancel(nil)
-	out, err := c.outgoing(ctx)
+	p := new(progress)
+	out, err := c.outgoing(httptrace.WithClientTrace(ctx, p.trace()))
 	if err != nil {
-		return c.failed(&Refusal{Code: CodeCredentialUnavailable, Err: err})
+		return c.failed(record.StatusNotForwarded, &Refusal{Code: CodeCredentialUnavailable, Err: err})
 	}
 	timer := time.AfterFunc(c.route.HeaderTimeout, func() { cancel(errHeaderTimeout) })
-	c.outcome.forwarded = true
-	c.outcome.status = record.StatusUnknown
+	c.outcome.forwarded, c.outcome.status = true, record.StatusUnknown
 	resp, err := c.route.Transport.RoundTrip(out)
 	timer.Stop()
 	if err != nil {
-		return c.failed(c.transportFailure(ctx, err))
+		return c.transportFailure(ctx, p, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	c.outcome.code = resp.StatusCode
-	if err := checkAnswer(resp); err != nil {
-		return c.failed(err)
+	if refusal := checkAnswer(resp); refusal != nil {
+		return c.failed(record.StatusCalleeError, refusal)
 	}
+	c.passHeaders(resp.Header)
 	if c.request.Rewrite != nil && resp.StatusCode < 300 {
-		return c.release(resp, c.rewrite)
+		return c.rewrite(resp)
 	}
-	return c.release(resp, c.stream)
+	return c.stream(resp)
 }
 
 var errHeaderTimeout = errors.New("the upstream sent no response headers in time")
 
+// progress is how far a request came. Its methods run on the transport's
+// goroutines.
+type progress struct{ connecting, wrote atomic.Bool }
+
+func (p *progress) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		GetConn:      func(string) { p.connecting.Store(true) },
+		WroteHeaders: func() { p.wrote.Store(true) },
+	}
+}
+
+// nothingSent reports whether the upstream saw nothing of the request. A
+// transport that says nothing about itself may have sent it.
+func (p *progress) nothingSent() bool { return p.connecting.Load() && !p.wrote.Load() }
+
 // failed marks the outcome with the refusal that the caller gets.
-func (c *call) failed(r *Refusal) error {
-	c.outcome.reason = string(r.Code)
-	if c.outcome.forwarded && c.outcome.status == record.StatusUnknown && r.Code != CodeUpstreamTimeout {
-		c.outcome.status = record.StatusCalleeError
-	}
-	if r.Code == CodeUpstreamTimeout {
-		c.outcome.status = record.StatusTimeout
-	}
+func (c *call) failed(status record.Status, r *Refusal) error {
+	c.outcome.status, c.outcome.reason = status, string(r.Code)
 	return r
 }
 
-func (c *call) transportFailure(ctx context.Context, err error) *Refusal {
+// transportFailure tells what may be repeated from what may have run: only a
+// call of which nothing was sent is unreachable, and retryable.
+func (c *call) transportFailure(ctx context.Context, p *progress, err error) error {
+	nothing := p.nothingSent()
+	c.outcome.forwarded = !nothing
 	switch {
-	case errors.Is(context.Cause(ctx), errHeaderTimeout):
-		return &Refusal{Code: CodeUpstreamTimeout, Err: errHeaderTimeout}
 	case c.r.Context().Err() != nil:
-		c.outcome.status = record.StatusAborted
-		return &Refusal{Code: CodeUpstreamUnreachable, Err: fmt.Errorf("caller gone: %w", err)}
+		return c.cut(record.StatusAborted, err)
+	case nothing:
+		return c.failed(record.StatusNotForwarded, &Refusal{Code: CodeUpstreamUnreachable, Err: err})
+	case errors.Is(context.Cause(ctx), errHeaderTimeout):
+		return c.failed(record.StatusTimeout, &Refusal{Code: CodeUpstreamTimeout, Err: errHeaderTimeout})
 	default:
-		return &Refusal{Code: CodeUpstreamUnreachable, Err: err}
+		return c.failed(record.StatusUnknown, &Refusal{Code: CodeUpstreamInvalid, Err: err})
 	}
 }
 
@@ -124,7 +140,9 @@ func checkAnswer(resp *http.Response) *Refusal {
 	case code == http.StatusUnauthorized, code == http.StatusForbidden && resp.Header.Get("WWW-Authenticate") != "",
 		code == http.StatusProxyAuthRequired:
 		return Refuse(CodeUpstreamCredential, "upstream answered %d", code)
-	case code >= 300 && code < 400 && code != http.StatusNotModified: // threat F9
+	case code == http.StatusForbidden:
+		return Refuse(CodeUpstreamRefused, "upstream answered %d", code)
+	case code >= 300 && code < 400: // threat F9
 		return Refuse(CodeUpstreamInvalid, "upstream answered a redirect (%d)", code)
 	case code < 200:
 		return Refuse(CodeUpstreamInvalid, "upstream answered %d", code)
@@ -134,20 +152,32 @@ func checkAnswer(resp *http.Response) *Refusal {
 	return nil
 }
 
-// release writes the answer's head and hands its body to copyBody.
-func (c *call) release(resp *http.Response, copyBody func(*http.Response) error) error {
+// passHeaders takes over what may pass.
+func (c *call) passHeaders(from http.Header) {
 	h := c.w.Header()
 	for _, name := range answerHeaders {
-		if v := resp.Header.Values(name); len(v) > 0 {
+		if v := from.Values(name); len(v) > 0 {
 			h[name] = v
 		}
 	}
-	h.Set("X-Accel-Buffering", "no")
+	if isEventStream(from) {
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Accel-Buffering", "no")
+	}
+}
+
+func isEventStream(h http.Header) bool {
+	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(media), "text/event-stream")
+}
+
+// done is the end of a call whose answer went out whole.
+func (c *call) done(status int) error {
 	c.outcome.status = record.StatusCompleted
-	if resp.StatusCode >= 400 {
+	if status >= 400 {
 		c.outcome.status = record.StatusCalleeError
 	}
-	return copyBody(resp)
+	return nil
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
@@ -179,7 +209,7 @@ func (c *call) stream(resp *http.Response) error {
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return nil
+			return c.done(resp.StatusCode)
 		case err != nil && c.r.Context().Err() != nil:
 			return c.cut(record.StatusAborted, err)
 		case err != nil:
@@ -201,20 +231,19 @@ func (c *call) cut(status record.Status, err error) error {
 // held until it is judged.
 func (c *call) rewrite(resp *http.Response) error {
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, c.route.MaxAnswer+1))
-	if err != nil {
-		return c.failed(&Refusal{Code: CodeUpstreamInvalid, Err: err})
-	}
-	if int64(len(answer)) > c.route.MaxAnswer {
-		return c.failed(Refuse(CodeUpstreamInvalid, "a list longer than %d bytes", c.route.MaxAnswer))
-	}
-	media, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
-	if strings.TrimSpace(media) == "text/event-stream" {
+	switch {
+	case err != nil && c.r.Context().Err() != nil:
+		return c.cut(record.StatusAborted, err)
+	case err == nil && int64(len(answer)) > c.route.MaxAnswer:
+		err = fmt.Errorf("a list longer than %d bytes", c.route.MaxAnswer)
+	case err == nil && isEventStream(resp.Header):
 		answer, err = rewriteEvents(answer, func(data []byte) ([]byte, error) { return c.request.Rewrite(data, c.shows) })
-	} else {
+	case err == nil:
 		answer, err = c.request.Rewrite(answer, c.shows)
 	}
 	if err != nil {
-		return c.failed(&Refusal{Code: CodeUpstreamInvalid, Err: err})
+		c.forgetHeaders()
+		return c.failed(record.StatusCalleeError, &Refusal{Code: CodeUpstreamInvalid, Err: err})
 	}
 	c.released = true
 	c.outcome.bytes = int64(len(answer))
@@ -222,7 +251,14 @@ func (c *call) rewrite(resp *http.Response) error {
 	if _, err := c.w.Write(answer); err != nil {
 		return c.cut(record.StatusAborted, err)
 	}
-	return nil
+	return c.done(resp.StatusCode)
+}
+
+// forgetHeaders takes back what passHeaders took over, for an answer of ours.
+func (c *call) forgetHeaders() {
+	for _, name := range answerHeaders {
+		c.w.Header().Del(name)
+	}
 }
 
 // shows is the list question for one entry: some detail of every hop covers
@@ -235,7 +271,7 @@ func (c *call) shows(action string, res policy.Resource) bool {
 	}
 	lister, ok := c.g.cfg.Policy.(policy.Lister)
 	if !ok {
-		return true
+		return true // what is shown is still decided when it is called
 	}
 	in := c.input
 	res.Service = c.route.Name
@@ -243,21 +279,27 @@ func (c *call) shows(action string, res policy.Resource) bool {
 	return lister.Listed(c.r.Context(), in)
 }
 
+// lineEnds are those of server-sent events: each reader must see the lines
+// that were judged.
+var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
 // rewriteEvents applies edit to the data of each server-sent event.
 func rewriteEvents(stream []byte, edit func([]byte) ([]byte, error)) ([]byte, error) {
 	var out bytes.Buffer
-	for event := range strings.SplitSeq(strings.ReplaceAll(string(stream), "\r\n", "\n"), "\n\n") {
+	text := lineEnds.Replace(strings.TrimPrefix(string(stream), "\ufeff"))
+	for event := range strings.SplitSeq(text, "\n\n") {
 		if strings.TrimSpace(event) == "" {
 			continue
 		}
 		var data []string
 		for line := range strings.SplitSeq(event, "\n") {
-			value, isData := strings.CutPrefix(line, "data:")
-			if !isData {
+			field, value, _ := strings.Cut(line, ":")
+			switch field {
+			case "data":
+				data = append(data, strings.TrimPrefix(value, " "))
+			case "", "event", "id", "retry": // whatever else a lenient reader could take for data is dropped
 				out.WriteString(line + "\n")
-				continue
 			}
-			data = append(data, strings.TrimPrefix(value, " "))
 		}
 		if joined := strings.Join(data, "\n"); joined != "" {
 			edited, err := edit([]byte(joined))

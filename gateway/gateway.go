@@ -25,6 +25,7 @@ import (
 	"net/url"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,11 +41,12 @@ import (
 type Recorder interface {
 	// Record returns after the record is durable in the ledger. A
 	// *record.LimitError says that it is too large; any other error that it is
-	// not durable, which is answered as ledger_unavailable. It is safe for
-	// concurrent use.
+	// not durable, which is answered as ledger_unavailable. It must not change
+	// r, whose slices are shared between calls, and is safe for concurrent use.
 	Record(ctx context.Context, r record.Record) error
-	// RecordLater queues an outcome. It returns once the record is queued, and
-	// waits while the queue is full.
+	// RecordLater queues an outcome, or the refusal of a call while the ledger
+	// is out. It returns once the record is queued, and waits while the queue is
+	// full. A record that Record may have stored before is stored once.
 	RecordLater(ctx context.Context, r record.Record) error
 }
 
@@ -72,6 +74,9 @@ type Config struct {
 	Log, Region, DataClass string
 	// RecordTimeout bounds the wait for durability; if zero, 2 s.
 	RecordTimeout time.Duration
+	// BodyTimeout bounds how long a request's body may take to arrive; if zero,
+	// 30 s.
+	BodyTimeout time.Duration
 	// Now is the clock; if nil, the system's.
 	Now func() time.Time
 	// NewID makes call and record ids, UUIDv7 in lower case; if nil, random
@@ -101,7 +106,8 @@ type Route struct {
 	Credential func(out *http.Request) error
 	// Delegate names the agent behind the route. It gets the verified token in
 	// Lineal-Delegation, and only if the token's may_act names it
-	// (tokens.md §5). The zero value: the upstream never sees a token.
+	// (tokens.md §5); Upstream must then be https. The zero value: the upstream
+	// never sees a token.
 	Delegate identity.Agent
 	// APIKeyToken accepts the caller's token in x-api-key (LLM routes).
 	APIKeyToken bool
@@ -131,13 +137,15 @@ type Gateway struct {
 	allowedOrigins []string
 	log            *slog.Logger
 	pending        pending
+	chains         chainCache
+	rules          atomic.Pointer[policy.Version] // the last that a decision named
 }
 
 // New checks the configuration and builds a Gateway.
 func New(cfg Config) (*Gateway, error) {
 	base, err := url.Parse(cfg.PublicURL)
-	if err != nil || base.Host == "" || (base.Path != "" && base.Path != "/") {
-		return nil, fmt.Errorf("gateway: public URL %q: want scheme and host alone", cfg.PublicURL)
+	if err != nil || base.Host == "" || (base.Path != "" && base.Path != "/") || base.Host != strings.ToLower(base.Host) {
+		return nil, fmt.Errorf("gateway: public URL %q: want scheme and lower-case host alone", cfg.PublicURL)
 	}
 	if cfg.Source == nil || cfg.Verifier == nil || cfg.Policy == nil || cfg.Recorder == nil {
 		return nil, errors.New("gateway: source, verifier, policy and recorder are required") // threat A1
@@ -151,6 +159,9 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.RecordTimeout == 0 {
 		cfg.RecordTimeout = 2 * time.Second
 	}
+	if cfg.BodyTimeout == 0 {
+		cfg.BodyTimeout = 30 * time.Second
+	}
 	g := &Gateway{
 		cfg: cfg, host: base.Host, origin: base.Scheme + "://" + base.Host, loopback: isLoopback(base.Hostname()),
 		allowedHosts: cfg.AllowedHosts, allowedOrigins: cfg.AllowedOrigins, log: cfg.Logger,
@@ -158,6 +169,11 @@ func New(cfg Config) (*Gateway, error) {
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
+	v := cfg.Policy.Decide(context.Background(), policy.Input{}).Version
+	if v.Digest == "" {
+		return nil, errors.New("gateway: the policy names no version of itself: no rules are in force") // threat A1
+	}
+	g.rules.Store(&v)
 	for i := range cfg.Routes {
 		route, err := g.addRoute(cfg.Routes[i])
 		if err != nil {
@@ -170,11 +186,14 @@ func New(cfg Config) (*Gateway, error) {
 }
 
 func (g *Gateway) addRoute(r Route) (*Route, error) {
-	if r.Name == "" || !strings.HasPrefix(r.Prefix, "/") || strings.HasSuffix(r.Prefix, "/") {
-		return nil, fmt.Errorf("gateway: route %q: prefix %q must begin with a slash and not end with one", r.Name, r.Prefix)
+	if r.Name == "" || !strings.HasPrefix(r.Prefix, "/") || strings.HasSuffix(r.Prefix, "/") || checkPath(&url.URL{Path: r.Prefix}) != nil {
+		return nil, fmt.Errorf("gateway: route %q: prefix %q must be canonical, begin with a slash and not end with one", r.Name, r.Prefix)
 	}
 	if r.Protocol == nil || r.Upstream == nil || r.Transport == nil {
 		return nil, fmt.Errorf("gateway: route %q: protocol, upstream and transport are required", r.Name)
+	}
+	if !r.Delegate.IsZero() && r.Upstream.Scheme != "https" { // threat F1
+		return nil, fmt.Errorf("gateway: route %q: a delegation goes to its agent over mutual TLS only", r.Name)
 	}
 	for _, other := range g.routes {
 		if other.Prefix == r.Prefix || other.Name == r.Name {

@@ -3,9 +3,11 @@ package gateway
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/lineal-auth/lineal/internal/strictjson"
+	"github.com/lineal-auth/lineal/scope"
 )
 
 const wellKnown = "/.well-known/oauth-protected-resource"
@@ -58,10 +60,21 @@ func (c *call) challenge(a Answer) string {
 		}
 		b.WriteString(`error="` + a.Challenge + `", error_description="` + a.Sentence + `"`)
 		if a.Code == CodeInsufficientScope && c.request.Action != "" {
-			b.WriteString(`, scope="` + scopeFor(c.request.Action) + `"`)
+			b.WriteString(`, scope="` + strings.Join(c.wholeScope(), " ") + `"`)
 		}
 	}
 	return b.String()
+}
+
+// wholeScope is what an insufficient_scope challenge asks for: all scopes at
+// once, those that the token has and the one that the action implies.
+func (c *call) wholeScope() []string {
+	verbs := c.verified.Chain.Leaf().Details.Verbs()
+	if verb, ok := scope.Verb(c.request.Action); ok && !slices.Contains(verbs, verb) {
+		verbs = append(slices.Clone(verbs), verb)
+	}
+	slices.Sort(verbs)
+	return verbs
 }
 
 // WriteJSONRPCError writes the JSON-RPC error that MCP and A2A share. An id of

@@ -1,7 +1,10 @@
 package gateway
 
 import (
+	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/policy"
@@ -20,10 +23,9 @@ type Protocol interface {
 	// executes what was judged (threat P4). suffix is the canonical path below
 	// the route's prefix. An error is a *Refusal and forwards nothing.
 	Read(r *http.Request, suffix string, body []byte) (Request, error)
-	// WriteRefusal answers in the protocol's own shape. The status, the
-	// challenge and the headers Lineal-Code and Lineal-Request-Id are already
-	// in f; it must write status, content type and body, and nothing that f
-	// does not hold. body is the request's as far as it was read, so that an
+	// WriteRefusal answers in the protocol's own shape. The challenge and the
+	// headers Lineal-Code and Lineal-Request-Id are already set; it must write
+	// status, content type and body, and nothing that f does not hold. body is the request's as far as it was read, so that an
 	// answer can carry the request's own id.
 	WriteRefusal(w http.ResponseWriter, r *http.Request, body []byte, f Refused)
 }
@@ -87,6 +89,43 @@ type Request struct {
 // call is the question put to scope.
 func (r Request) call(location string) scope.Call {
 	return scope.Call{Location: location, Action: r.Action, Name: r.Name, Doc: r.Doc}
+}
+
+// CheckJSON checks that a request's body is declared to be JSON in UTF-8 and not
+// encoded further (threat P7). The error is a *Refusal, 415.
+func CheckJSON(h http.Header) error {
+	media, params, _ := strings.Cut(h.Get("Content-Type"), ";")
+	charset := strings.ToLower(strings.TrimSpace(params))
+	var err error
+	switch {
+	case !strings.EqualFold(strings.TrimSpace(media), "application/json"):
+		err = fmt.Errorf("content type %q", media)
+	case charset != "" && charset != "charset=utf-8" && charset != `charset="utf-8"`:
+		err = fmt.Errorf("content type parameter %q", charset)
+	case len(h.Values("Content-Encoding")) > 0:
+		err = fmt.Errorf("content encoding %q", h.Values("Content-Encoding"))
+	default:
+		return nil
+	}
+	return &Refusal{Code: CodeRequestUnreadable, Status: http.StatusUnsupportedMediaType, Err: err}
+}
+
+// FetchHost is the host of an absolute http or https URL that someone would
+// fetch, in the one spelling that scope compares: lower case, without port. A
+// URL that two readers could take to different hosts is refused (threats D2,
+// F7): with user information, a final dot, or what is no letter of a host name.
+func FetchHost(raw string) (string, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.User != nil || (u.Scheme != "https" && u.Scheme != "http") {
+		return "", Refuse(CodeRequestUnreadable, "a URL that is not absolute http")
+	}
+	host := strings.ToLower(u.Hostname())
+	if host == "" || strings.HasSuffix(host, ".") || strings.ContainsFunc(host, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < '0' || c > '9') && !strings.ContainsRune(".-_:", c)
+	}) {
+		return "", Refuse(CodeRequestUnreadable, "a URL whose host has another spelling")
+	}
+	return host, nil
 }
 
 // JSONRPC is one JSON-RPC 2.0 request or notification, read strictly

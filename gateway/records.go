@@ -10,6 +10,7 @@ import (
 	"sort"
 	"sync"
 
+	"github.com/lineal-auth/lineal/delegation"
 	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/token"
@@ -21,14 +22,14 @@ func (c *call) record() error {
 	ctx, cancel := context.WithTimeout(c.r.Context(), c.g.cfg.RecordTimeout)
 	defer cancel()
 	rec, err := c.decisionRecord(nil)
-	if err == nil {
-		err = c.g.cfg.Recorder.Record(ctx, rec)
-	}
 	if err != nil {
-		var limit *record.LimitError
-		if errors.As(err, &limit) {
-			return &Refusal{Code: CodeLimitExceeded, Err: err}
-		}
+		return &Refusal{Code: CodeLimitExceeded, Err: err}
+	}
+	var limit *record.LimitError
+	switch err := c.g.cfg.Recorder.Record(ctx, rec); {
+	case errors.As(err, &limit):
+		return &Refusal{Code: CodeLimitExceeded, Err: err}
+	case err != nil:
 		return &Refusal{Code: CodeLedgerUnavailable, Err: err}
 	}
 	c.recorded, c.recordID = true, rec.ID
@@ -36,38 +37,57 @@ func (c *call) record() error {
 }
 
 // recordRefusal writes the decision of a call that does not go on, also when
-// the caller has gone. One that is over a limit is written as digests only.
+// the caller has gone. One that is over a limit is written as digests only. A
+// refusal stands without the ledger: while that is out it is queued, under the
+// same id, so that it is recorded once (ledger.md §5.2).
 func (c *call) recordRefusal(refusal *Refusal) error {
+	rec, err := c.decisionRecord(refusal)
+	var limit *record.LimitError
+	if err != nil { // the chain is no record's
+		rec = rec.Reduced()
+	}
+	if refusal.Code != CodeLedgerUnavailable {
+		err = c.makeDurable(rec)
+		if errors.As(err, &limit) {
+			rec = rec.Reduced()
+			err = c.makeDurable(rec)
+		}
+		if err == nil {
+			c.recorded, c.recordID = true, rec.ID
+			return nil
+		}
+	}
 	ctx, cancel := c.detached()
 	defer cancel()
-	rec, err := c.decisionRecord(refusal)
-	if err == nil {
-		err = c.g.cfg.Recorder.Record(ctx, rec)
+	if later := c.g.cfg.Recorder.RecordLater(ctx, rec); later != nil {
+		return errors.Join(err, later)
 	}
-	var limit *record.LimitError
-	if errors.As(err, &limit) {
-		err = c.g.cfg.Recorder.Record(ctx, rec.Reduced())
-	}
-	if err == nil {
-		c.recorded, c.recordID = true, rec.ID
-	}
-	return err
+	c.recorded, c.recordID = true, rec.ID
+	return nil
 }
 
-// decisionRecord is the account of this call as far as it came.
+func (c *call) makeDurable(rec record.Record) error {
+	ctx, cancel := c.detached()
+	defer cancel()
+	return c.g.cfg.Recorder.Record(ctx, rec)
+}
+
+// decisionRecord is the account of this call as far as it came. The error says
+// that the chain cannot stand in a record; the record is then without it.
 func (c *call) decisionRecord(refusal *Refusal) (rec record.Record, err error) {
 	d := &record.Decision{
 		Durability: record.Strict, CallID: c.id, ParentCall: c.parent,
 		Person: record.Person{Presence: record.PresenceNone}, Caller: c.callerRecord(),
-		Chain: []record.Hop{}, Policy: record.PolicyOf(c.decision),
+		Chain: []record.Hop{}, Policy: record.PolicyOf(c.asked()),
 		Request: record.Request{Needed: sorted(c.request.Needed), Bytes: int64(len(c.body))},
 		Verdict: c.verdictRecord(refusal), SD: []string{},
 	}
 	if chain := c.verified.Chain; !chain.IsZero() {
-		d.Txn, d.Issuer = chain.Txn(), chain.Issuer()
-		d.Person = record.PersonOf(chain)
-		if d.Chain, err = record.ChainOf(chain); err != nil {
-			d.Chain = nil // over a limit: the reduced record says so
+		d.Txn, d.Person = chain.Txn(), record.PersonOf(chain)
+		if d.Chain, err = c.g.chains.of(chain); err == nil {
+			d.Issuer = chain.Issuer()
+		} else {
+			d.Verdict.Scope, d.Verdict.Details, d.Verdict.Allowed = record.NotEvaluated, nil, nil
 		}
 	}
 	if c.route != nil {
@@ -88,11 +108,65 @@ func (g *Gateway) header(kind record.Kind) record.Header {
 	}
 }
 
+// asked is policy's answer. Where policy was not asked, or failed, only the
+// rules in force are named.
+func (c *call) asked() policy.Decision {
+	if v := c.decision.Version; v.Digest != "" {
+		c.g.rules.Store(&v)
+		return c.decision
+	}
+	return policy.Decision{Version: c.g.rulesInForce(c.r.Context())}
+}
+
+// rulesInForce asks policy the question that nothing permits, to learn which
+// rules would have answered.
+func (g *Gateway) rulesInForce(ctx context.Context) (v policy.Version) {
+	defer func() {
+		if p := recover(); p != nil || v.Digest == "" {
+			v = *g.rules.Load() // a policy that fails still has a name (threat O7)
+		}
+	}()
+	return g.cfg.Policy.Decide(ctx, policy.Input{}).Version
+}
+
+// chainCache keeps the recorded form of verified chains by the hash of their
+// leaf, which fixes every hop: making it takes longer than deciding.
+type chainCache struct {
+	mu     sync.Mutex // guards byLeaf
+	byLeaf map[string][]record.Hop
+}
+
+const maxChains = 1024
+
+func (cc *chainCache) of(chain delegation.Chain) ([]record.Hop, error) {
+	leaf := chain.LeafHash()
+	cc.mu.Lock()
+	hops, ok := cc.byLeaf[leaf]
+	cc.mu.Unlock()
+	if ok {
+		return hops, nil
+	}
+	hops, err := record.ChainOf(chain)
+	if err != nil {
+		return nil, err
+	}
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	if cc.byLeaf == nil || len(cc.byLeaf) >= maxChains {
+		cc.byLeaf = make(map[string][]record.Hop)
+	}
+	cc.byLeaf[leaf] = hops
+	return hops, nil
+}
+
 // callerRecord keeps apart what a token claims and what the connection proved.
 func (c *call) callerRecord() record.Caller {
 	out := record.Caller{Proof: record.ProofAbsent, Auth: record.AuthNone}
 	if !c.claimed.IsZero() {
 		out.Claimed = c.claimed.String()
+	}
+	if c.badProof {
+		out.Proof = record.ProofInvalid
 	}
 	if c.workload == nil {
 		return out
@@ -101,6 +175,7 @@ func (c *call) callerRecord() record.Caller {
 	switch {
 	case c.bound:
 		out.Proof = record.ProofMatch
+	case c.verified.Unbound: // the token asks for no proof, whoever is on the connection
 	case out.Claimed != "":
 		out.Proof = record.ProofMismatch
 	}
@@ -111,8 +186,9 @@ func (c *call) verdictRecord(refusal *Refusal) record.Verdict {
 	v := record.Verdict{
 		Effect: record.Permit, Scope: record.NotEvaluated, Policy: record.NotEvaluated,
 		Reason: record.ReasonAllowed, Details: []int64{}, Allowed: []int64{},
+		RevocationAgeMS: c.verified.RevocationAge.Milliseconds(),
 	}
-	if c.scopeAsked {
+	if n := len(c.details); n > 0 && n == c.verified.Chain.Len() { // else scope failed before its last answer
 		v.Scope = record.Permitted
 		for _, detail := range c.details {
 			v.Details = append(v.Details, int64(detail))
@@ -120,8 +196,10 @@ func (c *call) verdictRecord(refusal *Refusal) record.Verdict {
 				v.Scope = record.Denied
 			}
 		}
-		if n := len(c.details); n > 0 && c.details[n-1] != noDetail {
-			v.Allowed = append(v.Allowed, int64(c.details[n-1]))
+		if c.listed() {
+			for _, i := range c.covering(c.verified.Chain.Leaf().Details) {
+				v.Allowed = append(v.Allowed, int64(i))
+			}
 		}
 	}
 	if c.policyAsked {
@@ -135,6 +213,16 @@ func (c *call) verdictRecord(refusal *Refusal) record.Verdict {
 		v.Unavailable = unavailable(refusal)
 	}
 	return v
+}
+
+// listed reports whether policy admits the call for some content of it. What
+// it permits it lists.
+func (c *call) listed() bool {
+	if !c.policyAsked || c.decision.Effect == policy.Permit {
+		return c.policyAsked
+	}
+	lister, ok := c.g.cfg.Policy.(policy.Lister)
+	return ok && lister.Listed(c.r.Context(), c.input)
 }
 
 func unavailable(r *Refusal) []string {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/lineal-auth/lineal/scope"
 	"github.com/lineal-auth/lineal/token"
 )
 
@@ -199,10 +198,4 @@ func tokenCode(fine token.Code) Code {
 	default:
 		return CodeTokenInvalid
 	}
-}
-
-// scopeFor is the scope that an insufficient_scope challenge asks for.
-func scopeFor(action string) string {
-	verb, _ := scope.Verb(action)
-	return verb
 }

@@ -11,9 +11,10 @@
 package a2a
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/lineal-auth/lineal/gateway"
@@ -46,8 +47,8 @@ func (r *Reader) Read(req *http.Request, suffix string, body []byte) (gateway.Re
 	case req.URL.RawQuery != "":
 		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "a query on the endpoint")
 	}
-	if media, _, _ := strings.Cut(req.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(media), "application/json") {
-		return gateway.Request{}, &gateway.Refusal{Code: gateway.CodeRequestUnreadable, Status: http.StatusUnsupportedMediaType, Err: fmt.Errorf("content type %q", media)}
+	if err := gateway.CheckJSON(req.Header); err != nil {
+		return gateway.Request{}, err
 	}
 	if got := req.Header.Values("A2a-Version"); len(got) != 1 || strings.TrimSpace(got[0]) != version {
 		return gateway.Request{}, &gateway.Refusal{
@@ -66,7 +67,11 @@ func (r *Reader) Read(req *http.Request, suffix string, body []byte) (gateway.Re
 	if msg.ID.IsZero() {
 		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "a message without an id")
 	}
-	doc, err := r.document(req, msg, streaming)
+	used, err := extensions(req.Header)
+	if err != nil {
+		return gateway.Request{}, err
+	}
+	doc, err := document(used, msg, streaming)
 	if err != nil {
 		return gateway.Request{}, err
 	}
@@ -79,14 +84,29 @@ func (r *Reader) Read(req *http.Request, suffix string, body []byte) (gateway.Re
 	if streaming {
 		out.Header.Set("Accept", "text/event-stream")
 	}
-	if ext := req.Header.Values("A2a-Extensions"); len(ext) > 0 {
-		out.Header["A2a-Extensions"] = ext
+	if len(used) > 0 {
+		out.Header.Set("A2a-Extensions", strings.Join(used, ", "))
 	}
 	return out, nil
 }
 
+// extensions are the extension URIs that the header activates.
+func extensions(h http.Header) ([]string, error) {
+	var used []string
+	for _, uri := range strings.Split(strings.Join(h.Values("A2a-Extensions"), ","), ",") {
+		if uri = strings.TrimSpace(uri); uri == "" {
+			continue
+		}
+		if strings.ContainsFunc(uri, func(c rune) bool { return c <= ' ' || c > '~' }) {
+			return nil, gateway.Refuse(gateway.CodeRequestUnreadable, "A2A-Extensions holds what is no URI")
+		}
+		used = append(used, uri)
+	}
+	return used, nil
+}
+
 // document puts the facts of a message where constraints can point at them.
-func (r *Reader) document(req *http.Request, msg gateway.JSONRPC, streaming bool) (scope.Document, error) {
+func document(used []string, msg gateway.JSONRPC, streaming bool) (scope.Document, error) {
 	doc := scope.NewDocument()
 	if err := known(msg.Params, "tenant", "message", "configuration", "metadata"); err != nil {
 		return doc, err
@@ -97,28 +117,77 @@ func (r *Reader) document(req *http.Request, msg gateway.JSONRPC, streaming bool
 	}
 	for _, handle := range []string{"contextId", "taskId", "referenceTaskIds"} {
 		if v, ok := message.Get(handle); ok && !empty(v) {
-			return doc, gateway.Refuse(gateway.CodeHandleUnknown, "%s is not bound to this delegation", handle)
+			return doc, &gateway.Refusal{Code: gateway.CodeHandleUnknown, JSONRPC: -32001, Err: fmt.Errorf("%s is not bound to this delegation", handle)}
 		}
 	}
 	doc.Set("/a2a/version", strictjson.String(version))
 	doc.Set("/a2a/method", strictjson.String(msg.Method))
 	doc.Set("/a2a/streaming", strictjson.Bool(streaming))
-	setText(&doc, "/a2a/tenant", msg.Params, "tenant")
-	setText(&doc, "/a2a/role", message, "role")
-	for _, from := range []strictjson.Value{msg.Params, message} {
-		if m, ok := from.Get("metadata"); ok && m.Len() > 0 {
-			doc.Set("/a2a/metadata", m)
-			break
-		}
+	if err := errors.Join(setText(&doc, "/a2a/tenant", msg.Params, "tenant"), setText(&doc, "/a2a/role", message, "role")); err != nil {
+		return doc, err
 	}
-	if ext := req.Header.Values("A2a-Extensions"); len(ext) > 0 {
-		doc.Set("/a2a/extensions", strictjson.Strings(ext...))
+	if err := setMetadata(&doc, msg.Params, message); err != nil {
+		return doc, err
+	}
+	if err := setExtensions(&doc, used, message); err != nil {
+		return doc, err
 	}
 	parts, _ := message.Get("parts")
 	if err := setParts(&doc, parts); err != nil {
 		return doc, err
 	}
 	return doc, setConfiguration(&doc, msg.Params)
+}
+
+// setMetadata puts the metadata of the request and of the message together:
+// the same constraint holds for both.
+func setMetadata(doc *scope.Document, from ...strictjson.Value) error {
+	var all []strictjson.Member
+	seen := make(map[string]strictjson.Value)
+	for _, v := range from {
+		m, ok := v.Get("metadata")
+		if !ok || m.IsNull() {
+			continue
+		}
+		if m.Kind() != strictjson.KindObject {
+			return unreadable(errors.New("metadata is not an object"))
+		}
+		for _, member := range m.Members() {
+			before, twice := seen[member.Name]
+			if twice && !before.Equal(member.Value) {
+				return unreadable(fmt.Errorf("metadata %q is said twice", member.Name))
+			}
+			if !twice {
+				seen[member.Name] = member.Value
+				all = append(all, member)
+			}
+		}
+	}
+	if len(all) > 0 {
+		doc.Set("/a2a/metadata", strictjson.Object(all...))
+	}
+	return nil
+}
+
+// setExtensions: those of the header and those that the message names.
+func setExtensions(doc *scope.Document, used []string, message strictjson.Value) error {
+	all := slices.Clone(used)
+	if named, ok := message.Get("extensions"); ok && !named.IsNull() {
+		if named.Kind() != strictjson.KindArray {
+			return unreadable(errors.New("extensions is not an array"))
+		}
+		for _, v := range named.Items() {
+			s, ok := v.Text()
+			if !ok {
+				return unreadable(errors.New("extensions holds what is no string"))
+			}
+			all = append(all, s)
+		}
+	}
+	if len(all) > 0 {
+		doc.Set("/a2a/extensions", strictjson.Strings(all...))
+	}
+	return nil
 }
 
 // setParts reads what the message carries: kinds, media types, hosts of URLs.
@@ -132,34 +201,29 @@ func setParts(doc *scope.Document, parts strictjson.Value) error {
 		if err := known(part, "text", "raw", "url", "data", "filename", "mediaType", "metadata"); err != nil {
 			return err
 		}
-		kind := ""
-		for _, k := range []string{"text", "raw", "url", "data"} {
-			v, ok := part.Get(k)
-			if !ok {
-				continue
-			}
-			if kind != "" {
-				return gateway.Refuse(gateway.CodeRequestUnreadable, "a part with two contents")
-			}
-			kind = k
-			s, _ := v.Text()
-			switch k {
-			case "text":
-				textBytes += int64(len(s))
-			case "url":
-				host, err := hostOf(s)
-				if err != nil {
-					return err
-				}
-				hosts = append(hosts, host)
-			}
-		}
-		if kind == "" {
-			return gateway.Refuse(gateway.CodeRequestUnreadable, "a part without content")
+		kind, content, err := contentOf(part)
+		if err != nil {
+			return err
 		}
 		kinds = append(kinds, kind)
-		if m, ok := part.Get("mediaType"); ok {
-			s, _ := m.Text()
+		text, isText := content.Text()
+		switch {
+		case !isText && kind != "data":
+			return unreadable(fmt.Errorf("%s is not a string", kind))
+		case kind == "text":
+			textBytes += int64(len(text))
+		case kind == "url":
+			host, err := gateway.FetchHost(text)
+			if err != nil {
+				return err
+			}
+			hosts = append(hosts, host)
+		}
+		if m, ok := part.Get("mediaType"); ok && !m.IsNull() {
+			s, isText := m.Text()
+			if !isText {
+				return unreadable(errors.New("mediaType is not a string"))
+			}
 			media = append(media, s)
 		}
 	}
@@ -174,6 +238,24 @@ func setParts(doc *scope.Document, parts strictjson.Value) error {
 	return nil
 }
 
+// contentOf is the one content of a part.
+func contentOf(part strictjson.Value) (kind string, content strictjson.Value, err error) {
+	for _, k := range []string{"text", "raw", "url", "data"} {
+		v, ok := part.Get(k)
+		if !ok {
+			continue
+		}
+		if kind != "" {
+			return "", strictjson.Value{}, unreadable(errors.New("a part with two contents"))
+		}
+		kind, content = k, v
+	}
+	if kind == "" {
+		return "", strictjson.Value{}, unreadable(errors.New("a part without content"))
+	}
+	return kind, content, nil
+}
+
 // setConfiguration: a push target is a guarded fact.
 func setConfiguration(doc *scope.Document, params strictjson.Value) error {
 	configuration, ok := params.Get("configuration")
@@ -184,45 +266,54 @@ func setConfiguration(doc *scope.Document, params strictjson.Value) error {
 		return err
 	}
 	for _, name := range []string{"pushNotificationConfig", "taskPushNotificationConfig"} {
-		if push, ok := configuration.Get(name); ok && !push.IsNull() {
-			target, _ := push.Get("url")
-			s, _ := target.Text()
-			host, err := hostOf(s)
-			if err != nil {
-				return err
-			}
-			doc.Set("/a2a/push/host", strictjson.String(host))
-			return nil
+		push, ok := configuration.Get(name)
+		if !ok || push.IsNull() {
+			continue
 		}
+		if err := known(push, "tenant", "id", "taskId", "url", "token", "authentication"); err != nil {
+			return err
+		}
+		target, _ := push.Get("url")
+		s, _ := target.Text()
+		host, err := gateway.FetchHost(s)
+		if err != nil {
+			return err
+		}
+		if _, p := doc.Lookup("/a2a/push/host"); p == scope.Present {
+			return unreadable(errors.New("two push targets"))
+		}
+		doc.Set("/a2a/push/host", strictjson.String(host))
 	}
 	return nil
-}
-
-// hostOf is the lower-case host of an absolute URL without user information.
-func hostOf(raw string) (string, error) {
-	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "https" && u.Scheme != "http") {
-		return "", gateway.Refuse(gateway.CodeRequestUnreadable, "a URL that is not absolute http")
-	}
-	return strings.ToLower(u.Hostname()), nil
 }
 
 func known(v strictjson.Value, names ...string) error {
 	if v.Kind() != strictjson.KindObject {
-		return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, JSONRPC: -32602, Err: fmt.Errorf("not an object where one with %q belongs", names)}
+		return unreadable(fmt.Errorf("not an object where one with %q belongs", names))
 	}
 	if err := strictjson.Known(v, names...); err != nil {
-		return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, JSONRPC: -32602, Err: err}
+		return unreadable(err)
 	}
 	return nil
 }
 
-func setText(doc *scope.Document, pointer string, v strictjson.Value, name string) {
-	if m, ok := v.Get(name); ok {
-		if s, isText := m.Text(); isText && s != "" {
-			doc.Set(pointer, m)
-		}
+func unreadable(err error) error {
+	return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, JSONRPC: -32602, Err: err}
+}
+
+func setText(doc *scope.Document, pointer string, v strictjson.Value, name string) error {
+	m, ok := v.Get(name)
+	if !ok || m.IsNull() {
+		return nil
 	}
+	s, isText := m.Text()
+	if !isText {
+		return unreadable(fmt.Errorf("%s is not a string", name))
+	}
+	if s != "" {
+		doc.Set(pointer, m)
+	}
+	return nil
 }
 
 func empty(v strictjson.Value) bool {

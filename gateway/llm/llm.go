@@ -11,7 +11,6 @@ package llm
 import (
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/lineal-auth/lineal/gateway"
@@ -55,8 +54,8 @@ func (*OpenAI) Read(req *http.Request, suffix string, body []byte) (gateway.Requ
 	case req.URL.RawQuery != "":
 		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "a query on the endpoint")
 	}
-	if media, _, _ := strings.Cut(req.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(media), "application/json") {
-		return gateway.Request{}, &gateway.Refusal{Code: gateway.CodeRequestUnreadable, Status: http.StatusUnsupportedMediaType, Err: fmt.Errorf("content type %q", media)}
+	if err := gateway.CheckJSON(req.Header); err != nil {
+		return gateway.Request{}, err
 	}
 	v, err := strictjson.Parse(body, strictjson.Limits{MaxBytes: maxBody})
 	if err != nil {
@@ -91,15 +90,17 @@ func document(v strictjson.Value, size int) (scope.Document, error) {
 	doc.Set("/llm/api", strictjson.String("openai.chat"))
 	doc.Set("/llm/input_bytes", strictjson.Int(int64(size)))
 	for _, name := range []string{"stream", "store"} {
-		if m, ok := v.Get(name); ok && m.Kind() == strictjson.KindBool {
-			doc.Set("/llm/"+name, m)
+		m, ok := v.Get(name)
+		if !ok || m.IsNull() {
+			continue
 		}
+		if m.Kind() != strictjson.KindBool {
+			return doc, gateway.Refuse(gateway.CodeRequestUnreadable, "%s is neither true nor false", name)
+		}
+		doc.Set("/llm/"+name, m)
 	}
-	for _, name := range []string{"max_completion_tokens", "max_tokens"} {
-		if m, ok := v.Get(name); ok && m.Kind() == strictjson.KindNumber {
-			doc.Set("/llm/max_tokens", m)
-			break
-		}
+	if err := setMaxTokens(&doc, v); err != nil {
+		return doc, err
 	}
 	messages, ok := v.Get("messages")
 	if !ok || messages.Kind() != strictjson.KindArray {
@@ -116,22 +117,46 @@ func document(v strictjson.Value, size int) (scope.Document, error) {
 	return doc, setTools(&doc, v)
 }
 
+// setMaxTokens: two names for one bound must not disagree.
+func setMaxTokens(doc *scope.Document, v strictjson.Value) error {
+	var bound strictjson.Value
+	for _, name := range []string{"max_completion_tokens", "max_tokens"} {
+		m, ok := v.Get(name)
+		if !ok || m.IsNull() {
+			continue
+		}
+		if m.Kind() != strictjson.KindNumber || (!bound.IsZero() && !bound.Equal(m)) {
+			return gateway.Refuse(gateway.CodeRequestUnreadable, "%s is no number, or another than its twin", name)
+		}
+		bound = m
+	}
+	if !bound.IsZero() {
+		doc.Set("/llm/max_tokens", bound)
+	}
+	return nil
+}
+
 // setTools separates tools that the caller runs from tools that the provider
 // would run past the gateway, which are refused unless scope names them
 // (gateway.md §5.3).
 func setTools(doc *scope.Document, v strictjson.Value) error {
 	var offered, hosted []string
-	tools, _ := v.Get("tools")
-	for _, tool := range tools.Items() {
+	tools, err := list(v, "tools")
+	if err != nil {
+		return err
+	}
+	for _, tool := range tools {
+		if err := strictjson.KnownOpen(tool, "type", "function", "custom", "name"); err != nil { // threat P1
+			return unreadable(err)
+		}
 		kindValue, _ := tool.Get("type")
-		kind, _ := kindValue.Text()
-		switch kind {
+		switch kind, _ := kindValue.Text(); kind {
+		case "":
+			return gateway.Refuse(gateway.CodeRequestUnreadable, "a tool without a type")
 		case "function", "custom":
-			inner, _ := tool.Get(kind)
-			nameValue, _ := inner.Get("name")
-			name, _ := nameValue.Text()
-			if name == "" {
-				return gateway.Refuse(gateway.CodeRequestUnreadable, "a tool without a name")
+			name, err := offeredTool(tool, kind)
+			if err != nil {
+				return err
 			}
 			offered = append(offered, name)
 		case "mcp":
@@ -140,13 +165,18 @@ func setTools(doc *scope.Document, v strictjson.Value) error {
 			hosted = append(hosted, kind)
 		}
 	}
-	functions, _ := v.Get("functions")
-	for _, f := range functions.Items() {
-		nameValue, _ := f.Get("name")
-		name, _ := nameValue.Text()
+	functions, err := list(v, "functions")
+	if err != nil {
+		return err
+	}
+	for _, f := range functions {
+		name, err := nameIn(f)
+		if err != nil {
+			return err
+		}
 		offered = append(offered, name)
 	}
-	if _, ok := v.Get("web_search_options"); ok {
+	if search, ok := v.Get("web_search_options"); ok && !search.IsNull() {
 		hosted = append(hosted, "web_search")
 	}
 	if len(offered) > 0 {
@@ -158,32 +188,84 @@ func setTools(doc *scope.Document, v strictjson.Value) error {
 	return nil
 }
 
+// offeredTool is the name of a tool that the caller runs. It has no member
+// beside its kind's, so that no provider finds a hosted one in it.
+func offeredTool(tool strictjson.Value, kind string) (string, error) {
+	if err := strictjson.Known(tool, "type", kind); err != nil {
+		return "", unreadable(err)
+	}
+	inner, _ := tool.Get(kind)
+	return nameIn(inner)
+}
+
+func nameIn(v strictjson.Value) (string, error) {
+	if err := strictjson.KnownOpen(v, "name"); err != nil {
+		return "", unreadable(err)
+	}
+	nameValue, _ := v.Get("name")
+	name, _ := nameValue.Text()
+	if name == "" {
+		return "", gateway.Refuse(gateway.CodeRequestUnreadable, "a tool without a name")
+	}
+	return name, nil
+}
+
+// list are the items of an array member; none if it is absent or null.
+func list(v strictjson.Value, name string) ([]strictjson.Value, error) {
+	m, ok := v.Get(name)
+	if !ok || m.IsNull() {
+		return nil, nil
+	}
+	if m.Kind() != strictjson.KindArray {
+		return nil, gateway.Refuse(gateway.CodeRequestUnreadable, "%s is not an array", name)
+	}
+	return m.Items(), nil
+}
+
+func unreadable(err error) error {
+	return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, Err: err}
+}
+
 // fetchHosts are the hosts of the URLs that the provider would fetch.
 func fetchHosts(messages strictjson.Value) ([]string, error) {
 	var hosts []string
 	for _, m := range messages.Items() {
-		content, ok := m.Get("content")
-		if !ok || content.Kind() != strictjson.KindArray {
-			continue
+		if err := strictjson.KnownOpen(m, "role", "content", "name", "tool_calls", "tool_call_id", "function_call"); err != nil {
+			return nil, unreadable(err)
 		}
-		for _, part := range content.Items() {
-			image, ok := part.Get("image_url")
-			if !ok {
-				continue
+		content, _ := m.Get("content")
+		for _, part := range content.Items() { // none, if it is a text
+			host, err := fetchHost(part)
+			if err != nil {
+				return nil, err
 			}
-			target, _ := image.Get("url")
-			s, _ := target.Text()
-			if strings.HasPrefix(s, "data:") {
-				continue
+			if host != "" {
+				hosts = append(hosts, host)
 			}
-			u, err := url.Parse(s)
-			if err != nil || u.Host == "" || u.User != nil {
-				return nil, gateway.Refuse(gateway.CodeRequestUnreadable, "an image URL that does not parse")
-			}
-			hosts = append(hosts, strings.ToLower(u.Hostname()))
 		}
 	}
 	return hosts, nil
+}
+
+// fetchHost is the host that one part of a message is fetched from; empty if
+// the part carries its content.
+func fetchHost(part strictjson.Value) (string, error) {
+	if err := strictjson.KnownOpen(part, "type", "text", "image_url", "input_audio", "file", "refusal"); err != nil {
+		return "", unreadable(err)
+	}
+	image, ok := part.Get("image_url")
+	if !ok {
+		return "", nil
+	}
+	if err := strictjson.KnownOpen(image, "url", "detail"); err != nil {
+		return "", unreadable(err)
+	}
+	target, _ := image.Get("url")
+	s, _ := target.Text()
+	if strings.HasPrefix(s, "data:") {
+		return "", nil
+	}
+	return gateway.FetchHost(s)
 }
 
 // errorTypes are OpenAI's names for the statuses.

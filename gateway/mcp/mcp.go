@@ -13,12 +13,10 @@
 package mcp
 
 import (
-	"encoding/json"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"strings"
-
-	"github.com/google/jsonschema-go/jsonschema"
 
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/internal/strictjson"
@@ -43,7 +41,8 @@ const metaPrefix = "io.modelcontextprotocol/"
 type Tool struct {
 	Name string
 	// InputSchema is the JSON Schema exactly as the server lists it. Arguments
-	// are checked against it, with additionalProperties false by default.
+	// are checked against it; an object in it that declares properties and does
+	// not say whether it takes others takes none.
 	InputSchema []byte
 	// Atoms are pointers below /args whose values are recorded as atoms of
 	// needed authority, "/table".
@@ -53,12 +52,6 @@ type Tool struct {
 // Reader is the gateway.Protocol for one MCP server. It is immutable.
 type Reader struct {
 	tools map[string]pinned
-}
-
-type pinned struct {
-	Tool
-	digest string // canonical bytes of the schema
-	schema *jsonschema.Resolved
 }
 
 // New pins the tools. A schema that does not parse, or that maps arguments to
@@ -78,28 +71,6 @@ func New(tools []Tool) (*Reader, error) {
 	return r, nil
 }
 
-func pin(t Tool) (pinned, error) {
-	v, err := strictjson.Parse(t.InputSchema, strictjson.Limits{})
-	if err != nil {
-		return pinned{}, fmt.Errorf("input schema: %w", err)
-	}
-	if strings.Contains(string(t.InputSchema), "x-mcp-header") {
-		return pinned{}, fmt.Errorf("input schema: x-mcp-header is not supported")
-	}
-	var s jsonschema.Schema
-	if err := json.Unmarshal(t.InputSchema, &s); err != nil {
-		return pinned{}, fmt.Errorf("input schema: %w", err)
-	}
-	if s.AdditionalProperties == nil && len(s.PatternProperties) == 0 {
-		s.AdditionalProperties = &jsonschema.Schema{Not: &jsonschema.Schema{}}
-	}
-	resolved, err := s.Resolve(nil)
-	if err != nil {
-		return pinned{}, fmt.Errorf("input schema: %w", err)
-	}
-	return pinned{Tool: t, digest: string(v.AppendJSON(nil)), schema: resolved}, nil
-}
-
 // Name is "mcp".
 func (r *Reader) Name() string { return "mcp" }
 
@@ -111,6 +82,9 @@ func (r *Reader) Read(req *http.Request, suffix string, body []byte) (gateway.Re
 	}
 	if req.Method != http.MethodPost {
 		return gateway.Request{}, gateway.Refuse(gateway.CodeMethodNotAllowed, "method %s", req.Method)
+	}
+	if req.URL.RawQuery != "" { // threat F7
+		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "a query on the endpoint")
 	}
 	if err := checkMedia(req.Header); err != nil {
 		return gateway.Request{}, err
@@ -154,15 +128,8 @@ func (r *Reader) Read(req *http.Request, suffix string, body []byte) (gateway.Re
 
 // checkMedia: JSON in, JSON or an event stream out (threat P7).
 func checkMedia(h http.Header) error {
-	media, params, _ := strings.Cut(h.Get("Content-Type"), ";")
-	if !strings.EqualFold(strings.TrimSpace(media), "application/json") {
-		return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, Status: http.StatusUnsupportedMediaType, Err: fmt.Errorf("content type %q", media)}
-	}
-	if p := strings.ToLower(strings.TrimSpace(params)); p != "" && p != "charset=utf-8" && p != `charset="utf-8"` {
-		return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, Status: http.StatusUnsupportedMediaType, Err: fmt.Errorf("content type parameter %q", p)}
-	}
-	if h.Get("Content-Encoding") != "" {
-		return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, Status: http.StatusUnsupportedMediaType, Err: fmt.Errorf("content encoding %q", h.Get("Content-Encoding"))}
+	if err := gateway.CheckJSON(h); err != nil {
+		return err
 	}
 	accept := strings.ToLower(strings.Join(h.Values("Accept"), ","))
 	all := strings.Contains(accept, "*/*")
@@ -195,19 +162,16 @@ func versionOf(h http.Header, msg gateway.JSONRPC) (string, error) {
 	return supported(header)
 }
 
-// initializeVersion: a legacy client proposes a version; the server answers
-// with the one it will speak. A proposal that is newer than we serve in the
-// legacy era is the server's to answer.
+// initializeVersion: a legacy client proposes the newest version it speaks.
+// One that is not served here could only be answered with a version that every
+// later request is refused for, so it is told now.
 func initializeVersion(msg gateway.JSONRPC) (string, error) {
 	v, _ := msg.Params.Get("protocolVersion")
 	asked, _ := v.Text()
-	if asked == version20250618 || asked == version20251125 {
-		return asked, nil
-	}
-	if asked == "" || asked >= version20260728 {
+	if asked >= version20260728 { // that era has no initialize
 		return "", unsupported(asked)
 	}
-	return version20250618, nil
+	return supported(asked)
 }
 
 func supported(version string) (string, error) {
@@ -310,4 +274,32 @@ func metaText(msg gateway.JSONRPC, member string) string {
 	}
 	s, _ := v.Text()
 	return s
+}
+
+// decodeHeader undoes the base64 form of SEP-2243, `=?base64?…?=`.
+func decodeHeader(s string) (string, error) {
+	inner, ok := strings.CutPrefix(s, "=?base64?")
+	if !ok {
+		return s, nil
+	}
+	inner, ok = strings.CutSuffix(inner, "?=")
+	if !ok {
+		return "", fmt.Errorf("unterminated base64 header value")
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(inner)
+	return string(raw), err
+}
+
+// encodeHeader is the inverse: plain where every byte is visible ASCII.
+func encodeHeader(s string) string {
+	plain := s != "" && s == strings.TrimSpace(s) && !strings.HasPrefix(s, "=?base64?")
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' {
+			plain = false
+		}
+	}
+	if plain {
+		return s
+	}
+	return "=?base64?" + base64.StdEncoding.EncodeToString([]byte(s)) + "?="
 }

@@ -1,18 +1,18 @@
 // The official TypeScript MCP client, through the gateway, as an agent that
 // holds a certificate and a delegation token. It knows nothing of Lineal.
 //
-//   node mcp-client.mjs URL TOKEN_FILE CERT KEY CA
+//   node mcp-client.mjs URL TOKEN_FILE CERT KEY CA OTHER_CERT OTHER_KEY
 //
 // It lists the tools, calls one within what was delegated, one beyond, and one
-// within again: after a refusal the same session must live on. Then the same
-// token without the certificate.
+// within again: after a refusal the same session must live on. Then it presents
+// the token without its key. It prints the ids of all refused calls.
 import { readFileSync } from "node:fs";
 import assert from "node:assert/strict";
 import { Agent, fetch as undiciFetch } from "undici";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 
-const [url, tokenFile, certFile, keyFile, caFile] = process.argv.slice(2);
+const [url, tokenFile, certFile, keyFile, caFile, otherCert, otherKey] = process.argv.slice(2);
 const token = readFileSync(tokenFile, "utf8").trim();
 const ca = readFileSync(caFile);
 
@@ -54,10 +54,29 @@ const again = await client.callTool({ name: "query", arguments: within });
 assert.ok(!again.isError, "the session did not survive the refusal");
 await client.close();
 
-const unproven = await connect(fetchWith({ ca })).then(
-  () => assert.fail("a token without its certificate was accepted"),
-  (e) => e,
-);
-assert.match(String(unproven), /401|proof_invalid/i);
+// The same token on connections that do not prove its key: without any
+// certificate, and with another agent's.
+const presented = [];
+for (const [name, tls, code] of [
+  ["no certificate", { ca }, "proof_invalid"],
+  ["another agent's certificate", { ca, cert: readFileSync(otherCert), key: readFileSync(otherKey) }, "proof_invalid"],
+]) {
+  const answer = await fetchWith(tls)(url, {
+    method: "POST",
+    headers: {
+      Authorization: `Bearer ${token}`,
+      "Content-Type": "application/json",
+      Accept: "application/json, text/event-stream",
+    },
+    body: JSON.stringify({ jsonrpc: "2.0", id: 7, method: "tools/list" }),
+  });
+  assert.equal(answer.status, 401, name);
+  assert.equal(answer.headers.get("lineal-code"), code, name);
+  assert.match(answer.headers.get("www-authenticate"), /resource_metadata="https:/, name);
+  const body = await answer.json();
+  assert.equal(body.id, 7, name);
+  assert.equal(body.error.data.code, code, name);
+  presented.push(answer.headers.get("lineal-request-id"));
+}
 
-console.log(JSON.stringify({ tools: tools.length, rows: rows.length, refused: refused.data.code, request_id: refused.data.request_id, unproven: "refused" }));
+console.log(JSON.stringify({ tools: tools.length, rows: rows.length, refused: [refused.data.request_id, ...presented] }));

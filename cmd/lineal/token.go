@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/cookiejar"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lineal-auth/lineal/internal/demo"
+	"github.com/lineal-auth/lineal/internal/devidp"
+	"github.com/lineal-auth/lineal/internal/handout"
+)
+
+// tokenRequest is what `lineal token` is asked for.
+type tokenRequest struct {
+	dataDir, as, route, user, out, details string
+}
+
+func newToken(s streams) *cobra.Command {
+	var r tokenRequest
+	c := &cobra.Command{
+		Use:   "token --data DIR --as AGENT --for ROUTE",
+		Short: "Get a delegation token, with the certificate it is bound to, as files",
+		Long: "Sign a person in at a running demo (`lineal demo --keep`), exchange the login for a\n" +
+			"delegation token, and write token, certificate, key and authority as files. The token is\n" +
+			"printed; it is of no use without the key.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return getToken(c.Context(), s, r) },
+	}
+	f := c.Flags()
+	f.StringVar(&r.dataDir, "data", "", "the data directory of the running demo (required)")
+	f.StringVar(&r.as, "as", "desk", "the agent that will hold the token")
+	f.StringVar(&r.route, "for", "", "the route that it is for (required)")
+	f.StringVar(&r.user, "user", "alice@example.com", "the person who signs in")
+	f.StringVar(&r.details, "details", "", "authorization_details to ask for; default: what the route's calls need")
+	f.StringVar(&r.out, "out", "", "the directory to write to; default: below the data directory")
+	return c
+}
+
+func getToken(ctx context.Context, s streams, r tokenRequest) error {
+	d, err := readDeployment(r.dataDir)
+	if err != nil {
+		return failed(err, "start one with: lineal demo --keep")
+	}
+	agent, route, password, err := choose(d, r)
+	if err != nil {
+		return &exitError{code: exitUsage, err: err, hint: filepath.Join(r.dataDir, demo.DeploymentFile) + " lists agents, routes and people"}
+	}
+	login, err := signIn(ctx, d, agent, r.user, password)
+	if err != nil {
+		return failed(err, "is the demo still running?")
+	}
+	if r.details == "" {
+		r.details = string(route.Details)
+	}
+	if r.out == "" {
+		r.out = filepath.Join(r.dataDir, "tokens", r.as+"-"+r.route)
+	}
+	files, err := handout.Get(ctx, handout.Request{
+		Socket: agent.Socket, TokenURL: d.TokenURL, TokenService: d.Tokens, IDToken: login.IDToken,
+		Audience: route.Audience, Details: []byte(r.details), Dir: r.out,
+	})
+	if err != nil {
+		return failed(err, "")
+	}
+	report, err := json.Marshal(files)
+	if err != nil {
+		return failed(err, "")
+	}
+	token, err := os.ReadFile(files.Token)
+	if err != nil {
+		return failed(err, "")
+	}
+	_, _ = fmt.Fprintf(s.err, "%s\n", report)
+	_, err = s.out.Write(token)
+	return err
+}
+
+func readDeployment(dataDir string) (d demo.Deployment, err error) {
+	if dataDir == "" {
+		return d, errors.New("no data directory: --data DIR")
+	}
+	text, err := os.ReadFile(filepath.Join(dataDir, demo.DeploymentFile))
+	if err != nil {
+		return d, err
+	}
+	return d, json.Unmarshal(text, &d)
+}
+
+// choose finds agent, route and person by name.
+func choose(d demo.Deployment, r tokenRequest) (agent demo.DeployedAgent, route demo.DeployedRoute, password string, err error) {
+	for _, a := range d.Agents {
+		if a.Name == r.as {
+			agent = a
+		}
+	}
+	for _, x := range d.Routes {
+		if x.Name == r.route {
+			route = x
+		}
+	}
+	for _, u := range d.Users {
+		if u.Username == r.user {
+			password = u.Password
+		}
+	}
+	switch {
+	case agent.Name == "":
+		err = fmt.Errorf("no agent %q", r.as)
+	case agent.OIDCClient == "":
+		err = fmt.Errorf("%s signs nobody in: it gets its tokens from the calls it serves", r.as)
+	case route.Name == "":
+		err = fmt.Errorf("no route %q", r.route)
+	case password == "":
+		err = fmt.Errorf("no person %q", r.user)
+	}
+	return agent, route, password, err
+}
+
+// signIn is the code flow with the browser's part played.
+func signIn(ctx context.Context, d demo.Deployment, agent demo.DeployedAgent, user, password string) (devidp.LoginResult, error) {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return devidp.LoginResult{}, err
+	}
+	return devidp.Login(ctx, &http.Client{Jar: jar}, devidp.LoginConfig{
+		Issuer: d.Provider, ClientID: agent.OIDCClient, RedirectURI: d.Redirect, Username: user, Password: password,
+	})
+}

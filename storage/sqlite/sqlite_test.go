@@ -371,6 +371,58 @@ func TestFsckFindsEveryRow(t *testing.T) {
 	}
 }
 
+// TestTilesAreNotRebuiltFromOtherEntries: lost tiles come back only under the
+// signed root. Here two entries were exchanged, each whole in itself.
+func TestTilesAreNotRebuiltFromOtherEntries(t *testing.T) {
+	dir := t.TempDir()
+	l := newLog(t, dir, nil)
+	l.append("a")
+	w, err := ledger.NewWriter(t.Context(), ledger.WriterConfig{Store: l.store, Log: storagetest.Log, GWID: "other", Sealer: storagetest.NewSealer()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Append(t.Context(), ledger.Draft{Body: storagetest.Draft{ID: "b"}}); err != nil {
+		t.Fatal(err)
+	}
+	l.flush()
+	if err := w.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.close()
+	if err := os.RemoveAll(filepath.Join(dir, "tiles", "tile")); err != nil {
+		t.Fatal(err)
+	}
+	const exchange = `UPDATE entry SET idx = 9 WHERE idx = 0; UPDATE entry SET idx = 0 WHERE idx = 1; UPDATE entry SET idx = 1 WHERE idx = 9`
+	tamper(t, dir, exchange)
+	l.store = openAt(t, dir, nil)
+	if _, err := l.sequencer(0); !errors.Is(err, ledger.ErrCorrupt) {
+		t.Fatalf("opening over exchanged entries: %v", err)
+	}
+	if err := l.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tamper(t, dir, exchange) // back
+	l = newLog(t, dir, nil)
+	l.close()
+}
+
+// TestProofOfAChangedRow: the row and the tree must agree on what is proved.
+func TestProofOfAChangedRow(t *testing.T) {
+	l := newLog(t, t.TempDir(), nil)
+	l.append("a")
+	l.append("b")
+	l.flush()
+	tamper(t, l.dir, `UPDATE entry SET leaf_hash = zeroblob(32) WHERE record_id = 'a'`)
+	r := ledger.NewReader(l.store, l.tiles)
+	if _, err := r.Prove(t.Context(), "a"); !errors.Is(err, ledger.ErrCorrupt) {
+		t.Errorf("the changed row: %v", err)
+	}
+	if _, err := r.Prove(t.Context(), "b"); err != nil {
+		t.Errorf("its neighbour: %v", err)
+	}
+	l.close()
+}
+
 func fsck(t *testing.T, dir string) []ledger.Problem {
 	t.Helper()
 	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path(dir), ReadOnly: true})

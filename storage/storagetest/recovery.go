@@ -116,6 +116,71 @@ func testCheckUnable(t *testing.T, open Opener) {
 	r.verify([]string{a[0].RecordID}, nil)
 }
 
+// fullDisk is a tile store that has no room for a while.
+type fullDisk struct {
+	ledger.TileStore
+	after int // calls of PutTiles that still fit; -1: all of them
+}
+
+func (d *fullDisk) PutTiles(ctx context.Context, tiles []ledger.TileFile) error {
+	if d.after == 0 {
+		return ledger.ErrUnavailable
+	}
+	d.after--
+	return d.TileStore.PutTiles(ctx, tiles)
+}
+
+// testDiskFullForAWhile: a step that ran out of space in its middle is done
+// again, in the same process, and leaves no tile out.
+func testDiskFullForAWhile(t *testing.T, open Opener) {
+	r := newRig(t, open)
+	healthy := r.tiles
+	full := &fullDisk{TileStore: healthy, after: -1}
+	r.tiles = full
+	q, w := r.sequencer(), r.writer(nil)
+	var acked []string
+	for i := range 2 { // with no room at all, and with room for the full tile
+		for _, a := range r.fill(w, fmt.Sprint(i), 260) {
+			acked = append(acked, a.RecordID)
+		}
+		full.after = i
+		_, err := q.Flush(r.ctx())
+		wantErr(t, "Flush", err, ledger.ErrUnavailable)
+		full.after = -1
+		r.flush(q)
+	}
+	r.tiles = healthy
+	r.verify(acked, nil)
+}
+
+// testLeafHashIsChecked: an entry whose envelope is not the one that got the
+// index is never signed.
+func testLeafHashIsChecked(t *testing.T, open Opener) {
+	r := newRig(t, open)
+	r.openWriter("one")
+	r.mustAppend(batch(t, "one", 0, "", "a"))
+	h, err := r.store.AcquireLease(r.ctx(), Log, "rogue", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := r.store.ReadIntake(r.ctx(), Log, 1)
+	if err != nil || len(rows) != 1 {
+		t.Fatal(len(rows), err)
+	}
+	if _, err := r.store.Sequence(r.ctx(), ledger.Sequenced{Log: Log, Origin: Origin, Epoch: h.Epoch, Entries: []ledger.NewEntry{
+		{IntakeID: rows[0].IntakeID, RecordID: "a", LeafHash: ledger.Hash{1}},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.store.ReleaseLease(r.ctx(), Log, h.Epoch); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.trySequencer()
+	wantErr(t, "opening", err, ledger.ErrCorrupt)
+	_, err = r.store.LastCheckpoint(r.ctx(), Origin, false)
+	wantErr(t, "checkpoint over it", err, ledger.ErrNotFound)
+}
+
 // testTwoSequencers: the one whose lease ran out and was taken stops for good.
 func testTwoSequencers(t *testing.T, open Opener) {
 	r := newRig(t, open)

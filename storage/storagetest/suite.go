@@ -32,6 +32,8 @@ func Run(t *testing.T, open Opener) {
 		{"Proofs", testProofs},
 		{"Rejected", testRejected},
 		{"CheckUnable", testCheckUnable},
+		{"DiskFullForAWhile", testDiskFullForAWhile},
+		{"LeafHashIsChecked", testLeafHashIsChecked},
 		{"TwoSequencers", testTwoSequencers},
 		{"Rollback", testRollback},
 		{"TilesRebuilt", testTilesRebuilt},

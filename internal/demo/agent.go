@@ -172,7 +172,7 @@ func callTool(ctx context.Context, s *mcp.ClientSession, tool string, args, out 
 		return fmt.Errorf("calling tool %s: %w", tool, err)
 	}
 	if res.IsError {
-		return fmt.Errorf("calling tool %s: %v", tool, res.GetError())
+		return fmt.Errorf("calling tool %s: %w", tool, res.GetError())
 	}
 	b, err := json.Marshal(res.StructuredContent)
 	if err != nil {

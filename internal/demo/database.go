@@ -106,9 +106,15 @@ type customer struct {
 // customers are 240 companies, 80 of each region.
 func customers() []customer {
 	places := []struct{ region, country, city string }{
-		{"EU", "DE", "Leipzig"}, {"US", "US", "Portland"}, {"APAC", "JP", "Sapporo"},
-		{"EU", "FR", "Lyon"}, {"US", "US", "Austin"}, {"APAC", "AU", "Hobart"},
-		{"EU", "PT", "Porto"}, {"US", "US", "Duluth"}, {"APAC", "SG", "Singapore"},
+		{"EU", "DE", "Leipzig"},
+		{"US", "US", "Portland"},
+		{"APAC", "JP", "Sapporo"},
+		{"EU", "FR", "Lyon"},
+		{"US", "US", "Austin"},
+		{"APAC", "AU", "Hobart"},
+		{"EU", "PT", "Porto"},
+		{"US", "US", "Duluth"},
+		{"APAC", "SG", "Singapore"},
 	}
 	first := []string{"Aurora", "Borealis", "Cascade", "Delta", "Ember", "Fjord", "Granite", "Harbor"}
 	second := []string{"Textiles", "Weaving", "Fabrics", "Yarns", "Looms"}

@@ -63,7 +63,7 @@ func (o *Options) setDefaults() {
 // expected; the summary holds what there was all the same.
 func Run(ctx context.Context, opts Options) (_ Summary, err error) {
 	w := newWorld(opts)
-	defer func() {
+	defer func() { //nolint:contextcheck // it closes after ctx has ended, too
 		if cerr := w.close(); cerr != nil {
 			err = errors.Join(err, fmt.Errorf("closing: %w", cerr))
 		}

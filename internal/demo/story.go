@@ -75,9 +75,11 @@ func (w *world) authorise(ctx context.Context, p person, idToken string) (client
 	w.people[ref] = p.name
 	w.mu.Unlock()
 	held := w.places.authority(root.Details)
-	w.tell(Event{Type: TypeRoot, Person: p.name, Chain: []string{nameApp}, Callee: nameOrchestrator, Authority: held, Decision: permitted,
+	w.tell(Event{
+		Type: TypeRoot, Person: p.name, Chain: []string{nameApp}, Callee: nameOrchestrator, Authority: held, Decision: permitted,
 		Text: fmt.Sprintf("%s authorised %s, through %s, with %s, and to hand work to %s and %s: %s. In tokens and records %s is a random reference.",
-			p.name, nameOrchestrator, nameApp, duties(held), nameResearch, nameDatabase, permitted, p.name)})
+			p.name, nameOrchestrator, nameApp, duties(held), nameResearch, nameDatabase, permitted, p.name),
+	})
 	return root, nil
 }
 

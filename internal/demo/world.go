@@ -165,7 +165,7 @@ func (w *world) openPlaces(context.Context) (err error) {
 }
 
 func (w *world) openProvider(context.Context) (err error) {
-	w.idp, err = devidp.New(devidp.Config{
+	w.idp, err = devidp.New(devidp.Config{ //nolint:contextcheck // it lives until it is closed
 		Clients: []devidp.Client{{ID: nameApp, RedirectURIs: []string{redirect}}, {ID: nameDesk, RedirectURIs: []string{redirect}}},
 		Now:     w.opts.Now, Logger: w.opts.Logger,
 	})
@@ -301,7 +301,7 @@ func (w *world) openProduct(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	bundle, err := buildPolicy(w.cfg.Upstreams, w.places.model, key)
+	bundle, err := buildPolicy(w.cfg.Upstreams, w.places.model, key) //nolint:contextcheck // it blocks on nothing
 	if err != nil {
 		return err
 	}

@@ -372,7 +372,7 @@ func TestO4CredentialIsRedacted(t *testing.T) {
 	}
 	var log bytes.Buffer
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", slog.Any("cred", cred))
-	asJSON, err := json.Marshal(cred)
+	asJSON, err := json.Marshal(cred) //nolint:staticcheck // that nothing comes out is what is tested
 	if err != nil {
 		t.Fatal(err)
 	}

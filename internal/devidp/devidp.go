@@ -87,7 +87,6 @@ type Config struct {
 type Provider struct {
 	issuer  string
 	server  *http.Server
-	storage *storage
 	serving sync.WaitGroup
 }
 

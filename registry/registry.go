@@ -3,6 +3,7 @@
 //	configuration ──▶ Directory   agents, audiences, person issuers      who may take part at all
 //	                  Persons     (issuer, subject) ──▶ random reference  apart from everything else
 //	token service ──▶ Issued      the tree of delegations, their receipts
+//	                  Revocations what was revoked, numbered without a gap
 //	gateway       ──▶ Bindings    ids of tasks, contexts, responses ──▶ their principal
 //
 // Each is an interface here and a driver below storage. Two promises hold for
@@ -135,6 +136,8 @@ type Directory interface {
 	Audience(ctx context.Context, uri string) (Audience, error)
 	// PersonIssuer returns the provider, or ErrNotFound.
 	PersonIssuer(ctx context.Context, issuer string) (PersonIssuer, error)
+	// Receives reports whether w serves or verifies any audience.
+	Receives(ctx context.Context, w identity.Agent) (bool, error)
 }
 
 // Found turns the result of a Directory into (value, known, error), for

@@ -65,6 +65,16 @@ func (s *Static) PersonIssuer(_ context.Context, issuer string) (PersonIssuer, e
 	return lookup(s.issuers, issuer, "person issuer")
 }
 
+// Receives implements Directory.
+func (s *Static) Receives(_ context.Context, w identity.Agent) (bool, error) {
+	for _, a := range s.audiences {
+		if a.Reads(w) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 func lookup[K comparable, V any](m map[K]V, key K, what string) (V, error) {
 	v, ok := m[key]
 	if !ok {

@@ -252,6 +252,13 @@ func (d *directory) PersonIssuer(ctx context.Context, issuer string) (registry.P
 	return d.Load().PersonIssuer(ctx, issuer)
 }
 
+func (d *directory) Receives(ctx context.Context, w identity.Agent) (bool, error) {
+	if d.down.Load() {
+		return false, errDown
+	}
+	return d.Load().Receives(ctx, w)
+}
+
 // recorder links, encodes and reads back each record, as the ledger would.
 type recorder struct {
 	down  atomic.Bool

@@ -13,7 +13,7 @@ import (
 	"github.com/lineal-auth/lineal/registry"
 )
 
-var personsLayout = layout{application: 0x4c4e5031 /* "LNP1" */, version: 1, schema: `
+var personsLayout = layout{application: 0x4c4e5031 /* "LNP1" */, steps: []string{`
 CREATE TABLE person (
   ref     TEXT PRIMARY KEY,
   issuer  TEXT NOT NULL,
@@ -21,7 +21,7 @@ CREATE TABLE person (
   enabled INTEGER NOT NULL,
   created INTEGER NOT NULL,
   UNIQUE (issuer, subject)
-) STRICT;`}
+) STRICT;`}}
 
 // Persons keeps who is behind a reference in persons.db, a file of its own. It
 // implements registry.Persons. Deleted rows are overwritten (secure_delete),

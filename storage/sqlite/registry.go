@@ -12,7 +12,9 @@ import (
 	"github.com/lineal-auth/lineal/registry"
 )
 
-var registryLayout = layout{application: 0x4c4e5231 /* "LNR1" */, version: 1, schema: `
+var registryLayout = layout{application: 0x4c4e5231 /* "LNR1" */, steps: []string{schemaIssued, schemaRevocations}}
+
+const schemaIssued = `
 CREATE TABLE issued (
   jti      TEXT PRIMARY KEY,
   txn      TEXT NOT NULL,
@@ -28,13 +30,13 @@ CREATE TABLE binding (
   agent  TEXT NOT NULL,
   txn    TEXT NOT NULL,
   record TEXT NOT NULL
-) STRICT, WITHOUT ROWID;`}
+) STRICT, WITHOUT ROWID;`
 
 // maxPutBatch bounds one transaction of Put.
 const maxPutBatch = 256
 
-// Registry keeps issued delegations and bound ids in registry.db. It
-// implements registry.Issued and registry.Bindings.
+// Registry keeps issued delegations, revocations and bound ids in registry.db.
+// It implements registry.Issued, registry.Revocations and registry.Bindings.
 type Registry struct {
 	db   pair
 	turn chan struct{} // holds one item while a batch is being committed
@@ -52,8 +54,9 @@ type put struct {
 }
 
 var (
-	_ registry.Issued   = (*Registry)(nil)
-	_ registry.Bindings = (*Registry)(nil)
+	_ registry.Issued      = (*Registry)(nil)
+	_ registry.Revocations = (*Registry)(nil)
+	_ registry.Bindings    = (*Registry)(nil)
 )
 
 // OpenRegistry opens or creates registry.db.

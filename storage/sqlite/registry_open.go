@@ -41,12 +41,16 @@ type pair struct {
 	failed *atomic.Pointer[error]
 }
 
-// layout is what tells one database from another: its schema and version.
+// layout is what tells one database from another: its application and the
+// steps that make its schema. Step k brings a database of version k (0: an
+// empty file) to version k+1. Steps are added, never changed.
 type layout struct {
 	application int // PRAGMA application_id
-	version     int // PRAGMA user_version
-	schema      string
+	steps       []string
 }
+
+// version is PRAGMA user_version of the whole schema.
+func (l layout) version() int { return len(l.steps) }
 
 // openPair opens or creates the database, applies the schema and checks that
 // the settings which make a commit durable are really in force.
@@ -125,8 +129,8 @@ func checkSafe(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// migrate brings an empty database to the schema and refuses any other, in one
-// transaction.
+// migrate brings an empty or older database to the schema and refuses any
+// other, in one transaction.
 func (p pair) migrate(ctx context.Context, l layout) error {
 	return p.tx(ctx, func(tx *sql.Tx) error {
 		var application, version int
@@ -136,18 +140,17 @@ func (p pair) migrate(ctx context.Context, l layout) error {
 		if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 			return fmt.Errorf("reading the schema version: %w", err)
 		}
-		switch {
-		case application == l.application && version == l.version:
-			return nil
-		case application == 0 && version == 0:
-			mark := fmt.Sprintf("\nPRAGMA application_id = %d; PRAGMA user_version = %d;", l.application, l.version)
-			if _, err := tx.ExecContext(ctx, l.schema+mark); err != nil {
-				return fmt.Errorf("creating the schema: %w", err)
-			}
-			return nil
-		default:
-			return fmt.Errorf("the database is %#x of version %d, not %#x of version %d", application, version, l.application, l.version)
+		empty := application == 0 && version == 0
+		if !empty && (application != l.application || version < 1 || version > l.version()) {
+			return fmt.Errorf("the database is %#x of version %d, not %#x of version %d", application, version, l.application, l.version())
 		}
+		for k := version; k < l.version(); k++ {
+			mark := fmt.Sprintf("\nPRAGMA application_id = %d; PRAGMA user_version = %d;", l.application, k+1)
+			if _, err := tx.ExecContext(ctx, l.steps[k]+mark); err != nil {
+				return fmt.Errorf("bringing the schema to version %d: %w", k+1, err)
+			}
+		}
+		return nil
 	})
 }
 

@@ -55,6 +55,9 @@ func (l layout) version() int { return len(l.steps) }
 // openPair opens or creates the database, applies the schema and checks that
 // the settings which make a commit durable are really in force.
 func openPair(ctx context.Context, path string, l layout, pragmas ...string) (_ pair, err error) {
+	if path, err = filepath.Abs(path); err != nil { // a URI has no relative paths
+		return pair{}, err
+	}
 	if err := checkLocal(filepath.Dir(path)); err != nil {
 		return pair{}, err
 	}

@@ -30,6 +30,7 @@ func bounded(t *testing.T) context.Context {
 // TestDemo runs the whole demo and holds its last line, every attack and the
 // trace against what the story promises.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
 	var out bytes.Buffer
 	r := JSON(&out)
@@ -176,6 +177,7 @@ func readLines(t *testing.T, out []byte) (events []Event, s Summary) {
 
 // TestDemoTwiceAtOnce: no fixed ports, no fixed paths.
 func TestDemoTwiceAtOnce(t *testing.T) {
+	t.Parallel()
 	ctx := bounded(t)
 	var both sync.WaitGroup
 	var dirs [2]string
@@ -198,6 +200,7 @@ func TestDemoTwiceAtOnce(t *testing.T) {
 // TestKeptDemoCloses: kept running, it tells how to go on, and ends with its
 // context, leaving nothing.
 func TestKeptDemoCloses(t *testing.T) {
+	t.Parallel()
 	ctx, stop := context.WithCancel(bounded(t))
 	defer stop()
 	var explore, dir string
@@ -231,6 +234,7 @@ func TestKeptDemoCloses(t *testing.T) {
 
 // TestDataDirIsClaimedOnce: a directory with anything in it is left alone.
 func TestDataDirIsClaimedOnce(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "mine"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -247,6 +251,7 @@ func TestDataDirIsClaimedOnce(t *testing.T) {
 // TestNoSilentPass: an attack that is answered otherwise than expected, or has
 // no record, or another one, fails the demo.
 func TestNoSilentPass(t *testing.T) {
+	t.Parallel()
 	ctx := bounded(t)
 	w := newWorld(Options{})
 	t.Cleanup(func() {

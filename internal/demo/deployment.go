@@ -124,5 +124,4 @@ func (w *world) tellCommands(call string) {
 	} {
 		w.tell(Event{Type: TypeExplore, Text: "# " + c.does + "\n" + c.command})
 	}
-	w.tell(Event{Type: TypeExplore, Text: "Everything keeps running until you press Ctrl-C."})
 }

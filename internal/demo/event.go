@@ -110,7 +110,7 @@ type Ledger struct {
 
 // chapters are the headings of the story, by step.
 var chapters = []string{
-	"", "Setting up", "Alice signs in", "Alice asks", "Lee asks", "Attacks", "The answer, from the records alone", "The evidence, verified offline", "Go on from here",
+	"", "Setting up", "Alice signs in", "Alice asks", "Lee asks", "Attacks", "The answer, from the records alone", "The evidence, verified offline", "Go on from here, while everything keeps running; Ctrl-C ends it",
 }
 
 // The steps.

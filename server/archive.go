@@ -130,7 +130,8 @@ func (a *Archive) WriteRecords(ctx context.Context, w io.Writer, f Filter) error
 	return nil
 }
 
-// name looks a person's reference up in the person map.
+// name looks a person's reference up in the person map: the subject at the
+// provider, which the record names beside it.
 func (a *Archive) name(ref string) string {
 	if a.persons == nil {
 		return ""
@@ -139,7 +140,7 @@ func (a *Archive) name(ref string) string {
 	if err != nil {
 		return ""
 	}
-	return p.Subject + " at " + p.Issuer
+	return p.Subject
 }
 
 // Export writes the evidence bundle of the whole log up to its newest

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/search"
 )
 
@@ -175,22 +176,36 @@ func readLines(t *testing.T, out []byte) (events []Event, s Summary) {
 	return events, s
 }
 
-// TestDemoTwiceAtOnce: no fixed ports, no fixed paths.
+// TestDemoTwiceAtOnce: no fixed ports, no fixed paths. The second one has a
+// model of its own, as with --model-url.
 func TestDemoTwiceAtOnce(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t)
 	var both sync.WaitGroup
-	var dirs [2]string
-	for i := range dirs {
+	other := newStandIn(time.Now)
+	u, err := serve(other, nil, identity.Agent{}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := u.close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	for i, opts := range []Options{{}, {ModelURL: u.url + "/v1", ModelKey: other.key, Model: "vendor/other-1"}} {
 		both.Go(func() {
 			var out bytes.Buffer
 			r := Text(&out, false)
-			s, err := Run(ctx, Options{Emit: r.Event, Done: r.Summary})
+			opts.Emit, opts.Done = r.Event, r.Summary
+			s, err := Run(ctx, opts)
 			if err != nil || !s.OK || s.Ledger.Verify != "valid" || s.DataDir != "" || r.Err() != nil {
 				t.Errorf("demo %d: %v\n%s", i, err, out.String())
 			}
 			if strings.Contains(out.String(), "\x1b") {
 				t.Error("colours without a terminal")
+			}
+			if opts.Model != "" && !strings.Contains(out.String(), "the model "+opts.Model) {
+				t.Errorf("the model is not named:\n%s", out.String())
 			}
 		})
 	}
@@ -232,8 +247,8 @@ func TestKeptDemoCloses(t *testing.T) {
 	}
 }
 
-// TestDataDirIsClaimedOnce: a directory with anything in it is left alone.
-func TestDataDirIsClaimedOnce(t *testing.T) {
+// TestBadOptions: a directory with anything in it is left alone, and a model has a plain name.
+func TestBadOptions(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "mine"), nil, 0o600); err != nil {
@@ -242,6 +257,9 @@ func TestDataDirIsClaimedOnce(t *testing.T) {
 	s, err := Run(bounded(t), Options{DataDir: dir})
 	if err == nil || s.OK || !strings.Contains(err.Error(), "not empty") {
 		t.Fatal(err, s)
+	}
+	if _, err := Run(bounded(t), Options{ModelURL: "http://127.0.0.1:1/v1", Model: `m" || true || "`}); err == nil || !strings.Contains(err.Error(), "want a name") {
+		t.Errorf("a model name that would break out of its quotes: %v", err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
 		t.Error(left, err)

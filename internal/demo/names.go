@@ -100,6 +100,14 @@ func (p places) readRegion(region string, rows int) string {
 // details joins lines of authority to an authorization_details array.
 func details(lines ...string) []byte { return []byte("[" + strings.Join(lines, ",") + "]") }
 
+// plainName reports whether a model's name can stand in a policy and in
+// authority without quoting.
+func plainName(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-._:/", c)
+	})
+}
+
 // quoted lists names as JSON strings. They are identifiers of this package.
 func quoted(names ...string) string {
 	out := make([]string, len(names))

@@ -222,6 +222,9 @@ func (w *world) serve(name string, h http.Handler) (*upstream, error) {
 
 // openModel starts the stand-in, or takes the real model.
 func (w *world) openModel(context.Context) (err error) {
+	if !plainName(w.opts.Model) {
+		return fmt.Errorf("model %q: want a name of letters, digits and -._:/", w.opts.Model)
+	}
 	llm := config.LLM{Upstream: config.Upstream{Name: routeModel, URL: w.opts.ModelURL}, Header: "Authorization"}
 	if w.opts.ModelURL != "" {
 		llm.Secret = config.Secret("Bearer " + w.opts.ModelKey)

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Unmarshal parses data (see Parse) and stores it in dst, a pointer.
@@ -57,7 +58,7 @@ func (v Value) decode(dst any, open bool) error {
 		return &Error{Code: CodeType, Offset: -1, Err: errors.New("value is not set")}
 	}
 	d := decoder{open: open}
-	return d.store(v, rv.Elem(), "")
+	return d.store(v, rv.Elem())
 }
 
 type decoder struct{ open bool }
@@ -67,59 +68,59 @@ var (
 	decimalType = reflect.TypeFor[Decimal]()
 )
 
-func refuse(c Code, at, format string, args ...any) error {
-	return &Error{Code: c, Offset: -1, Name: at, Err: fmt.Errorf(format, args...)}
+func refuse(c Code, format string, args ...any) error {
+	return &Error{Code: c, Offset: -1, Err: fmt.Errorf(format, args...)}
 }
 
-func (d decoder) store(v Value, dst reflect.Value, at string) error {
+func (d decoder) store(v Value, dst reflect.Value) error {
 	switch dst.Type() {
 	case valueType:
 		dst.Set(reflect.ValueOf(v))
 		return nil
 	case decimalType:
-		return storeDecimal(v, dst, at)
+		return storeDecimal(v, dst)
 	}
 	if dst.Kind() == reflect.Pointer {
-		return d.storePointer(v, dst, at)
+		return d.storePointer(v, dst)
 	}
 	if v.IsNull() {
-		return refuse(CodeType, at, "null where %s is wanted", dst.Type())
+		return refuse(CodeType, "null where %s is wanted", dst.Type())
 	}
-	if done, err := storeCustom(v, dst, at); done {
+	if done, err := storeCustom(v, dst); done {
 		return err
 	}
 	switch dst.Kind() {
 	case reflect.Struct:
-		return d.storeStruct(v, dst, at)
+		return d.storeStruct(v, dst)
 	case reflect.Map:
-		return d.storeMap(v, dst, at)
+		return d.storeMap(v, dst)
 	case reflect.Slice:
-		return d.storeSlice(v, dst, at)
+		return d.storeSlice(v, dst)
 	case reflect.String:
 		s, ok := v.Text()
 		if !ok {
-			return refuse(CodeType, at, "%s where a string is wanted", v.kind)
+			return refuse(CodeType, "%s where a string is wanted", v.kind)
 		}
 		dst.SetString(s)
 		return nil
 	case reflect.Bool:
 		if v.kind != KindBool {
-			return refuse(CodeType, at, "%s where a bool is wanted", v.kind)
+			return refuse(CodeType, "%s where a bool is wanted", v.kind)
 		}
 		dst.SetBool(v.Bool())
 		return nil
 	default:
-		return storeInteger(v, dst, at)
+		return storeInteger(v, dst)
 	}
 }
 
-func (d decoder) storePointer(v Value, dst reflect.Value, at string) error {
+func (d decoder) storePointer(v Value, dst reflect.Value) error {
 	if v.IsNull() {
 		dst.SetZero()
 		return nil
 	}
 	p := reflect.New(dst.Type().Elem())
-	if err := d.store(v, p.Elem(), at); err != nil {
+	if err := d.store(v, p.Elem()); err != nil {
 		return err
 	}
 	dst.Set(p)
@@ -127,7 +128,7 @@ func (d decoder) storePointer(v Value, dst reflect.Value, at string) error {
 }
 
 // storeCustom hands v to a type that reads itself.
-func storeCustom(v Value, dst reflect.Value, at string) (done bool, err error) {
+func storeCustom(v Value, dst reflect.Value) (done bool, err error) {
 	if !dst.CanAddr() {
 		return false, nil
 	}
@@ -137,37 +138,37 @@ func storeCustom(v Value, dst reflect.Value, at string) (done bool, err error) {
 	case encoding.TextUnmarshaler:
 		s, ok := v.Text()
 		if !ok {
-			return true, refuse(CodeType, at, "%s where a string is wanted", v.kind)
+			return true, refuse(CodeType, "%s where a string is wanted", v.kind)
 		}
 		err = u.UnmarshalText([]byte(s))
 	default:
 		return false, nil
 	}
 	if err != nil {
-		return true, refuse(CodeInvalid, at, "%w", err)
+		return true, refuse(CodeInvalid, "%w", err)
 	}
 	return true, nil
 }
 
-func storeDecimal(v Value, dst reflect.Value, at string) error {
+func storeDecimal(v Value, dst reflect.Value) error {
 	if v.kind != KindNumber {
-		return refuse(CodeType, at, "%s where a number is wanted", v.kind)
+		return refuse(CodeType, "%s where a number is wanted", v.kind)
 	}
 	n, code := parseDecimal(v.text)
 	if code != "" {
-		return refuse(code, at, "number %.40q", v.text)
+		return refuse(code, "number %.40q", v.text)
 	}
 	dst.Set(reflect.ValueOf(n))
 	return nil
 }
 
-func storeInteger(v Value, dst reflect.Value, at string) error {
+func storeInteger(v Value, dst reflect.Value) error {
 	signed, unsigned := dst.CanInt(), dst.CanUint()
 	if !signed && !unsigned {
-		return refuse(CodeTarget, at, "%s cannot hold JSON exactly", dst.Type())
+		return refuse(CodeTarget, "%s cannot hold JSON exactly", dst.Type())
 	}
 	if v.kind != KindNumber {
-		return refuse(CodeType, at, "%s where an integer is wanted", v.kind)
+		return refuse(CodeType, "%s where an integer is wanted", v.kind)
 	}
 	n, ok := v.Int64()
 	switch {
@@ -184,37 +185,37 @@ func storeInteger(v Value, dst reflect.Value, at string) error {
 			return nil
 		}
 	}
-	return refuse(CodeNumberRange, at, "number %.40q does not fit %s", v.text, dst.Type())
+	return refuse(CodeNumberRange, "number %.40q does not fit %s", v.text, dst.Type())
 }
 
-func (d decoder) storeSlice(v Value, dst reflect.Value, at string) error {
+func (d decoder) storeSlice(v Value, dst reflect.Value) error {
 	if v.kind != KindArray {
-		return refuse(CodeType, at, "%s where an array is wanted", v.kind)
+		return refuse(CodeType, "%s where an array is wanted", v.kind)
 	}
 	s := reflect.MakeSlice(dst.Type(), v.Len(), v.Len())
 	for i := range v.Len() {
-		if err := d.store(v.Index(i), s.Index(i), at+"/"+strconv.Itoa(i)); err != nil {
-			return err
+		if err := d.store(v.Index(i), s.Index(i)); err != nil {
+			return within(strconv.Itoa(i), err)
 		}
 	}
 	dst.Set(s)
 	return nil
 }
 
-func (d decoder) storeMap(v Value, dst reflect.Value, at string) error {
+func (d decoder) storeMap(v Value, dst reflect.Value) error {
 	t := dst.Type()
 	if t.Key().Kind() != reflect.String {
-		return refuse(CodeTarget, at, "%s has keys that are no strings", t)
+		return refuse(CodeTarget, "%s has keys that are no strings", t)
 	}
 	if v.kind != KindObject {
-		return refuse(CodeType, at, "%s where an object is wanted", v.kind)
+		return refuse(CodeType, "%s where an object is wanted", v.kind)
 	}
 	m := reflect.MakeMapWithSize(t, v.Len())
 	for i := range v.Len() {
 		e := v.Member(i)
 		x := reflect.New(t.Elem()).Elem()
-		if err := d.store(e.Value, x, join(at, e.Name)); err != nil {
-			return err
+		if err := d.store(e.Value, x); err != nil {
+			return within(e.Name, err)
 		}
 		m.SetMapIndex(reflect.ValueOf(e.Name).Convert(t.Key()), x)
 	}
@@ -222,39 +223,70 @@ func (d decoder) storeMap(v Value, dst reflect.Value, at string) error {
 	return nil
 }
 
-func (d decoder) storeStruct(v Value, dst reflect.Value, at string) error {
+func (d decoder) storeStruct(v Value, dst reflect.Value) error {
 	if v.kind != KindObject {
-		return refuse(CodeType, at, "%s where an object is wanted", v.kind)
+		return refuse(CodeType, "%s where an object is wanted", v.kind)
 	}
-	fields, err := fieldsOf(dst.Type(), nil)
+	plan, err := planOf(dst.Type())
 	if err != nil {
-		return refuse(CodeTarget, at, "%w", err)
-	}
-	known := make([]string, len(fields))
-	for i, f := range fields {
-		known[i] = f.name
+		return refuse(CodeTarget, "%w", err)
 	}
 	check := Known
 	if d.open {
 		check = KnownOpen
 	}
-	if err := check(v, known...); err != nil {
+	if err := check(v, plan.names...); err != nil {
 		var e *Error
 		if errors.As(err, &e) {
-			e.Name = join(at, e.Name)
+			e.Name = join("", e.Name)
 		}
 		return err
 	}
-	for _, f := range fields {
+	for _, f := range plan.fields {
 		m, ok := v.Get(f.name)
 		if !ok {
 			continue
 		}
-		if err := d.store(m, dst.FieldByIndex(f.index), join(at, f.name)); err != nil {
-			return err
+		if err := d.store(m, dst.FieldByIndex(f.index)); err != nil {
+			return within(f.name, err)
 		}
 	}
 	return nil
+}
+
+// within puts an error one step deeper: paths are built on the way out of a
+// failure, not on the way in of every success.
+func within(name string, err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		e.Name = join("", name) + e.Name
+	}
+	return err
+}
+
+// plan is what a struct type says of its members. plans keeps one for each
+// type that was ever decoded into, a number that the program's text bounds.
+type plan struct {
+	fields []field
+	names  []string
+}
+
+var plans sync.Map // reflect.Type → plan
+
+func planOf(t reflect.Type) (plan, error) {
+	if p, ok := plans.Load(t); ok {
+		return p.(plan), nil
+	}
+	fields, err := fieldsOf(t, nil)
+	if err != nil {
+		return plan{}, err
+	}
+	p := plan{fields: fields, names: make([]string, len(fields))}
+	for i, f := range fields {
+		p.names[i] = f.name
+	}
+	plans.Store(t, p)
+	return p, nil
 }
 
 type field struct {
@@ -297,6 +329,7 @@ func fieldsOf(t reflect.Type, prefix []int) ([]field, error) {
 	return fields, nil
 }
 
-func join(at, name string) string {
-	return at + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
-}
+var pointerEscape = strings.NewReplacer("~", "~0", "/", "~1")
+
+// join is RFC 6901: one more step of a JSON Pointer.
+func join(at, name string) string { return at + "/" + pointerEscape.Replace(name) }

@@ -88,7 +88,8 @@ func (a *Archive) Records(ctx context.Context) (*search.Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading records: %w", err)
 	}
-	x := search.New(search.Config{Name: a.name})
+	names := make(map[string]string) // looked up now: the index outlives the archive
+	x := search.New(search.Config{Name: func(ref string) string { return names[ref] }})
 	for e, err := range a.reader.Entries(ctx, c.Origin, 0, c.Size) {
 		if err != nil {
 			return nil, fmt.Errorf("reading records: %w", err)
@@ -99,6 +100,15 @@ func (a *Archive) Records(ctx context.Context) (*search.Index, error) {
 		}
 		if err := x.Add(e.Index, envelope.Payload); err != nil {
 			return nil, err
+		}
+		rec, err := record.Parse(envelope.Payload)
+		if err != nil {
+			return nil, fmt.Errorf("reading record %d: %w", e.Index, err)
+		}
+		for _, ref := range personsOf(rec) {
+			if _, known := names[ref]; !known {
+				names[ref] = a.name(ctx, ref)
+			}
 		}
 	}
 	x.SetAsOf(search.AsOf{Origin: c.Origin, Size: c.Size, Root: base64.StdEncoding.EncodeToString(c.Root[:])})
@@ -132,15 +142,27 @@ func (a *Archive) WriteRecords(ctx context.Context, w io.Writer, f Filter) error
 
 // name looks a person's reference up in the person map: the subject at the
 // provider, which the record names beside it.
-func (a *Archive) name(ref string) string {
+func (a *Archive) name(ctx context.Context, ref string) string {
 	if a.persons == nil {
 		return ""
 	}
-	p, err := a.persons.Lookup(context.Background(), ref)
+	p, err := a.persons.Lookup(ctx, ref)
 	if err != nil {
 		return ""
 	}
 	return p.Subject
+}
+
+// personsOf are the references of the persons that a record names.
+func personsOf(r record.Record) []string {
+	switch {
+	case r.Decision != nil && r.Decision.Person.Ref != "":
+		return []string{r.Decision.Person.Ref}
+	case r.Issuance != nil && r.Issuance.Person.Ref != "":
+		return []string{r.Issuance.Person.Ref}
+	default:
+		return nil
+	}
 }
 
 // Export writes the evidence bundle of the whole log up to its newest

@@ -53,6 +53,7 @@ type Server struct {
 	persons             *sqlite.Persons
 	gateway             *gateway.Gateway
 
+	idle      []*http.Client // whose kept connections end with the server
 	listeners []*http.Server
 	serving   sync.WaitGroup
 	closing   sync.Once
@@ -180,6 +181,9 @@ func (s *Server) Failed() <-chan error { return s.ledger.failed }
 func (s *Server) Close(ctx context.Context) error {
 	s.closing.Do(func() {
 		var errs []error
+		for _, c := range s.idle { // else a listener here waits for our own connections to it
+			c.CloseIdleConnections()
+		}
 		for _, srv := range s.listeners {
 			if err := srv.Shutdown(ctx); err != nil {
 				errs = append(errs, srv.Close())

@@ -229,6 +229,7 @@ func (k keptReceipts) Put(ctx context.Context, d registry.Delegation) error {
 // chains that the token service publishes, over mTLS like any other gateway.
 func (s *Server) gatewayService(tokensID identity.Agent) (*gateway.Gateway, error) {
 	client := s.gatewayID.HTTPClient(tokensID)
+	s.idle = append(s.idle, client)
 	issuer := s.cfg.Tokens.Issuer
 	remote := token.RemoteConfig{HTTP: client, Now: s.now, Logger: s.logger}
 	jwks, err := token.NewRemoteKeys(issuer+"/jwks", remote)
@@ -318,6 +319,8 @@ func (s *Server) route(u config.Upstream, prefix string, p gateway.Protocol, kin
 	if err != nil {
 		return gateway.Route{}, fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
-	r.Transport = s.gatewayID.HTTPClient(peer).Transport
+	client := s.gatewayID.HTTPClient(peer)
+	s.idle = append(s.idle, client)
+	r.Transport = client.Transport
 	return r, nil
 }

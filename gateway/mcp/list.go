@@ -70,8 +70,12 @@ func (r *Reader) filter(result strictjson.Value, modern bool, show func(string, 
 		}
 	}
 	result = result.With("tools", strictjson.Array(shown...))
-	if modern {
+	// A server may send the member in any version: what was filtered for one
+	// principal is nobody else's.
+	if _, scoped := result.Get("cacheScope"); modern || scoped {
 		result = result.With("cacheScope", strictjson.String("private"))
+	}
+	if modern {
 		if ttl, ok := result.Get("ttlMs"); !ok || longer(ttl, 60_000) {
 			result = result.With("ttlMs", strictjson.Int(60_000))
 		}

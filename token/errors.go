@@ -29,6 +29,21 @@ const (
 	CodeBindingMismatch Code = "binding_mismatch"
 )
 
+// The refusals of DPoP proofs. The last is not the caller's fault.
+const (
+	CodeProofMissing     Code = "proof_missing"
+	CodeProofInvalid     Code = "proof_invalid"
+	CodeProofNonce       Code = "proof_nonce" // missing, not ours, or too old: the answer holds another
+	CodeProofReplayed    Code = "proof_replayed"
+	CodeProofUnavailable Code = "proof_unavailable" // whether it was used could not be asked
+)
+
+// ProofCodes lists the codes of a [ProofVerifier] and of [Proof.Use]. A
+// [Verifier] gives the last two of them, where it is given a proof.
+func ProofCodes() []Code {
+	return []Code{CodeProofMissing, CodeProofInvalid, CodeProofNonce, CodeProofReplayed, CodeProofUnavailable}
+}
+
 // The refusals of step 5: the rules V1 to V11, and a chain that could not be
 // fetched. The last is not the caller's fault.
 const (
@@ -55,7 +70,8 @@ const (
 	CodeRevocationStale = Code("revocation_stale")
 )
 
-// Codes lists every code a [Verifier] gives, in the order of the steps.
+// Codes lists every code a [Verifier] gives, in the order of the steps, but for
+// [ProofCodes].
 func Codes() []Code {
 	return []Code{
 		CodeTokenMissing, CodeTokenMalformed, CodeTokenType, CodeIssuerUnknown, CodeKeyUnknown,

@@ -120,7 +120,11 @@ type Want struct {
 	Audience string
 	// Workload is who is on the connection, nil if nobody proved that.
 	Workload *identity.Workload
-	Binding  Binding
+	// Proof is the DPoP proof that came with the token under the scheme DPoP, nil
+	// if it came as a bearer token. Only a token bound to its key passes with
+	// one, and no such token without; whoever passes has used the proof up.
+	Proof   *Proof
+	Binding Binding
 	// MaxStaleness is handed to the RevocationSource; see [Presented].
 	MaxStaleness time.Duration
 }
@@ -166,7 +170,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string, want Want) (Verified,
 	if err := v.checkCall(&found.Leaf.Hop, want, now); err != nil {
 		return Verified{}, err
 	}
-	if err := v.checkBinding(&found.Leaf.Hop, want, now); err != nil {
+	if err := v.checkBinding(&found.Leaf.Hop, want, key, now); err != nil {
 		return Verified{}, claimedBy(err, &found.Leaf.Hop)
 	}
 	if !cached {
@@ -178,6 +182,11 @@ func (v *Verifier) Verify(ctx context.Context, raw string, want Want) (Verified,
 	age, err := v.checkRevocation(ctx, found, want.MaxStaleness)
 	if err != nil {
 		return Verified{}, err
+	}
+	if want.Proof != nil && want.Binding != BindingUnchecked { // the dearest check of step 4, when nothing else can refuse
+		if err := want.Proof.Use(ctx); err != nil {
+			return Verified{}, claimedBy(err, &found.Leaf.Hop)
+		}
 	}
 	out := found.Verified
 	out.RevocationAge = age
@@ -283,17 +292,19 @@ func (v *Verifier) checkCall(h *delegation.Hop, want Want, now time.Time) error 
 	return nil
 }
 
-// checkBinding is step 4: the token's key is the connection's, and who acts is
-// who is on it. It is never cached (threats C7, X9).
-func (v *Verifier) checkBinding(h *delegation.Hop, want Want, now time.Time) error {
+// checkBinding is step 4: the token's key is the connection's or the proof's,
+// and who acts is who is on the connection. It is never cached (threats C7, X9).
+func (v *Verifier) checkBinding(h *delegation.Hop, want Want, sum [sha256.Size]byte, now time.Time) error {
 	w := want.Workload
 	switch {
 	case want.Binding == BindingUnchecked:
 		return nil
 	case want.Binding != BindingRequired && want.Binding != BindingOptional:
 		return refuse(CodeBindingMissing, "unknown binding rule %d", want.Binding)
-	case h.Bound.KeyThumbprint != "":
-		return refuse(CodeBindingMissing, "bound by DPoP, and no proof was verified")
+	case h.Bound.KeyThumbprint != "" || want.Proof != nil:
+		if err := checkProofOf(h, want.Proof, sum); err != nil || w == nil {
+			return err
+		}
 	case h.Bound.IsZero() && want.Binding == BindingRequired:
 		return refuse(CodeBindingMissing, "the audience takes no unbound token")
 	case h.Bound.IsZero() && w == nil:
@@ -302,10 +313,36 @@ func (v *Verifier) checkBinding(h *delegation.Hop, want Want, now time.Time) err
 		return refuse(CodeBindingMissing, "bound to a certificate, and the connection has none")
 	case !h.Bound.IsZero() && w.Thumbprint != h.Bound.CertThumbprint:
 		return refuse(CodeBindingMismatch, "bound to another certificate than the connection's")
+	}
+	return v.checkActor(h, w, now)
+}
+
+// checkActor is the part of step 4 that holds for every token where somebody
+// proved who he is.
+func (v *Verifier) checkActor(h *delegation.Hop, w *identity.Workload, now time.Time) error {
+	switch {
 	case w.Agent.IsZero() || w.Agent.String() != h.Actor().Subject:
 		return refuse(CodeBindingMismatch, "token is for %q, the connection is of %q", h.Actor().Subject, w.Agent)
 	case !w.NotAfter.IsZero() && !now.Before(w.NotAfter.Add(v.leeway)):
 		return refuse(CodeBindingMismatch, "the workload's credential ended at %s", w.NotAfter)
+	}
+	return nil
+}
+
+// checkProofOf checks that a token and a proof belong together: the key that
+// the token is bound to signed the proof, over this token's hash (RFC 9449
+// §4.3 point 12, §7.1). A token that is not bound by DPoP does not pass with a
+// proof, nor one that is without (§7.2).
+func checkProofOf(h *delegation.Hop, p *Proof, sum [sha256.Size]byte) error {
+	switch bound := h.Bound.KeyThumbprint; {
+	case p == nil:
+		return refuse(CodeBindingMissing, "bound by DPoP, and it came without a proof")
+	case bound == "":
+		return refuse(CodeBindingMismatch, "not bound by DPoP, and it came with a proof")
+	case h.Bound.CertThumbprint != "" || p.thumbprint != bound:
+		return refuse(CodeBindingMismatch, "bound to another key than the proof's")
+	case p.tokenHash != ath(sum):
+		return refuse(CodeBindingMismatch, "the proof is not for this token")
 	}
 	return nil
 }

@@ -35,23 +35,28 @@ func pin(t Tool) (pinned, error) {
 	}
 	p := pinned{Tool: t, digest: string(v.AppendJSON(nil)), declared: names{}}
 	p.declared.declare(&s)
-	closeObjects(&s, true)
+	closer{oldDraft: strings.Contains(s.Schema, "draft-07")}.close(&s, true)
 	if p.schema, err = s.Resolve(nil); err != nil {
 		return pinned{}, fmt.Errorf("input schema: %w", err)
 	}
 	return p, nil
 }
 
-// closeObjects sets `additionalProperties: false` wherever a schema does not
-// say (scope-and-policy.md §5 point 4): for the arguments themselves, and for
-// each object below them that declares properties. One that declares none is
-// meant to be free. Where other schemas apply in place (allOf, $ref and the
-// like), what they declare counts too.
-func closeObjects(s *jsonschema.Schema, arguments bool) {
-	if s == nil {
+// closer sets `additionalProperties: false` wherever a schema does not say
+// (scope-and-policy.md §5 point 4): for the arguments themselves, and for each
+// object below them that declares properties. One that declares none is meant to
+// be free. Where other schemas apply in place (allOf, $ref and the like), what
+// they declare counts too.
+type closer struct {
+	// oldDraft: nothing stands beside a $ref, and its target must close itself.
+	oldDraft bool
+}
+
+func (c closer) close(s *jsonschema.Schema, arguments bool) {
+	if s.Ref != "" && c.oldDraft {
 		return
 	}
-	if s.Ref != "" { // draft-07 ignores what stands beside a reference
+	if s.Ref != "" {
 		s.AllOf = append(s.AllOf, &jsonschema.Schema{Ref: s.Ref})
 		s.Ref = ""
 	}
@@ -64,19 +69,30 @@ func closeObjects(s *jsonschema.Schema, arguments bool) {
 	case !inPlace && (arguments || len(s.Properties) > 0 || len(s.PatternProperties) > 0):
 		s.AdditionalProperties = nothing()
 	}
-	closeBelow(s)
+	c.below(s)
 }
 
-// closeBelow closes what applies to members and items, also of the schemas
-// that apply in place; those themselves stay open, or none could add to another.
-func closeBelow(s *jsonschema.Schema) {
+// below closes what applies to members and items, also of the schemas that
+// apply in place; those themselves stay open, or none could add to another.
+func (c closer) below(s *jsonschema.Schema) {
 	for child, inPlace := range children(s) {
-		if inPlace {
-			closeBelow(child)
+		if inPlace && !(c.oldDraft && isDefinition(s, child)) {
+			c.below(child)
 		} else {
-			closeObjects(child, false)
+			c.close(child, false)
 		}
 	}
+}
+
+func isDefinition(s, child *jsonschema.Schema) bool {
+	for _, defs := range []map[string]*jsonschema.Schema{s.Defs, s.Definitions} {
+		for d := range maps.Values(defs) {
+			if d == child {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // declaresAny reports whether a schema or one that applies in its place may

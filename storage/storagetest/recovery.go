@@ -235,7 +235,7 @@ func testRollback(t *testing.T, open Opener) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.into.t = t
-			_, undo := c.into.graft(grown, c.files)
+			undo := c.into.graft(grown, c.files)
 			_, err := c.into.trySequencer()
 			wantErr(t, "opening", err, c.want)
 			undo()
@@ -254,7 +254,7 @@ func testRollback(t *testing.T, open Opener) {
 }
 
 // graft copies files of another log's tile directory over this one's.
-func (r *rig) graft(from *rig, files []string) (paths []string, undo func()) {
+func (r *rig) graft(from *rig, files []string) (undo func()) {
 	r.t.Helper()
 	var undos []func()
 	for _, f := range files {
@@ -275,7 +275,7 @@ func (r *rig) graft(from *rig, files []string) (paths []string, undo func()) {
 			_ = os.WriteFile(dst, old, 0o600)
 		})
 	}
-	return paths, func() {
+	return func() {
 		for _, u := range undos {
 			u()
 		}

@@ -48,22 +48,35 @@ var layout = map[string][]string{
 
 	// Drivers: the package whose interface they implement and what that may
 	// import; identity drivers also token.
-	"identity/spiffe": {"identity", "token"},
-	"identity/oidc":   {"identity", "token"},
-	"policy/cedar":    {"policy", "identity", "delegation", "scope"},
-	"gateway/mcp":     with(vocabulary, "gateway", "token", "registry"),
-	"gateway/a2a":     with(vocabulary, "gateway", "token", "registry"),
-	"gateway/llm":     with(vocabulary, "gateway", "token", "registry"),
+	"identity/spiffe":     {"identity", "token", "internal/workloadjwt"},
+	"identity/oidc":       {"identity", "token", "internal/workloadjwt"},
+	"identity/kubernetes": {"identity", "token", "internal/workloadjwt"},
+	"identity/aws":        {"identity", "token", "internal/workloadjwt"},
+	"identity/azure":      {"identity", "token", "internal/workloadjwt"},
+	"identity/gcp":        {"identity", "token", "internal/workloadjwt"},
+	"policy/cedar":        {"policy", "identity", "delegation", "scope"},
+	"policy/opa":          {"policy", "internal/pdp"},
+	"policy/authzen":      {"policy", "internal/pdp"},
+	"gateway/mcp":         with(vocabulary, "gateway", "token", "registry"),
+	"gateway/a2a":         with(vocabulary, "gateway", "token", "registry"),
+	"gateway/llm":         with(vocabulary, "gateway", "token", "registry"),
 	// The engine drives two interfaces: the ledger's store and the registry.
 	"storage/sqlite":      {"ledger", "registry", "identity", "delegation", "scope"},
 	"storage/disk":        {"ledger"},
 	"storage/storagetest": {"ledger", "storage/disk"}, // the contract includes what a log leaves on disk
 
+	"internal/workloadjwt":            {"identity"},
+	"internal/workloadjwt/issuertest": {"identity"},
+
+	"internal/pdp":     {},
 	"internal/devca":   {"identity"},
 	"internal/devidp":  {},
 	"internal/demo":    {"*"},
 	"internal/handout": {"client"},
 	"internal/testenv": {"*"},
+
+	// A module of its own: what tests need to run, and the product must not carry.
+	"test/opa": {},
 }
 
 // pure packages may also import these from outside of the standard library.

@@ -160,7 +160,12 @@ type Workload struct {
 	// key of on this connection, unpadded base64url (`x5t#S256`, RFC 8705
 	// §3.1), or "" where the proof is no certificate.
 	Thumbprint string
-	// NotAfter is when the proof ends; zero if it has no end of its own.
+	// Credential is H of the JWT that proved it (tokens.md §1): the unpadded
+	// base64url SHA-256 of its JWS signing input, which stays the same when the
+	// signature is respelled. It is "" where the proof is no JWT.
+	Credential string
+	// NotAfter is when the proof ends; zero if it has no end of its own. A JWT is
+	// accepted until then plus the leeway of 30 s, and so must be remembered.
 	NotAfter time.Time
 }
 

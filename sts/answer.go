@@ -28,6 +28,7 @@ func (s *Service) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Lineal-Request-Id", id) // the reference to the record (threat A9)
 	x := &exchange{s: s, r: r, id: id, now: s.cfg.Now(), form: readForm(w, r)}
+	x.offerNonce(w.Header())
 	if err := x.run(r.Context()); err != nil {
 		x.refuse(r.Context(), w, err)
 		return
@@ -50,7 +51,7 @@ func (x *exchange) answer(ctx context.Context, w http.ResponseWriter) {
 		Scope           string          `json:"scope"`
 		Details         json.RawMessage `json:"authorization_details"`
 	}{
-		string(x.issued.token.Raw), typeAccessToken, "Bearer", int64(x.expires.Sub(x.now) / time.Second),
+		string(x.issued.token.Raw), typeAccessToken, x.tokenType(), int64(x.expires.Sub(x.now) / time.Second),
 		x.granted.Scope(), details,
 	})
 	if err != nil {

@@ -22,15 +22,17 @@ type exchange struct {
 	now time.Time
 
 	form     form
-	workload identity.Workload // rule 1
-	client   registry.Agent    // rule 2: W
-	subject  subject           // rules 6, 7
-	target   registry.Audience // rule 9
-	granted  scope.Grant       // rules 10, 11
-	issuedAt time.Time         // rule 12
-	expires  time.Time         // rule 12
-	hop      delegation.Hop    // rules 13 to 15
-	issued   issued            // rule 16
+	workload identity.Workload       // rule 1
+	client   registry.Agent          // rule 2: W
+	subject  subject                 // rules 6, 7
+	target   registry.Audience       // rule 9
+	granted  scope.Grant             // rules 10, 11
+	issuedAt time.Time               // rule 12
+	expires  time.Time               // rule 12
+	proof    *token.Proof            // rule 14; nil if the request holds none
+	bound    delegation.Confirmation // rule 14
+	hop      delegation.Hop          // rules 13 to 15
+	issued   issued                  // rule 16
 }
 
 // rules are those of tokens.md §7, in their order. The first failure answers.
@@ -201,7 +203,7 @@ func (x *exchange) limitLife(context.Context) error {
 	if x.target.Lifetime > 0 {
 		life = min(life, x.target.Lifetime)
 	}
-	if x.workload.Thumbprint == "" {
+	if x.workload.Thumbprint == "" && !x.sendsProof() { // rule 14 refuses a proof that is none
 		life = min(life, unboundLifetime)
 	}
 	x.issuedAt = x.now.Truncate(time.Second)
@@ -228,18 +230,6 @@ func (x *exchange) checkDepth(context.Context) error {
 	return nil
 }
 
-// bindKey is rule 14. A DPoP proof that nothing verifies must not be taken for
-// one, nor be dropped in silence.
-func (x *exchange) bindKey(context.Context) error {
-	if len(x.r.Header["Dpop"]) > 0 {
-		return refuse(CodeProofUnsupported, "a DPoP header")
-	}
-	if x.workload.Thumbprint == "" && !x.target.AllowUnbound {
-		return refuse(CodeProofMissing, "%s takes no unbound token", x.target.URI)
-	}
-	return nil
-}
-
 // buildHop builds the new hop under the rules by which it will be verified.
 // After the rules above none of them should fail; if one does, the two
 // readings differ, and nothing is issued.
@@ -253,8 +243,7 @@ func (x *exchange) buildHop(context.Context) (err error) {
 	}
 	next := delegation.Extension{
 		Actor: self, Audience: x.target.URI, Details: x.granted,
-		Bound: delegation.Confirmation{CertThumbprint: x.workload.Thumbprint},
-		ID:    id, IssuedAt: x.issuedAt, Expires: x.expires,
+		Bound: x.bound, ID: id, IssuedAt: x.issuedAt, Expires: x.expires,
 	}
 	if !x.target.Serves.IsZero() {
 		next.MayAct = identity.Party{Issuer: x.s.cfg.Issuer, Subject: x.target.Serves.String()}
@@ -316,7 +305,7 @@ func (x *exchange) sign(context.Context) error {
 		receipt.Login = x.subject.login
 	}
 	x.issued.receipt, err = x.s.issuer.SignReceipt(receipt, token.Request{
-		Hash: x.form.hash, Auth: x.workload.Method, Source: x.workload.Source,
+		Hash: x.form.hash, Auth: x.workload.Method, Source: x.workload.Source, Proof: x.proofHash(),
 	}, x.s.cfg.PolicyVersion)
 	if err != nil {
 		return refuse(CodeSigningUnavailable, "%w", err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/scope"
+	"github.com/lineal-auth/lineal/token"
 )
 
 // Metadata is the authorization server metadata (RFC 8414 §2). It lists what
@@ -23,6 +24,7 @@ type Metadata struct {
 	Scopes                 []string          `json:"scopes_supported"`
 	DetailTypes            []string          `json:"authorization_details_types_supported"`
 	CertificateBoundTokens bool              `json:"tls_client_certificate_bound_access_tokens"`
+	DPoPAlgorithms         []string          `json:"dpop_signing_alg_values_supported,omitempty"`
 }
 
 func writeMetadata(cfg Config) ([]byte, error) {
@@ -31,6 +33,9 @@ func writeMetadata(cfg Config) ([]byte, error) {
 		ResponseTypes: []string{}, GrantTypes: []string{grantTokenExchange},
 		TokenEndpointAuth: []string{string(identity.MethodSPIFFEX509)},
 		Scopes:            verbs(), DetailTypes: []string{scope.Type}, CertificateBoundTokens: true,
+	}
+	if cfg.Proofs != nil {
+		m.DPoPAlgorithms = token.ProofAlgorithms()
 	}
 	if cfg.MTLS != "" {
 		m.MTLSEndpointAliases = map[string]string{"token_endpoint": cfg.MTLS + "/token"}

@@ -52,6 +52,10 @@ const (
 	CodeDepthExhausted        Code = "depth_exhausted"             // 13
 	CodeProofMissing          Code = "proof_missing"               // 14
 	CodeProofUnsupported      Code = "proof_unsupported"           // 14: DPoP
+	CodeProofInvalid          Code = "proof_invalid"               // 14: DPoP, and all that follows
+	CodeProofNonce            Code = "proof_nonce"                 // 14: none, or not of ours, or too old
+	CodeProofReplayed         Code = "proof_replayed"              // 14
+	CodeProofUnavailable      Code = "proof_unavailable"           // 14: whether it was used is not known
 	CodeLedgerUnavailable     Code = "ledger_unavailable"          // 16
 	CodeRegistryUnavailable   Code = "registry_unavailable"        // at any rule
 	CodeSigningUnavailable    Code = "signing_unavailable"         // 16
@@ -61,7 +65,7 @@ const (
 type Answer struct {
 	Code        Code
 	Status      int
-	OAuthError  string // RFC 6749 §5.2, RFC 8707 §2, RFC 9396 §5
+	OAuthError  string // RFC 6749 §5.2, RFC 8707 §2, RFC 9396 §5, RFC 9449 §5
 	Description string // fixed, ASCII without `"` and `\`
 }
 
@@ -80,8 +84,9 @@ const (
 	sayScope       = "The scope must hold exactly the verbs that the authorization_details imply."
 	sayLife        = "The subject token or the client certificate ends too soon."
 	sayDepth       = "The subject token may be used but not exchanged."
-	sayProof       = "A proof of key possession is required: use a client certificate."
-	sayDPoP        = "DPoP is not supported: use a client certificate."
+	sayProof       = "A proof of key possession is required, by client certificate or by DPoP, as the resource demands."
+	sayDPoP        = "The DPoP proof is not acceptable."
+	sayNonce       = "The DPoP proof must hold the nonce of this answer."
 	sayUnavailable = "The token service cannot answer now."
 )
 
@@ -94,6 +99,7 @@ const (
 	errInvalidDetails     = "invalid_authorization_details"
 	errInvalidScope       = "invalid_scope"
 	errInvalidDPoP        = "invalid_dpop_proof"
+	errUseNonce           = "use_dpop_nonce"
 	errUnavailable        = "temporarily_unavailable"
 )
 
@@ -136,6 +142,10 @@ var ownAnswers = []Answer{
 	{CodeDepthExhausted, http.StatusBadRequest, errInvalidRequest, sayDepth},
 	{CodeProofMissing, http.StatusBadRequest, errInvalidRequest, sayProof},
 	{CodeProofUnsupported, http.StatusBadRequest, errInvalidDPoP, sayDPoP},
+	{CodeProofInvalid, http.StatusBadRequest, errInvalidDPoP, sayDPoP},
+	{CodeProofNonce, http.StatusBadRequest, errUseNonce, sayNonce},
+	{CodeProofReplayed, http.StatusBadRequest, errInvalidDPoP, sayDPoP},
+	{CodeProofUnavailable, http.StatusServiceUnavailable, errUnavailable, sayUnavailable},
 	{CodeLedgerUnavailable, http.StatusServiceUnavailable, errUnavailable, sayUnavailable},
 	{CodeRegistryUnavailable, http.StatusServiceUnavailable, errUnavailable, sayUnavailable},
 	{CodeSigningUnavailable, http.StatusServiceUnavailable, errUnavailable, sayUnavailable},

@@ -18,7 +18,7 @@ func TestRefusalTable(t *testing.T) {
 		http.StatusUnauthorized: {"invalid_client"},
 		http.StatusBadRequest: {
 			"invalid_request", "unauthorized_client", "unsupported_grant_type", "invalid_target", "invalid_authorization_details",
-			"invalid_scope", "invalid_dpop_proof",
+			"invalid_scope", "invalid_dpop_proof", "use_dpop_nonce",
 		},
 		http.StatusServiceUnavailable: {"temporarily_unavailable"},
 	}
@@ -45,7 +45,7 @@ func TestRefusalTable(t *testing.T) {
 			t.Errorf("%s: %d", a.Code, a.Status)
 		}
 	}
-	for _, c := range token.Codes() {
+	for _, c := range slices.Concat(token.Codes(), token.ProofCodes()) {
 		if !seen[sts.Code(c)] {
 			t.Errorf("%s of package token has no answer", c)
 		}

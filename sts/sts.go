@@ -98,6 +98,8 @@ type Config struct {
 	Logins Logins
 	// Source authenticates workloads.
 	Source identity.Source
+	// Proofs verifies DPoP proofs; nil: a request that holds one is refused.
+	Proofs *token.ProofVerifier
 	// Revocations is asked before each exchange; token.NoRevocations is the
 	// explicit choice of none.
 	Revocations token.RevocationSource

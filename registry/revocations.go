@@ -54,6 +54,8 @@ type Revoked struct {
 	// pruned. It is less than the number asked from exactly if the list is shorter
 	// than that, which a reader must take for a list that was rolled back.
 	Through int64
+	// Last is the number of the newest entry of all when the list was read.
+	Last int64
 }
 
 // Check reports what every driver refuses in a Revocation by itself.

@@ -56,7 +56,8 @@ type Standing struct {
 //
 // Check returns an error, and thereby refuses the call as `revocation_stale`,
 // whenever it does not know, also because its knowledge is older than
-// MaxStaleness.
+// MaxStaleness; Age is then set as far as it is known. What is known to be
+// revoked is no error, however old the knowledge.
 type RevocationSource interface {
 	Check(ctx context.Context, p Presented) (Standing, error)
 }

@@ -152,7 +152,8 @@ type verdict struct {
 }
 
 // Verify verifies a compact token for one call, by the steps of tokens.md §6 in
-// their order. Every error is an [*Error] and refuses the call.
+// their order. Every error is an [*Error] and refuses the call; with one of step
+// 6 comes the RevocationAge, and nothing else of the Verified.
 func (v *Verifier) Verify(ctx context.Context, raw string, want Want) (Verified, error) {
 	if len(raw) > MaxBytes {
 		return Verified{}, refuse(CodeTokenMalformed, "longer than %d bytes", MaxBytes)
@@ -181,7 +182,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string, want Want) (Verified,
 	}
 	age, err := v.checkRevocation(ctx, found, want.MaxStaleness)
 	if err != nil {
-		return Verified{}, err
+		return Verified{RevocationAge: age}, err
 	}
 	if want.Proof != nil && want.Binding != BindingUnchecked { // the dearest check of step 4, when nothing else can refuse
 		if err := want.Proof.Use(ctx); err != nil {
@@ -347,17 +348,18 @@ func checkProofOf(h *delegation.Hop, p *Proof, sum [sha256.Size]byte) error {
 	return nil
 }
 
-// checkRevocation is step 6, never cached.
+// checkRevocation is step 6, never cached. The age is there for a refusal too,
+// as far as it is known.
 func (v *Verifier) checkRevocation(ctx context.Context, found *verdict, maxStaleness time.Duration) (time.Duration, error) {
 	if maxStaleness <= 0 {
 		maxStaleness = DefaultMaxStaleness
 	}
 	s, err := v.revocations.Check(ctx, Presented{Chain: found.Chain, KeyIDs: found.KeyIDs, MaxStaleness: maxStaleness})
 	if err != nil {
-		return 0, refuse(CodeRevocationStale, "asking for revocations: %w", err)
+		return s.Age, refuse(CodeRevocationStale, "asking for revocations: %w", err)
 	}
 	if s.Revoked != "" {
-		return 0, refuse(Code("revoked_"+s.Revoked), "the chain of %q holds a revoked %s", found.Leaf.Hop.ID, s.Revoked)
+		return s.Age, refuse(Code("revoked_"+s.Revoked), "the chain of %q holds a revoked %s", found.Leaf.Hop.ID, s.Revoked)
 	}
 	return s.Age, nil
 }

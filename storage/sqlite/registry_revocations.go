@@ -51,11 +51,14 @@ func (r *Registry) Revoke(ctx context.Context, e registry.Revocation) (seq int64
 // entry up to it was committed by then.
 func (r *Registry) RevokedSince(ctx context.Context, after int64, limit int) (_ registry.Revoked, err error) {
 	out, limit := registry.Revoked{}, max(limit, 1)
-	if out.Through, err = r.LastRevoked(ctx); err != nil || out.Through <= after {
-		return out, err
+	if out.Last, err = r.LastRevoked(ctx); err != nil {
+		return registry.Revoked{}, err
+	}
+	if out.Through = out.Last; out.Last <= after {
+		return out, nil
 	}
 	rows, err := r.db.read.QueryContext(ctx, `SELECT seq, kind, value, before, ends FROM revocation
-		WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`, after, out.Through, limit)
+		WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`, after, out.Last, limit)
 	if err != nil {
 		return registry.Revoked{}, fmt.Errorf("reading revocations: %w", err)
 	}

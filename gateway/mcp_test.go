@@ -327,6 +327,8 @@ func TestP1SchemasAreClosed(t *testing.T) {
 		{"reference, undeclared", `{"type":"object","properties":{"a":{"$ref":"#/$defs/n"}},"$defs":{"n":` + nested + `}}`, `{"a":{"b":1}}`, false},
 		{"reference, old draft", `{"$schema":"http://json-schema.org/draft-07/schema#","type":"object","properties":{"a":{"$ref":"#/definitions/n"}},"definitions":{"n":` + nested + `}}`, `{"a":{"b":1}}`, false},
 		{"reference, old draft, twin", `{"$schema":"http://json-schema.org/draft-07/schema#","type":"object","properties":{"a":{"$ref":"#/definitions/n"}},"definitions":{"n":` + nested + `}}`, `{"a":{"path":"x"}}`, true},
+		{"old draft, arguments by reference", `{"$schema":"http://json-schema.org/draft-07/schema#","$ref":"#/definitions/n","definitions":{"n":` + nested + `}}`, `{"b":1}`, false},
+		{"old draft, arguments by reference, twin", `{"$schema":"http://json-schema.org/draft-07/schema#","$ref":"#/definitions/n","definitions":{"n":` + nested + `}}`, `{"path":"x"}`, true},
 		{"any of", `{"type":"object","properties":{"a":{"anyOf":[` + nested + `,{"type":"null"}]}}}`, `{"a":{"b":1}}`, false},
 		{"any of, twin", `{"type":"object","properties":{"a":{"anyOf":[` + nested + `,{"type":"null"}]}}}`, `{"a":{"path":"x"}}`, true},
 		{"recursive", `{"type":"object","properties":{"a":{"$ref":"#"}}}`, `{"a":{"a":{"b":1}}}`, false},

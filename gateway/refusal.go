@@ -189,7 +189,8 @@ func tokenCode(fine token.Code) Code {
 		return CodeTokenMissing
 	case token.CodeTokenExpired:
 		return CodeTokenExpired
-	case token.CodeBindingMissing, token.CodeBindingMismatch:
+	case token.CodeBindingMissing, token.CodeBindingMismatch,
+		token.CodeProofMissing, token.CodeProofInvalid, token.CodeProofNonce, token.CodeProofReplayed:
 		return CodeProofInvalid
 	case token.CodeChainUnavailable:
 		return CodeChainUnavailable

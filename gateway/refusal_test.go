@@ -187,9 +187,11 @@ func TestTokenCodes(t *testing.T) {
 	coarse := map[token.Code]gateway.Code{
 		token.CodeTokenMissing: gateway.CodeTokenMissing, token.CodeTokenExpired: gateway.CodeTokenExpired,
 		token.CodeBindingMissing: gateway.CodeProofInvalid, token.CodeBindingMismatch: gateway.CodeProofInvalid,
+		token.CodeProofMissing: gateway.CodeProofInvalid, token.CodeProofInvalid: gateway.CodeProofInvalid,
+		token.CodeProofNonce: gateway.CodeProofInvalid, token.CodeProofReplayed: gateway.CodeProofInvalid,
 		token.CodeChainUnavailable: gateway.CodeChainUnavailable, token.CodeRevocationStale: gateway.CodeRevocationStale,
 	}
-	for _, code := range token.Codes() {
+	for _, code := range append(token.Codes(), token.ProofCodes()...) {
 		t.Run(string(code), func(t *testing.T) {
 			want, special := coarse[code]
 			if !special {

@@ -181,11 +181,11 @@ func (w *world) in(t testing.TB) *world {
 	return &sub
 }
 
-type option func(*gateway.Config)
+type setting func(*gateway.Config)
 
 // newWorld serves /mcp/orders, /a2a/peer (the agent research behind it) and
 // /openai/v1, all to the same upstream.
-func newWorld(t testing.TB, opts ...option) *world {
+func newWorld(t testing.TB, opts ...setting) *world {
 	t.Helper()
 	w := &world{t: t, recorder: &recorder{}, log: &logBuffer{}, revoked: &revocations{}, chains: &chains{}}
 	w.up = newFar(t)
@@ -551,7 +551,7 @@ func (r rules) Listed(_ context.Context, in policy.Input) bool {
 	return r.listed == nil || r.listed(in)
 }
 
-func withRules(decide func(policy.Input) policy.Decision) option {
+func withRules(decide func(policy.Input) policy.Decision) setting {
 	return func(cfg *gateway.Config) { cfg.Policy = rules{decide: decide} }
 }
 

@@ -54,6 +54,7 @@ type closer struct {
 
 func (c closer) close(s *jsonschema.Schema, arguments bool) {
 	if s.Ref != "" && c.oldDraft {
+		c.below(s) // its definitions
 		return
 	}
 	if s.Ref != "" {

@@ -95,6 +95,7 @@ func TestManagedIdentity(t *testing.T) {
 
 func TestI4Keys(t *testing.T)     { each(t, func(t *testing.T, r issuertest.Rig) { r.Keys(t) }) }
 func TestI5Audience(t *testing.T) { each(t, func(t *testing.T, r issuertest.Rig) { r.Audience(t) }) }
+
 func TestI8Times(t *testing.T) {
 	each(t, func(t *testing.T, r issuertest.Rig) { r.Times(t, 25*time.Hour) })
 }

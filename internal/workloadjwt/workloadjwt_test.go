@@ -421,17 +421,116 @@ func TestConcurrentFirstUse(t *testing.T) {
 	}
 	callers.Wait()
 	w.wantFetches(t, 1)
+}
 
-	w2 := newWorld(t)
+// slowKeys makes the issuer's key page wait: each request is announced on the
+// first channel and answered after an item on the second.
+func (w world) slowKeys(t testing.TB) (arrived <-chan struct{}, answer chan<- struct{}) {
+	t.Helper()
+	in, out := make(chan struct{}, 16), make(chan struct{}, 16)
+	set := map[string]any{"keys": []any{w.Key.JWK()}}
+	w.net.Page(t, w.iss.KeysURL, func() (int, any) {
+		in <- struct{}{}
+		<-out
+		return http.StatusOK, set
+	})
+	return in, out
+}
+
+func arrives(t testing.TB, ch <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-ch:
+	case <-time.After(10 * time.Second):
+		t.Fatal("no fetch came")
+	}
+}
+
+// N5: callers with different unknown kids who wait for one fetch do not follow it
+// by one each.
+func TestN5WaitersDoNotFetchAgain(t *testing.T) {
+	w := newWorld(t)
+	arrived, answer := w.slowKeys(t)
+	var callers sync.WaitGroup
+	var refused atomic.Int64
+	for _, kid := range []string{"a", "b", "c", "d", "e", "f"} {
+		raw := w.JWT(t, issuertest.Header(kid, "kid"))
+		callers.Go(func() {
+			if _, err := w.Source.Authenticate(t.Context(), identity.AssertionJWT, raw, w.clock.now()); err != nil {
+				refused.Add(1)
+			}
+		})
+	}
+	arrives(t, arrived)
+	time.Sleep(20 * time.Millisecond) // lets the others queue; if they do not, less is tested
+	for range 6 {
+		answer <- struct{}{}
+	}
+	callers.Wait()
+	w.wantFetches(t, 1)
+	if refused.Load() != 6 {
+		t.Errorf("%d refused", refused.Load())
+	}
+}
+
+// A caller who leaves gets an answer at once and does not end the fetch of the
+// others; while a known key is refreshed, others use it.
+func TestFetchIsNobodysToCancel(t *testing.T) {
+	w := newWorld(t)
+	arrived, answer := w.slowKeys(t)
+	raw := w.JWT(t)
+	try := func(ctx context.Context) error {
+		_, err := w.Source.Authenticate(ctx, identity.AssertionJWT, raw, time.Unix(issuertest.Now, 0))
+		return err
+	}
 	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() { first <- try(ctx) }()
+	arrives(t, arrived)
 	cancel()
-	if _, err := w2.Source.Authenticate(ctx, identity.AssertionJWT, w2.JWT(t), w2.clock.now()); err != nil {
-		var refused *identity.AssertionError
-		if !errors.As(err, &refused) || refused.Code != identity.AssertionUnavailable {
+	if refused, ok := errors.AsType[*identity.AssertionError](try(ctx)); !ok || refused.Code != identity.AssertionUnavailable {
+		t.Error(refused)
+	}
+	answer <- struct{}{}
+	if err := <-first; err != nil {
+		t.Errorf("its own fetch ended well: %v", err)
+	}
+	if err := try(t.Context()); err != nil {
+		t.Error(err)
+	}
+	w.wantFetches(t, 1)
+
+	w.clock.advance(10 * time.Minute)
+	go func() { first <- try(t.Context()) }()
+	arrives(t, arrived)
+	for range 3 {
+		if err := try(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
-	w2.Accept(t, w2.JWT(t))
+	answer <- struct{}{}
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	w.wantFetches(t, 2)
+}
+
+// BenchmarkAuthenticate is the cost of one JWT whose issuer's keys are there.
+func BenchmarkAuthenticate(b *testing.B) {
+	for _, alg := range []string{"RS256", "ES256", "ES384"} {
+		b.Run(alg, func(b *testing.B) {
+			w := newWorld(b)
+			w.Key = issuertest.NewKey(b, "k1", alg)
+			w.iss.Publish(w.Key)
+			raw := w.JWT(b)
+			w.Accept(b, raw)
+			for b.Loop() {
+				if _, err := w.Source.Authenticate(b.Context(), identity.AssertionJWT, raw, w.clock.now()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 func TestConfiguredKeys(t *testing.T) {

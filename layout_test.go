@@ -36,7 +36,7 @@ var layout = map[string][]string{
 	"registry": {"identity", "delegation", "scope"},
 	"search":   {"record", "policy", "scope"},
 
-	"sts":     with(vocabulary, "token", "registry"),
+	"sts":     with(vocabulary, "token", "registry", "internal/ssrf", "internal/workloadjwt"),
 	"gateway": with(vocabulary, "token", "registry"),
 	"client":  {"token", "delegation", "scope", "identity", "identity/spiffe", "gateway"},
 
@@ -69,6 +69,7 @@ var layout = map[string][]string{
 	"internal/workloadjwt/issuertest": {"identity"},
 
 	"internal/pdp":     {},
+	"internal/ssrf":    {},
 	"internal/devca":   {"identity"},
 	"internal/devidp":  {},
 	"internal/demo":    {"*"},

@@ -12,6 +12,9 @@ import (
 var (
 	errParamsKind = errors.New("params is not an object")
 	errTwoTokens  = errors.New("more than one caller's token")
+
+	errBearerWithProof = errors.New("a DPoP proof beside a bearer token")
+	errRequiresProof   = errors.New("the route takes tokens with a DPoP proof alone")
 )
 
 // admit applies the rules of every listener (gateway.md §1) and finds the
@@ -123,21 +126,23 @@ func checkPath(u *url.URL) error {
 
 // callersToken finds the one token of the request (gateway.md §1). Two
 // different places with a value each are refused, because two readers could
-// choose differently.
-func callersToken(r *http.Request, apiKey bool) (string, error) {
+// choose differently. dpop says that it must come with a proof: by its scheme,
+// or, in Lineal-Token, which has none, because a proof came too.
+func (g *Gateway) callersToken(r *http.Request, apiKey bool) (raw string, dpop bool, err error) {
 	for name := range r.URL.Query() {
 		if strings.EqualFold(name, "access_token") || strings.EqualFold(name, "token") {
-			return "", Refuse(CodeRequestUnreadable, "a token in the query")
+			return "", false, Refuse(CodeRequestUnreadable, "a token in the query")
 		}
 	}
 	if own := r.Header.Get("Lineal-Token"); own != "" {
-		return own, nil
+		return own, g.cfg.Proofs != nil && len(r.Header["Dpop"]) > 0, nil
 	}
 	var found []string
 	if auth := r.Header.Get("Authorization"); auth != "" {
 		scheme, value, ok := strings.Cut(auth, " ")
-		if !ok || !strings.EqualFold(scheme, "Bearer") {
-			return "", Refuse(CodeTokenMissing, "Authorization is not Bearer")
+		dpop = g.cfg.Proofs != nil && strings.EqualFold(scheme, schemeDPoP)
+		if !ok || !dpop && !strings.EqualFold(scheme, "Bearer") {
+			return "", dpop, Refuse(CodeTokenMissing, "Authorization is neither Bearer nor DPoP")
 		}
 		found = append(found, value)
 	}
@@ -146,10 +151,10 @@ func callersToken(r *http.Request, apiKey bool) (string, error) {
 	}
 	switch len(found) {
 	case 0:
-		return "", Refuse(CodeTokenMissing, "no token")
+		return "", false, Refuse(CodeTokenMissing, "no token")
 	case 1:
-		return found[0], nil
+		return found[0], dpop, nil
 	default:
-		return "", &Refusal{Code: CodeRequestUnreadable, Err: errTwoTokens}
+		return "", dpop, &Refusal{Code: CodeRequestUnreadable, Err: errTwoTokens}
 	}
 }

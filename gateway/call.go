@@ -39,9 +39,11 @@ type call struct {
 	bodyErr  error
 
 	workload *identity.Workload // proven on the connection; nil if nothing was
-	badProof bool               // the connection's credential is not acceptable
+	badProof bool               // the connection's credential, or the DPoP proof, is not acceptable
 	claimed  identity.Agent     // the actor a correctly signed token names, proven or not
 	raw      string             // the caller's token, never sent on but to Delegate
+	dpop     bool               // it came under the scheme DPoP
+	proof    *token.Proof       // the proof that came with it, verified; nil if none did
 	verified token.Verified
 	bound    bool // the token's binding was checked and held
 	request  Request
@@ -111,18 +113,22 @@ func (c *call) identify() error {
 // verify is step 2: the token, its whole chain, its binding to what step 1
 // proved, its times.
 func (c *call) verify() (err error) {
-	if c.raw, err = callersToken(c.r, c.route.APIKeyToken); err != nil {
+	if c.raw, c.dpop, err = c.g.callersToken(c.r, c.route.APIKeyToken); err != nil {
 		return err
 	}
-	want := token.Want{Audience: c.route.audience, Workload: c.workload, Binding: token.BindingRequired}
+	if err = c.readProof(); err != nil {
+		return err
+	}
+	want := token.Want{Audience: c.route.audience, Workload: c.workload, Proof: c.proof, Binding: token.BindingRequired}
 	if c.route.AllowUnbound {
 		want.Binding = token.BindingOptional
 	}
 	c.verified, err = c.g.cfg.Verifier.Verify(c.r.Context(), c.raw, want)
 	if err != nil {
 		var t *token.Error
-		if errors.As(err, &t) && t.Claimed != "" {
+		if errors.As(err, &t) {
 			c.claimed, _ = identity.ParseAgent(t.Claimed)
+			c.badProof = slices.Contains(token.ProofCodes(), t.Code)
 		}
 		return err
 	}
@@ -349,7 +355,7 @@ func (c *call) answer(refusal *Refusal) {
 		}
 	}
 	if a.Challenge != "" {
-		h.Set("WWW-Authenticate", c.challenge(a))
+		h["Www-Authenticate"] = c.challenges(refusal, a)
 	}
 	if a.Status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "1")

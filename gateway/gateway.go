@@ -67,8 +67,11 @@ type Config struct {
 	Routes                       []Route
 	Source                       identity.Source
 	Verifier                     Verifier
-	Policy                       policy.Decider
-	Recorder                     Recorder
+	// Proofs verifies DPoP proofs (RFC 9449); if nil, the scheme DPoP is refused.
+	// A proof names the public URL.
+	Proofs   *token.ProofVerifier
+	Policy   policy.Decider
+	Recorder Recorder
 	// Log is the ledger family that records name; Region and DataClass are
 	// stated in each record.
 	Log, Region, DataClass string
@@ -113,6 +116,9 @@ type Route struct {
 	APIKeyToken bool
 	// AllowUnbound accepts tokens without a key; the record marks them.
 	AllowUnbound bool
+	// RequireDPoP accepts only tokens bound by DPoP, where no client certificate
+	// reaches the gateway.
+	RequireDPoP bool
 	// MaxBody bounds the request in bytes; if zero, 1 MiB.
 	MaxBody int64
 	// MaxAnswer bounds an answer that must be rewritten; if zero, 8 MiB.
@@ -194,6 +200,9 @@ func (g *Gateway) addRoute(r Route) (*Route, error) {
 	}
 	if !r.Delegate.IsZero() && r.Upstream.Scheme != "https" { // threat F1
 		return nil, fmt.Errorf("gateway: route %q: a delegation goes to its agent over mutual TLS only", r.Name)
+	}
+	if r.RequireDPoP && (g.cfg.Proofs == nil || r.AllowUnbound) {
+		return nil, fmt.Errorf("gateway: route %q: DPoP is required, and not verified or not needed", r.Name)
 	}
 	for _, other := range g.routes {
 		if other.Prefix == r.Prefix || other.Name == r.Name {

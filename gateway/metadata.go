@@ -8,6 +8,7 @@ import (
 
 	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/scope"
+	"github.com/lineal-auth/lineal/token"
 )
 
 const wellKnown = "/.well-known/oauth-protected-resource"
@@ -20,6 +21,8 @@ type resourceMetadata struct {
 	BearerMethods        []string `json:"bearer_methods_supported"`
 	DetailTypes          []string `json:"authorization_details_types_supported"`
 	CertificateBound     bool     `json:"tls_client_certificate_bound_access_tokens"`
+	DPoPAlgorithms       []string `json:"dpop_signing_alg_values_supported,omitempty"`
+	DPoPRequired         bool     `json:"dpop_bound_access_tokens_required,omitempty"`
 }
 
 // servePublic answers the well-known documents, in path-inserted and suffixed
@@ -38,19 +41,24 @@ func (g *Gateway) servePublic(w http.ResponseWriter, r *http.Request) bool {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "public, max-age=300")
-		_ = json.NewEncoder(w).Encode(resourceMetadata{
+		doc := resourceMetadata{
 			Resource: route.audience, AuthorizationServers: []string{g.cfg.Issuer}, BearerMethods: []string{"header"},
-			DetailTypes: []string{"urn:lineal:call:v1"}, CertificateBound: !route.AllowUnbound,
-		})
+			DetailTypes: []string{"urn:lineal:call:v1"}, CertificateBound: !route.AllowUnbound && !route.RequireDPoP,
+			DPoPRequired: route.RequireDPoP,
+		}
+		if g.cfg.Proofs != nil {
+			doc.DPoPAlgorithms = token.ProofAlgorithms()
+		}
+		_ = json.NewEncoder(w).Encode(doc)
 		return true
 	}
 	return false
 }
 
-// challenge is the WWW-Authenticate value (RFC 6750 §3, RFC 9728 §5.1).
-func (c *call) challenge(a Answer) string {
+// challenge is a WWW-Authenticate value (RFC 6750 §3, RFC 9728 §5.1).
+func (c *call) challenge(scheme string, a Answer) string {
 	var b strings.Builder
-	b.WriteString("Bearer ")
+	b.WriteString(scheme + " ")
 	if c.route != nil {
 		b.WriteString(`resource_metadata="` + strings.TrimSuffix(c.g.cfg.PublicURL, "/") + wellKnown + c.route.Prefix + `"`)
 	}

@@ -168,11 +168,20 @@ func (c *call) callerRecord() record.Caller {
 	if c.badProof {
 		out.Proof = record.ProofInvalid
 	}
-	if c.workload == nil {
+	if c.workload == nil && c.proof == nil {
 		return out
 	}
-	out.Proven, out.Auth, out.CredHash = c.workload.Agent.String(), record.AuthMTLS, c.workload.Thumbprint
+	if c.workload != nil {
+		out.Proven, out.Auth, out.CredHash = c.workload.Agent.String(), record.AuthMTLS, c.workload.Thumbprint
+	}
+	if c.proof != nil {
+		out.Auth, out.CredHash = record.AuthDPoP, c.proof.KeyThumbprint()
+		if c.bound { // the token service tied the key to the agent
+			out.Proven = out.Claimed
+		}
+	}
 	switch {
+	case c.badProof:
 	case c.bound:
 		out.Proof = record.ProofMatch
 	case c.verified.Unbound: // the token asks for no proof, whoever is on the connection
@@ -233,6 +242,8 @@ func unavailable(r *Refusal) []string {
 		return []string{"chain"}
 	case string(token.CodeRevocationStale):
 		return []string{"revocations"}
+	case string(token.CodeProofUnavailable):
+		return []string{"proofs"}
 	case string(CodePolicyUnavailable):
 		return []string{"policy"}
 	default:

@@ -54,6 +54,7 @@ var rows = []row{
 	{"ledger_unavailable", 503, false, -31503, true, false, "", "The call cannot be recorded at the moment."},
 	{"revocation_stale", 503, false, -31503, true, false, "", "Revocations cannot be checked at the moment."},
 	{"chain_unavailable", 503, false, -31503, true, false, "", "The delegation chain cannot be fetched at the moment."},
+	{"proof_unavailable", 503, false, -31503, true, false, "", "Proofs of key possession cannot be checked at the moment."},
 	{"policy_unavailable", 503, false, -31503, true, false, "", "Policy cannot be asked at the moment."},
 	{"credential_unavailable", 503, false, -31503, true, true, "", "The credential for the upstream is not available at the moment."},
 	{"upstream_credential", 502, false, -31502, false, true, "", "The upstream refused the gateway's own credential."},
@@ -189,6 +190,7 @@ func TestTokenCodes(t *testing.T) {
 		token.CodeBindingMissing: gateway.CodeProofInvalid, token.CodeBindingMismatch: gateway.CodeProofInvalid,
 		token.CodeProofMissing: gateway.CodeProofInvalid, token.CodeProofInvalid: gateway.CodeProofInvalid,
 		token.CodeProofNonce: gateway.CodeProofInvalid, token.CodeProofReplayed: gateway.CodeProofInvalid,
+		token.CodeProofUnavailable: gateway.CodeProofUnavailable,
 		token.CodeChainUnavailable: gateway.CodeChainUnavailable, token.CodeRevocationStale: gateway.CodeRevocationStale,
 	}
 	for _, code := range append(token.Codes(), token.ProofCodes()...) {
@@ -198,7 +200,7 @@ func TestTokenCodes(t *testing.T) {
 				want = gateway.CodeTokenInvalid
 			}
 			status := 401
-			if want == gateway.CodeChainUnavailable || want == gateway.CodeRevocationStale {
+			if want == gateway.CodeChainUnavailable || want == gateway.CodeRevocationStale || want == gateway.CodeProofUnavailable {
 				status = 503
 			}
 			w := newWorld(t, func(cfg *gateway.Config) {

@@ -588,6 +588,7 @@ type mint struct {
 	grants   [][]detail // per hop; the last one stands for the rest
 	mayAct   identity.Agent
 	unbound  bool
+	proofKey string // thumbprint of the key it is bound to, instead of the certificate
 	issued   time.Time
 	life     time.Duration
 	person   string
@@ -646,8 +647,8 @@ func (w *world) token(m mint) string {
 			if !m.mayAct.IsZero() {
 				hop.MayAct = party(m.mayAct)
 			}
-			if m.unbound {
-				hop.Bound = delegation.Confirmation{}
+			if m.unbound || m.proofKey != "" {
+				hop.Bound = delegation.Confirmation{KeyThumbprint: m.proofKey}
 			}
 		}
 		leaf := delegation.Leaf{Issuer: issuerURL, Txn: txn, Hop: hop, Ancestors: ancestors, ParentHash: parent.TokenHash, ReceiptHash: parent.Hash}

@@ -1,0 +1,126 @@
+package mcp_test
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/lineal-auth/lineal/gateway"
+	"github.com/lineal-auth/lineal/gateway/mcp"
+	"github.com/lineal-auth/lineal/internal/strictjson"
+	"github.com/lineal-auth/lineal/policy"
+)
+
+const schema = `{"type":"object","properties":{"customer":{"type":"string"},"filter":{"type":"object","properties":{"path":{"type":"string"}}}}}`
+
+func read(r *mcp.Reader, h http.Header, body []byte) (gateway.Request, error) {
+	req := httptest.NewRequest(http.MethodPost, "/mcp/orders", nil)
+	req.Header = h
+	return r.Read(req, "", body)
+}
+
+func reader(t testing.TB) *mcp.Reader {
+	r, err := mcp.New([]mcp.Tool{{Name: "find", InputSchema: []byte(schema), Atoms: []string{"/customer", "/filter/path"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// FuzzP4P8Read: what is accepted goes on as the tree that was judged, with
+// headers that its own reader accepts, and is then read as the same call.
+func FuzzP4P8Read(f *testing.F) {
+	meta := `"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}`
+	for _, seed := range []struct{ version, method, name, body string }{
+		{"2026-07-28", "tools/call", "find", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find","arguments":{"customer":"C-1"},` + meta + `}}`},
+		{"2026-07-28", "tools/call", "=?base64?ZmluZA==?=", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find","arguments":{"filter":{"path":"\u0061"}},` + meta + `}}`},
+		{"2026-07-28", "tools/list", "", `{"jsonrpc":"2.0","id":"x","method":"tools/list","params":{` + meta + `}}`},
+		{"2026-07-28", "server/discover", "", `{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{` + meta + `}}`},
+		{"2025-11-25", "", "", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"é","arguments":{"a":1,"b":[{}]}}}`},
+		{"", "", "", `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}`},
+		{"2025-06-18", "", "", `{"jsonrpc":"2.0","method":"notifications/initialized"}`},
+		{"2026-07-28", "tools/call", "copy", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find",` + meta + `}}`},
+		{"2025-11-25", "", "", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find","arguments":{"Customer":"x"}}}`},
+	} {
+		f.Add(seed.version, seed.method, seed.name, []byte(seed.body))
+	}
+	r := reader(f)
+	f.Fuzz(func(t *testing.T, version, method, name string, body []byte) {
+		h := http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"}}
+		for k, v := range map[string]string{"Mcp-Protocol-Version": version, "Mcp-Method": method, "Mcp-Name": name} {
+			if v != "" {
+				h.Set(k, v)
+			}
+		}
+		got, err := read(r, h, body)
+		if err != nil {
+			return
+		}
+		sent, err := strictjson.Parse(body, strictjson.Limits{})
+		if err != nil {
+			t.Fatalf("read, but not parsed: %v", err)
+		}
+		on, err := strictjson.Parse(got.Body, strictjson.Limits{})
+		if err != nil || !on.Equal(sent) {
+			t.Fatalf("%q goes on as %q (%v)", body, got.Body, err)
+		}
+		again, err := read(r, got.Header, got.Body)
+		if err != nil {
+			t.Fatalf("%q with %v: its own reader refuses it: %v", got.Body, got.Header, err)
+		}
+		if again.Operation != got.Operation || again.Action != got.Action || again.Name != got.Name || again.Version != got.Version ||
+			!bytes.Equal(again.Body, got.Body) || !again.Doc.Value().Equal(got.Doc.Value()) || strings.Join(again.Needed, "\n") != strings.Join(got.Needed, "\n") {
+			t.Fatalf("reads to\n%+v\nthen to\n%+v", got, again)
+		}
+		if got.Doc.Err() != nil {
+			t.Fatalf("a broken document: %v", got.Doc.Err())
+		}
+		m, _ := on.Get("method")
+		if text, _ := m.Text(); text != got.Operation || mcp.Operations()[text] != got.Action {
+			t.Fatalf("%q is read as %s, %s", text, got.Operation, got.Action)
+		}
+	})
+}
+
+// FuzzA3List: whatever a server answers, only pinned tools are shown.
+func FuzzA3List(f *testing.F) {
+	for _, seed := range []string{
+		`{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"find","inputSchema":` + schema + `},{"name":"erase","inputSchema":{}}]}}`,
+		`{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"x"}}`, `[]`, `{"jsonrpc":"2.0","id":1,"result":{"tools":[],"Tools":[{"name":"erase"}]}}`,
+		`{"jsonrpc":"2.0","method":"notifications/message"}`, `{"result":{"tools":[{"Name":"erase","name":"find"}],"ttlMs":1e99}}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	r := reader(f)
+	req, err := read(r, http.Header{
+		"Content-Type": {"application/json"}, "Accept": {"*/*"}, "Mcp-Protocol-Version": {"2025-11-25"},
+	}, []byte(`{"jsonrpc":"2.0","id":1,"method":"tools/list"}`))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		asked := map[string]bool{}
+		out, err := req.Rewrite(answer, func(_ string, res policy.Resource) bool { asked[res.Name] = true; return res.Name == "find" })
+		if err != nil {
+			return
+		}
+		v, err := strictjson.Parse(out, strictjson.Limits{MaxBytes: 8 << 20})
+		if err != nil {
+			t.Fatalf("%q becomes %q: %v", answer, out, err)
+		}
+		result, _ := v.Get("result")
+		tools, _ := result.Get("tools")
+		for _, tool := range tools.Items() {
+			name, _ := tool.Get("name")
+			shown, _ := tool.Get("inputSchema")
+			if text, _ := name.Text(); text != "find" || string(shown.AppendJSON(nil)) != schema || !asked["find"] {
+				t.Fatalf("%q shows %s", answer, tool.AppendJSON(nil))
+			}
+		}
+		if again, err := req.Rewrite(out, func(string, policy.Resource) bool { return true }); err != nil || !bytes.Equal(again, out) {
+			t.Fatalf("filtered twice: %q, then %q (%v)", out, again, err)
+		}
+	})
+}

@@ -53,7 +53,9 @@ func TestMetadata(t *testing.T) {
 	w := newWorld(t)
 	want := sts.Metadata{
 		Issuer: w.issuer, JWKSURI: w.issuer + "/jwks", TokenEndpoint: w.issuer + "/token", ResponseTypes: []string{},
+		RevocationEndpoint: w.issuer + "/revoke", IntrospectionEndpoint: w.issuer + "/introspect",
 		GrantTypes: []string{exchangeGrant}, TokenEndpointAuth: []string{"spiffe_x509"},
+		RevocationAuth: []string{"spiffe_x509"}, IntrospectionAuth: []string{"spiffe_x509"},
 		Scopes: w.metadata().Scopes, DetailTypes: []string{"urn:lineal:call:v1"}, CertificateBoundTokens: true,
 	}
 	if diff := cmp.Diff(want, w.metadata()); diff != "" {
@@ -68,7 +70,7 @@ func TestMetadata(t *testing.T) {
 	if inserted != appended || header.Get("Content-Type") != "application/json" || header.Get("X-Content-Type-Options") != "nosniff" {
 		t.Errorf("%s\n%s\n%v", inserted, appended, header)
 	}
-	for _, absent := range []string{"authorization_endpoint", "revocation_endpoint", "introspection_endpoint", "dpop", "mtls_endpoint_aliases", "code"} {
+	for _, absent := range []string{"authorization_endpoint", "dpop", "mtls_endpoint_aliases", "code"} {
 		if strings.Contains(inserted, absent) {
 			t.Errorf("advertised: %s", absent)
 		}
@@ -94,15 +96,15 @@ func TestJWKS(t *testing.T) {
 func TestUnknownPathsAndMethods(t *testing.T) {
 	w := newWorld(t)
 	for path, want := range map[string]int{
-		"/": 404, "/token": 404, "/sts": 404, "/sts/": 404, "/sts/token/": 404, "/sts/authorize": 404, "/sts/revoke": 404,
-		"/sts/introspect": 404, "/sts/revocations": 404, "/stsx/jwks": 404, "/.well-known/oauth-authorization-server": 404,
+		"/": 404, "/token": 404, "/sts": 404, "/sts/": 404, "/sts/token/": 404, "/sts/authorize": 404, "/sts/revoke": 400,
+		"/sts/introspect": 400, "/sts/revocations": 404, "/stsx/jwks": 404, "/.well-known/oauth-authorization-server": 404,
 		"/.well-known/openid-configuration": 404, "/sts/jwks": 200,
 	} {
 		if status, _, _ := w.get(w.as(app), http.MethodGet, path, nil); status != want {
 			t.Errorf("GET %s: %d, want %d", path, status, want)
 		}
 	}
-	for _, path := range []string{"/sts/jwks", "/sts/.well-known/oauth-authorization-server", "/sts/chains/x"} {
+	for _, path := range []string{"/sts/jwks", "/sts/revocations", "/sts/.well-known/oauth-authorization-server", "/sts/chains/x"} {
 		if status, header, _ := w.get(w.as(app), http.MethodPost, path, nil); status != 405 || header.Get("Allow") == "" {
 			t.Errorf("POST %s: %d %v", path, status, header)
 		}

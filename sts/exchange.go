@@ -333,8 +333,27 @@ func (x *exchange) keep(ctx context.Context) error {
 	if err := x.s.cfg.Issued.Put(ctx, d); err != nil {
 		return refuse(CodeRegistryUnavailable, "%w", err)
 	}
+	if err := x.recheck(ctx); err != nil {
+		return err
+	}
 	if err := x.s.cfg.Recorder.Record(ctx, draft); err != nil {
 		return refuse(CodeLedgerUnavailable, "%w", err)
+	}
+	return nil
+}
+
+// recheck asks again whether the parent is revoked, now that the new hop is in
+// the tree: a revocation that was accepted since rule 6 must not be outrun.
+func (x *exchange) recheck(ctx context.Context) error {
+	if x.subject.isRoot() {
+		return nil
+	}
+	standing, err := x.s.revoked.Check(ctx, token.Presented{Chain: x.subject.chain, KeyIDs: x.subject.keyIDs})
+	switch {
+	case err != nil:
+		return refuse(Code(token.CodeRevocationStale), "%w", err)
+	case standing.Revoked != "":
+		return refuse(Code("revoked_"+standing.Revoked), "revoked during the exchange")
 	}
 	return nil
 }

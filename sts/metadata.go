@@ -17,10 +17,14 @@ type Metadata struct {
 	Issuer                 string            `json:"issuer"`
 	JWKSURI                string            `json:"jwks_uri"`
 	TokenEndpoint          string            `json:"token_endpoint"`
+	RevocationEndpoint     string            `json:"revocation_endpoint"`
+	IntrospectionEndpoint  string            `json:"introspection_endpoint"`
 	MTLSEndpointAliases    map[string]string `json:"mtls_endpoint_aliases,omitempty"`
 	ResponseTypes          []string          `json:"response_types_supported"` // required, even if empty
 	GrantTypes             []string          `json:"grant_types_supported"`
 	TokenEndpointAuth      []string          `json:"token_endpoint_auth_methods_supported"`
+	RevocationAuth         []string          `json:"revocation_endpoint_auth_methods_supported"`
+	IntrospectionAuth      []string          `json:"introspection_endpoint_auth_methods_supported"`
 	Scopes                 []string          `json:"scopes_supported"`
 	DetailTypes            []string          `json:"authorization_details_types_supported"`
 	CertificateBoundTokens bool              `json:"tls_client_certificate_bound_access_tokens"`
@@ -28,17 +32,22 @@ type Metadata struct {
 }
 
 func writeMetadata(cfg Config) ([]byte, error) {
+	auth := []string{string(identity.MethodSPIFFEX509)} // RFC 8414 §2: else client_secret_basic would be meant
 	m := Metadata{
 		Issuer: cfg.Issuer, JWKSURI: cfg.Issuer + "/jwks", TokenEndpoint: cfg.Issuer + "/token",
+		RevocationEndpoint: cfg.Issuer + "/revoke", IntrospectionEndpoint: cfg.Issuer + "/introspect",
 		ResponseTypes: []string{}, GrantTypes: []string{grantTokenExchange},
-		TokenEndpointAuth: []string{string(identity.MethodSPIFFEX509)},
-		Scopes:            verbs(), DetailTypes: []string{scope.Type}, CertificateBoundTokens: true,
+		TokenEndpointAuth: auth, RevocationAuth: auth, IntrospectionAuth: auth,
+		Scopes: verbs(), DetailTypes: []string{scope.Type}, CertificateBoundTokens: true,
 	}
 	if cfg.Proofs != nil {
 		m.DPoPAlgorithms = token.ProofAlgorithms()
 	}
 	if cfg.MTLS != "" {
-		m.MTLSEndpointAliases = map[string]string{"token_endpoint": cfg.MTLS + "/token"}
+		m.MTLSEndpointAliases = map[string]string{
+			"token_endpoint": cfg.MTLS + "/token", "revocation_endpoint": cfg.MTLS + "/revoke",
+			"introspection_endpoint": cfg.MTLS + "/introspect",
+		}
 	}
 	b, err := json.Marshal(m)
 	if err != nil {

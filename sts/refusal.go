@@ -56,9 +56,12 @@ const (
 	CodeProofNonce            Code = "proof_nonce"                 // 14: none, or not of ours, or too old
 	CodeProofReplayed         Code = "proof_replayed"              // 14
 	CodeProofUnavailable      Code = "proof_unavailable"           // 14: whether it was used is not known
-	CodeLedgerUnavailable     Code = "ledger_unavailable"          // 16
-	CodeRegistryUnavailable   Code = "registry_unavailable"        // at any rule
-	CodeSigningUnavailable    Code = "signing_unavailable"         // 16
+	CodeTokenNotOwn           Code = "token_not_own"               // of /revoke: another's token
+	CodeTokenTypeUnsupported  Code = "token_type_unsupported"      // of /revoke: no delegation token
+	CodeChainUnavailable      Code = Code(token.CodeChainUnavailable)
+	CodeLedgerUnavailable     Code = "ledger_unavailable"   // 16
+	CodeRegistryUnavailable   Code = "registry_unavailable" // at any rule
+	CodeSigningUnavailable    Code = "signing_unavailable"  // 16
 )
 
 // Answer is one row of the refusal table: what the caller is told.
@@ -87,6 +90,8 @@ const (
 	sayProof       = "A proof of key possession is required, by client certificate or by DPoP, as the resource demands."
 	sayDPoP        = "The DPoP proof is not acceptable."
 	sayNonce       = "The DPoP proof must hold the nonce of this answer."
+	sayNotOwn      = "The token was not issued to this client."
+	sayTokenType   = "Tokens of this type cannot be revoked."
 	sayUnavailable = "The token service cannot answer now."
 )
 
@@ -100,6 +105,7 @@ const (
 	errInvalidScope       = "invalid_scope"
 	errInvalidDPoP        = "invalid_dpop_proof"
 	errUseNonce           = "use_dpop_nonce"
+	errUnsupportedToken   = "unsupported_token_type" // RFC 7009 §2.2.1
 	errUnavailable        = "temporarily_unavailable"
 )
 
@@ -146,6 +152,8 @@ var ownAnswers = []Answer{
 	{CodeProofNonce, http.StatusBadRequest, errUseNonce, sayNonce},
 	{CodeProofReplayed, http.StatusBadRequest, errInvalidDPoP, sayDPoP},
 	{CodeProofUnavailable, http.StatusServiceUnavailable, errUnavailable, sayUnavailable},
+	{CodeTokenNotOwn, http.StatusBadRequest, errInvalidRequest, sayNotOwn},
+	{CodeTokenTypeUnsupported, http.StatusBadRequest, errUnsupportedToken, sayTokenType},
 	{CodeLedgerUnavailable, http.StatusServiceUnavailable, errUnavailable, sayUnavailable},
 	{CodeRegistryUnavailable, http.StatusServiceUnavailable, errUnavailable, sayUnavailable},
 	{CodeSigningUnavailable, http.StatusServiceUnavailable, errUnavailable, sayUnavailable},

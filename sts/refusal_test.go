@@ -18,7 +18,7 @@ func TestRefusalTable(t *testing.T) {
 		http.StatusUnauthorized: {"invalid_client"},
 		http.StatusBadRequest: {
 			"invalid_request", "unauthorized_client", "unsupported_grant_type", "invalid_target", "invalid_authorization_details",
-			"invalid_scope", "invalid_dpop_proof", "use_dpop_nonce",
+			"invalid_scope", "invalid_dpop_proof", "use_dpop_nonce", "unsupported_token_type",
 		},
 		http.StatusServiceUnavailable: {"temporarily_unavailable"},
 	}

@@ -6,6 +6,8 @@
 //	POST {issuer}/token   who ─▶ form ─▶ subject ─▶ target ─▶ scope ─▶ life, key ─▶ tree, ledger ─▶ answer
 //	                       └───────┴────────┴─────────┴─────────┴──────────┴──▶ refusal, recorded
 //	GET  {issuer}/chains/{jti}   the receipts of a chain, to who may read them
+//	GET  {issuer}/revocations    what was revoked, pushed to who serves or verifies an audience
+//	POST {issuer}/revoke, /introspect   RFC 7009 for the holder, RFC 7662 for the receiver
 //	GET  {issuer}/jwks, /.well-known/oauth-authorization-server
 //
 // It is an OAuth 2.0 authorization server whose one grant is token exchange
@@ -31,6 +33,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -76,6 +80,7 @@ const (
 	leastLifetime   = 5 * time.Second // what a new token must have left
 	maxBody         = 64 << 10
 	maxParameters   = 64
+	readerCache     = 256 // tokens that were asked to be revoked
 )
 
 // Config configures a Service. What is not said to have a default is required.
@@ -100,9 +105,8 @@ type Config struct {
 	Source identity.Source
 	// Proofs verifies DPoP proofs; nil: a request that holds one is refused.
 	Proofs *token.ProofVerifier
-	// Revocations is asked before each exchange; token.NoRevocations is the
-	// explicit choice of none.
-	Revocations token.RevocationSource
+	// Revocations is the list of what was revoked, read at each exchange.
+	Revocations registry.Revocations
 	Recorder    Recorder
 
 	// Writer, Log, Region and DataClass stand in each record; Writer's place in
@@ -130,14 +134,21 @@ type Config struct {
 }
 
 // Service is the token service. It is safe for concurrent use, starts no
-// goroutine and needs no closing.
+// goroutine and needs no closing; only the streams of revocations do not end by
+// themselves, see EndFeeds.
 type Service struct {
 	cfg      Config
 	base     string // path of the issuer, "" at the root
 	issuer   *token.Issuer
+	revoked  *revoked
 	verifier *token.Verifier
+	reader   *token.Verifier // the same, but blind to what is revoked
 	metadata []byte
 	jwks     []byte
+
+	feeds  atomic.Int64 // streams of revocations that are open
+	ending sync.Once
+	ended  chan struct{} // closed by EndFeeds
 }
 
 // New checks the configuration and builds a Service.
@@ -166,7 +177,7 @@ func newService(cfg Config) (*Service, error) {
 	if cfg, err = withDefaults(cfg); err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, base: base}
+	s := &Service{cfg: cfg, base: base, revoked: newRevoked(cfg.Revocations, cfg.Now), ended: make(chan struct{})}
 	if s.issuer, err = token.NewIssuer(cfg.Issuer, cfg.Signer); err != nil {
 		return nil, err
 	}
@@ -234,13 +245,18 @@ func (s *Service) publishKeys() error {
 	if err != nil {
 		return err
 	}
-	s.verifier, err = token.NewVerifier(token.Config{
+	verify := token.Config{
 		Issuers:     []token.TrustedIssuer{{Name: s.cfg.Issuer, Keys: set}},
 		Chains:      Chains{Issuer: s.cfg.Issuer, Issued: s.cfg.Issued},
-		Revocations: s.cfg.Revocations,
+		Revocations: s.revoked,
 		Now:         s.cfg.Now,
 		Logger:      s.cfg.Logger,
-	})
+	}
+	if s.verifier, err = token.NewVerifier(verify); err != nil {
+		return err
+	}
+	verify.Revocations, verify.CacheSize = token.NoRevocations{}, readerCache
+	s.reader, err = token.NewVerifier(verify)
 	return err
 }
 
@@ -279,6 +295,12 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveToken(w, r)
 	case below && strings.HasPrefix(path, "/chains/"):
 		s.serveChain(w, r, path[len("/chains/"):])
+	case below && path == "/revocations":
+		s.serveFeed(w, r)
+	case below && path == "/revoke":
+		s.serveRevoke(w, r)
+	case below && path == "/introspect":
+		s.serveIntrospect(w, r)
 	default:
 		http.NotFound(w, r)
 	}

@@ -22,9 +22,9 @@ type subject struct {
 	hash string
 
 	// Of an access token: its chain as presented, closed by its own receipt, and
-	// the receipts R0…Rn, compact.
-	chain, closed delegation.Chain
-	receipts      []string
+	// the receipts R0…Rn, compact, and the `kid` of R0…Rn−1 and of the token.
+	chain, closed    delegation.Chain
+	receipts, keyIDs []string
 }
 
 // isRoot reports whether the exchange starts a chain.
@@ -95,6 +95,7 @@ func (x *exchange) verifyDelegation(ctx context.Context) error {
 	}
 	x.subject.person, x.subject.txn = verified.Chain.Person(), verified.Chain.Txn()
 	x.subject.chain, x.subject.login = verified.Chain, verified.Chain.Login()
+	x.subject.keyIDs = verified.KeyIDs
 	x.subject.expires = verified.Leaf.Hop.Expires
 	if err := x.closeChain(ctx, verified); err != nil {
 		return err

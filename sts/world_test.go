@@ -75,6 +75,8 @@ type world struct {
 	ca        *devca.CA
 	issuer    string
 	service   *sts.Service
+	source    identity.Source
+	dir       string // of the registry's files
 	logins    *oidc.Verifier
 	signer    token.Signer
 	provider  *provider
@@ -84,7 +86,7 @@ type world struct {
 	recorder  *recorder
 	offset    atomic.Int64 // of the service's clock, nanoseconds
 
-	mu      sync.Mutex // guards clients
+	mu      sync.Mutex // guards clients and, while requests run, service
 	clients map[identity.Agent]*http.Client
 }
 
@@ -109,6 +111,7 @@ func newWorld(t testing.TB) *world {
 	t.Cleanup(func() { _ = source.Close() })
 
 	dir := t.TempDir()
+	w.dir = dir
 	if w.issued, err = sqlite.OpenRegistry(t.Context(), sqlite.RegistryConfig{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +131,12 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.service.ServeHTTP(rw, r) }))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.mu.Lock()
+		service := w.service
+		w.mu.Unlock()
+		service.ServeHTTP(rw, r)
+	}))
 	server.TLS = source.ServerTLS()
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	server.StartTLS()
@@ -146,7 +154,7 @@ func newWorld(t testing.TB) *world {
 	if w.signer, err = token.NewES256("", key); err != nil {
 		t.Fatal(err)
 	}
-	w.logins = logins
+	w.logins, w.source = logins, source
 	w.service = w.serviceWith(source)
 	return w
 }
@@ -163,7 +171,7 @@ func (w *world) serviceWith(source identity.Source) *sts.Service {
 func (w *world) config(source identity.Source) sts.Config {
 	return sts.Config{
 		Issuer: w.issuer, Signer: w.signer, Directory: w.directory, Persons: w.persons, Issued: w.issued,
-		Logins: adapter{w.logins}, Source: source, Revocations: token.NoRevocations{}, Recorder: w.recorder,
+		Logins: adapter{w.logins}, Source: source, Revocations: w.issued, Recorder: w.recorder,
 		Writer: record.Writer{ID: "sts-1", KeyID: digest("key"), Role: record.RoleTokenService, Run: base64.RawURLEncoding.EncodeToString(make([]byte, 16))},
 		Log:    "ledger.test/std", Region: record.RegionLocal, DataClass: record.DataInternal,
 		PolicyVersion: policyVersion, Auditors: []identity.Agent{auditor}, Now: w.now,
@@ -537,6 +545,14 @@ func claims(t testing.TB, raw string) map[string]any {
 	}
 	var m map[string]any
 	if err := json.Unmarshal(payload, &m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func jsonOf(t testing.TB, text string) (m map[string]any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), &m); err != nil {
 		t.Fatal(err)
 	}
 	return m

@@ -44,10 +44,10 @@ func (c *call) challenges(refusal *Refusal, a Answer) []string {
 		}
 		return all
 	}
-	switch token.Code(refusal.Reason) { // RFC 9449 §7.1, §9
-	case token.CodeProofNonce:
+	switch refusal.Reason { // RFC 9449 §7.1, §9
+	case string(token.CodeProofNonce):
 		a.Challenge, a.Sentence = "use_dpop_nonce", "The proof must hold the nonce of this answer."
-	case token.CodeProofMissing, token.CodeProofInvalid, token.CodeProofReplayed:
+	case string(token.CodeProofMissing), string(token.CodeProofInvalid), string(token.CodeProofReplayed):
 		a.Challenge, a.Sentence = "invalid_dpop_proof", "The proof is not valid for this call."
 	}
 	return []string{c.challenge(schemeDPoP, a) + `, algs="` + strings.Join(token.ProofAlgorithms(), " ") + `"`}

@@ -63,8 +63,6 @@ func (x *exchange) useProof(ctx context.Context) error {
 	if err := x.readProof(); err != nil || x.proof == nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, x.s.cfg.RecordTimeout)
-	defer cancel()
 	return refuseProof(x.proof.Use(ctx))
 }
 

@@ -50,6 +50,9 @@ const (
 // 9864 §2.2), which newer clients send.
 func ProofAlgorithms() []string { return []string{string(ES256), string(EdDSA), algEd25519} }
 
+// proofTimeout bounds the wait for the store; after it the proof is refused.
+const proofTimeout = 2 * time.Second
+
 const algEd25519 = "Ed25519"
 
 // ProofStore remembers used proofs, one store for all replicas of a service.
@@ -139,6 +142,8 @@ func (p *Proof) Use(ctx context.Context) error {
 	if p.store == nil || p.thumbprint == "" {
 		return refuse(CodeProofInvalid, "the proof was never verified")
 	}
+	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
+	defer cancel()
 	first, err := p.store.Use(ctx, p.thumbprint, p.id, p.until)
 	switch {
 	case err != nil:

@@ -1,9 +1,11 @@
 // Package registry holds the few facts that change: who is registered, whose reference is whose, what was issued, which id is whose.
 //
 //	configuration ──▶ Directory   agents, audiences, person issuers      who may take part at all
+//	                  Clients     at which persons log in directly
 //	                  Persons     (issuer, subject) ──▶ random reference  apart from everything else
 //	token service ──▶ Issued      the tree of delegations, their receipts
 //	                  Revocations what was revoked, numbered without a gap
+//	                  Logins      logins under way, codes, refresh tokens
 //	both          ──▶ Proofs      what may be used once
 //	gateway       ──▶ Bindings    ids of tasks, contexts, responses ──▶ their principal
 //
@@ -99,6 +101,10 @@ type Audience struct {
 	// `dpop_bound_access_tokens_required`), also where the client has a
 	// certificate: for a receiver that no client certificate reaches.
 	RequireDPoP bool
+	// Default is what a person who logs in at a client directly grants it here
+	// where the client asks for nothing in particular, and all that a client may
+	// get which is known by its metadata document alone. The zero value: none.
+	Default scope.Grant
 	// MaxStaleness is the age of the revocation feed above which the audience
 	// refuses; zero: 15 s.
 	MaxStaleness time.Duration

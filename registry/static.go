@@ -21,6 +21,7 @@ type Entries struct {
 	Agents    []Agent
 	Audiences []Audience
 	Issuers   []PersonIssuer
+	Clients   []Client
 }
 
 // Static is a Directory of fixed entries. It is immutable.
@@ -28,22 +29,28 @@ type Static struct {
 	agents    map[identity.Agent]Agent
 	audiences map[string]Audience
 	issuers   map[string]PersonIssuer
+	clients   map[identity.Agent]Client
 }
 
-var _ Directory = (*Static)(nil)
+var (
+	_ Directory = (*Static)(nil)
+	_ Clients   = (*Static)(nil)
+)
 
 // NewStatic checks the entries and builds a Directory of them. All problems
 // are reported together: an identity that is empty or stands twice, a profile
 // that does not exist, an OIDC client of two agents or of a provider that is
 // not listed, an audience served or called by an agent that is not listed, a
-// depth or life outside its limits.
+// depth or life outside its limits, a client that is no agent or has no way
+// back.
 func NewStatic(e Entries) (*Static, error) {
 	s := &Static{
 		agents:    make(map[identity.Agent]Agent, len(e.Agents)),
 		audiences: make(map[string]Audience, len(e.Audiences)),
 		issuers:   make(map[string]PersonIssuer, len(e.Issuers)),
+		clients:   make(map[identity.Agent]Client, len(e.Clients)),
 	}
-	err := errors.Join(s.addIssuers(e.Issuers), s.addAgents(e.Agents), s.addAudiences(e.Audiences))
+	err := errors.Join(s.addIssuers(e.Issuers), s.addAgents(e.Agents), s.addAudiences(e.Audiences), s.addClients(e.Clients))
 	if err != nil {
 		return nil, fmt.Errorf("building the registry: %w", err)
 	}
@@ -73,6 +80,11 @@ func (s *Static) Receives(_ context.Context, w identity.Agent) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// Client implements Clients.
+func (s *Static) Client(_ context.Context, id identity.Agent) (Client, error) {
+	return lookup(s.clients, id, "client")
 }
 
 func lookup[K comparable, V any](m map[K]V, key K, what string) (V, error) {
@@ -182,6 +194,26 @@ func (s *Static) checkAudience(a Audience) error {
 	}
 	if a.MaxStaleness < 0 {
 		errs = append(errs, fmt.Errorf("staleness %s is negative", a.MaxStaleness))
+	}
+	return errors.Join(errs...)
+}
+
+// addClients adds the clients, each of which is a registered agent.
+func (s *Static) addClients(clients []Client) error {
+	var errs []error
+	for i, c := range clients {
+		if err := c.Check(); err != nil {
+			errs = append(errs, fmt.Errorf("client %d, %s: %w", i, c.ID, err))
+			continue
+		}
+		if _, ok := s.clients[c.ID]; ok {
+			errs = append(errs, fmt.Errorf("client %s: %w", c.ID, ErrExists))
+		}
+		if _, ok := s.agents[c.ID]; !ok {
+			errs = append(errs, fmt.Errorf("client %s: as an agent: %w", c.ID, ErrNotFound))
+		}
+		c.RedirectURIs, c.Keys = slices.Clone(c.RedirectURIs), slices.Clone(c.Keys)
+		s.clients[c.ID] = c
 	}
 	return errors.Join(errs...)
 }

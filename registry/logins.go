@@ -1,0 +1,105 @@
+package registry
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"time"
+)
+
+// LoginKey is a secret as drivers keep it: SHA-256 over what it is for and the
+// secret. The store holds no credential.
+type LoginKey [sha256.Size]byte
+
+// KeyOf is the key of a secret.
+func KeyOf(purpose, secret string) LoginKey {
+	b := binary.BigEndian.AppendUint64(nil, uint64(len(purpose)))
+	b = append(append(b, purpose...), secret...)
+	return sha256.Sum256(b)
+}
+
+// Logins keeps what persons who log in directly leave behind: logins under
+// way, authorization codes, and the families of refresh tokens. Bodies are the
+// token service's; a driver does not read them.
+//
+// What a method accepted is durable when it returns, so that a restart forgets
+// no use (threat X12). What ended before the driver's clock is not found. An
+// error but ErrNotFound is never an answer: the caller must refuse. Logins is
+// safe for concurrent use, also from several processes.
+type Logins interface {
+	// Begin keeps a step of a login, for the browser that holds the secret behind
+	// browser. There is a bound on how many are kept; over it, and for a key that
+	// is there, it is an error.
+	Begin(ctx context.Context, step LoginStep) error
+	// Take removes and returns the step, once, or ErrNotFound: also for another
+	// browser, whose attempt changes nothing.
+	Take(ctx context.Context, key, browser LoginKey) (LoginStep, error)
+
+	// PutCode keeps a code.
+	PutCode(ctx context.Context, c Code) error
+	// Redeem returns the code and whether this was its first use, of any number of
+	// callers one; or ErrNotFound. Any other use ends the family that the code
+	// began, or would begin. A code is remembered for a day beyond its end: also
+	// one that has ended is a reuse, once it was used.
+	Redeem(ctx context.Context, key LoginKey) (c Code, first bool, err error)
+
+	// BeginFamily keeps a family of refresh tokens, with its first one. It is
+	// ErrExists if the code was presented again meanwhile.
+	BeginFamily(ctx context.Context, f Family) error
+	// Family returns the family, or ErrNotFound if there is none, or it has ended.
+	Family(ctx context.Context, key LoginKey) (Family, error)
+	// Rotate replaces the one refresh token that may be used, from by to, and
+	// reports whether it did: not if from was not the one, or the family has ended.
+	Rotate(ctx context.Context, key, from, to LoginKey) (bool, error)
+	// EndFamily ends a family for good. That there is none is no error.
+	EndFamily(ctx context.Context, key LoginKey) error
+}
+
+// LoginStep is a login under way, between two visits of one browser.
+type LoginStep struct {
+	Key, Browser LoginKey
+	Expires      time.Time
+	Body         []byte
+}
+
+// Code is an authorization code.
+type Code struct {
+	Key     LoginKey
+	Family  LoginKey // that it begins
+	Expires time.Time
+	Body    []byte
+}
+
+// Family is a line of refresh tokens, each the successor of the one before.
+type Family struct {
+	Key     LoginKey
+	Code    LoginKey // that began it
+	Current LoginKey // the token that may be used
+	Expires time.Time
+	Body    []byte
+}
+
+// MaxLoginBody bounds a body, in bytes.
+const MaxLoginBody = 64 << 10
+
+// Check reports what every driver refuses in a LoginStep by itself.
+func (s LoginStep) Check() error { return checkLogin(s.Expires, s.Body, s.Key, s.Browser) }
+
+// Check reports what every driver refuses in a Code by itself.
+func (c Code) Check() error { return checkLogin(c.Expires, c.Body, c.Key, c.Family) }
+
+// Check reports what every driver refuses in a Family by itself.
+func (f Family) Check() error { return checkLogin(f.Expires, f.Body, f.Key, f.Code, f.Current) }
+
+func checkLogin(end time.Time, body []byte, keys ...LoginKey) error {
+	for _, k := range keys {
+		if k == (LoginKey{}) {
+			return errors.New("a key is missing")
+		}
+	}
+	if end.IsZero() || len(body) == 0 || len(body) > MaxLoginBody {
+		return errors.New("no end, no body, or too long a body")
+	}
+	return nil
+}

@@ -1,0 +1,245 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/lineal-auth/lineal/registry"
+)
+
+var loginsLayout = layout{application: 0x4c4e4c31 /* "LNL1" */, steps: []string{`
+CREATE TABLE step (
+  key     BLOB PRIMARY KEY,
+  browser BLOB NOT NULL,
+  exp     INTEGER NOT NULL,
+  body    BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX step_exp ON step (exp);
+CREATE TABLE code (
+  key    BLOB PRIMARY KEY,
+  family BLOB NOT NULL,
+  exp    INTEGER NOT NULL,
+  uses   INTEGER NOT NULL,
+  body   BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX code_exp ON code (exp);
+CREATE TABLE family (
+  key     BLOB PRIMARY KEY,
+  current BLOB NOT NULL,
+  exp     INTEGER NOT NULL,
+  ended   INTEGER NOT NULL,
+  body    BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX family_exp ON family (exp);`}}
+
+const (
+	// maxSteps bounds the logins under way: strangers begin them (threat N6).
+	maxSteps = 20_000
+	// codesKept is how long a used code is known beyond its end.
+	codesKept = 24 * time.Hour
+	// maxForget bounds the work of forgetting at one write.
+	maxForget = 1000
+)
+
+// Logins keeps logins under way, codes and families of refresh tokens in
+// logins.db, a file of its own, by the hash of their secrets. Deleted rows are
+// overwritten. It implements registry.Logins.
+type Logins struct {
+	db  pair
+	now func() time.Time
+}
+
+var _ registry.Logins = (*Logins)(nil)
+
+// OpenLogins opens or creates logins.db.
+func OpenLogins(ctx context.Context, cfg RegistryConfig) (*Logins, error) {
+	cfg = cfg.withDefaults()
+	db, err := openPair(ctx, filepath.Join(cfg.Dir, "logins.db"), loginsLayout, "secure_delete(1)")
+	if err != nil {
+		return nil, fmt.Errorf("opening logins.db: %w", err)
+	}
+	return &Logins{db: db, now: cfg.Now}, nil
+}
+
+// Close closes the database. No other method may be running.
+func (l *Logins) Close() error {
+	if err := l.db.close(); err != nil {
+		return fmt.Errorf("closing logins.db: %w", err)
+	}
+	return nil
+}
+
+// Begin implements registry.Logins.
+func (l *Logins) Begin(ctx context.Context, s registry.LoginStep) error {
+	err := s.Check()
+	if err == nil {
+		err = l.db.tx(ctx, func(tx *sql.Tx) error {
+			if err := l.forget(ctx, tx, "step", l.now()); err != nil {
+				return err
+			}
+			var n int
+			if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM step`).Scan(&n); err != nil {
+				return err
+			}
+			if n >= maxSteps {
+				return errors.New("too many logins are under way")
+			}
+			_, err := tx.ExecContext(ctx, `INSERT INTO step (key, browser, exp, body) VALUES (?, ?, ?, ?)`,
+				s.Key[:], s.Browser[:], s.Expires.Unix(), s.Body)
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("keeping login: %w", err)
+	}
+	return nil
+}
+
+// Take implements registry.Logins.
+func (l *Logins) Take(ctx context.Context, key, browser registry.LoginKey) (registry.LoginStep, error) {
+	s := registry.LoginStep{Key: key, Browser: browser}
+	var exp int64
+	err := l.db.tx(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, `DELETE FROM step WHERE key = ? AND browser = ? AND exp > ? RETURNING exp, body`,
+			key[:], browser[:], l.now().Unix()).Scan(&exp, &s.Body)
+	})
+	if err != nil {
+		return registry.LoginStep{}, fmt.Errorf("taking login: %w", notFound(err))
+	}
+	s.Expires = time.Unix(exp, 0).UTC()
+	return s, nil
+}
+
+// PutCode implements registry.Logins.
+func (l *Logins) PutCode(ctx context.Context, c registry.Code) error {
+	err := c.Check()
+	if err == nil {
+		err = l.db.tx(ctx, func(tx *sql.Tx) error {
+			if err := l.forget(ctx, tx, "code", l.now().Add(-codesKept)); err != nil {
+				return err
+			}
+			_, err := tx.ExecContext(ctx, `INSERT INTO code (key, family, exp, uses, body) VALUES (?, ?, ?, 0, ?)`,
+				c.Key[:], c.Family[:], c.Expires.Unix(), c.Body)
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("keeping code: %w", err)
+	}
+	return nil
+}
+
+// Redeem implements registry.Logins.
+func (l *Logins) Redeem(ctx context.Context, key registry.LoginKey) (c registry.Code, first bool, err error) {
+	c.Key = key
+	var exp, uses int64
+	var family []byte
+	err = l.db.tx(ctx, func(tx *sql.Tx) error {
+		err := tx.QueryRowContext(ctx, `UPDATE code SET uses = uses + 1 WHERE key = ? RETURNING family, exp, uses, body`, key[:]).
+			Scan(&family, &exp, &uses, &c.Body)
+		if err != nil || uses == 1 {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE family SET ended = 1 WHERE key = ?`, family)
+		return err
+	})
+	c.Expires = time.Unix(exp, 0).UTC()
+	copy(c.Family[:], family)
+	switch {
+	case err != nil:
+		return registry.Code{}, false, fmt.Errorf("redeeming code: %w", notFound(err))
+	case uses == 1 && !l.now().Before(c.Expires):
+		return registry.Code{}, false, fmt.Errorf("redeeming code: %w", registry.ErrNotFound)
+	}
+	return c, uses == 1, nil
+}
+
+// BeginFamily implements registry.Logins.
+func (l *Logins) BeginFamily(ctx context.Context, f registry.Family) error {
+	err := f.Check()
+	if err == nil {
+		err = l.db.tx(ctx, func(tx *sql.Tx) error {
+			if err := l.forget(ctx, tx, "family", l.now()); err != nil {
+				return err
+			}
+			var uses int64
+			if err := tx.QueryRowContext(ctx, `SELECT uses FROM code WHERE key = ? AND family = ?`, f.Code[:], f.Key[:]).Scan(&uses); err != nil {
+				return notFound(err)
+			}
+			if uses != 1 {
+				return registry.ErrExists
+			}
+			_, err := tx.ExecContext(ctx, `INSERT INTO family (key, current, exp, ended, body) VALUES (?, ?, ?, 0, ?)`,
+				f.Key[:], f.Current[:], f.Expires.Unix(), f.Body)
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("beginning family: %w", err)
+	}
+	return nil
+}
+
+// Family implements registry.Logins.
+func (l *Logins) Family(ctx context.Context, key registry.LoginKey) (registry.Family, error) {
+	f := registry.Family{Key: key}
+	var exp int64
+	var current []byte
+	err := l.db.read.QueryRowContext(ctx, `SELECT current, exp, body FROM family WHERE key = ? AND ended = 0 AND exp > ?`,
+		key[:], l.now().Unix()).Scan(&current, &exp, &f.Body)
+	if err != nil {
+		return registry.Family{}, fmt.Errorf("reading family: %w", notFound(err))
+	}
+	copy(f.Current[:], current)
+	f.Expires = time.Unix(exp, 0).UTC()
+	return f, nil
+}
+
+// Rotate implements registry.Logins.
+func (l *Logins) Rotate(ctx context.Context, key, from, to registry.LoginKey) (rotated bool, err error) {
+	err = l.db.tx(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE family SET current = ? WHERE key = ? AND current = ? AND ended = 0 AND exp > ?`,
+			to[:], key[:], from[:], l.now().Unix())
+		if err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		rotated = n == 1
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("rotating refresh token: %w", err)
+	}
+	return rotated, nil
+}
+
+// EndFamily implements registry.Logins.
+func (l *Logins) EndFamily(ctx context.Context, key registry.LoginKey) error {
+	err := l.db.tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE family SET ended = 1 WHERE key = ?`, key[:])
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("ending family: %w", err)
+	}
+	return nil
+}
+
+// forget removes what ended before a time.
+func (*Logins) forget(ctx context.Context, tx *sql.Tx, table string, before time.Time) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE key IN (SELECT key FROM `+table+` WHERE exp < ? LIMIT ?)`,
+		before.Unix(), maxForget)
+	return err
+}
+
+// notFound makes an answer of "no row".
+func notFound(err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return registry.ErrNotFound
+	}
+	return err
+}

@@ -62,6 +62,7 @@ var layout = map[string][]string{
 	"gateway/llm":         with(vocabulary, "gateway", "token", "registry"),
 	// The engine drives two interfaces: the ledger's store and the registry.
 	"storage/sqlite":      {"ledger", "registry", "identity", "delegation", "scope"},
+	"storage/postgres":    {"ledger", "registry", "identity", "delegation", "scope"},
 	"storage/disk":        {"ledger"},
 	"storage/storagetest": {"ledger", "storage/disk"}, // the contract includes what a log leaves on disk
 
@@ -71,6 +72,7 @@ var layout = map[string][]string{
 	"internal/pdp":     {},
 	"internal/ssrf":    {},
 	"internal/devca":   {"identity"},
+	"internal/pgtest":  {}, // a server for tests; TestTestServerStaysInTests
 	"internal/devidp":  {},
 	"internal/demo":    {"*"},
 	"internal/handout": {"client"},
@@ -188,11 +190,24 @@ func TestVocabularyIsPure(t *testing.T) {
 	}
 }
 
+// testServer starts a PostgreSQL, for tests alone.
+const testServer = "internal/pgtest"
+
+// TestTestServerStaysInTests: no package that is built into the product imports
+// what starts a database server.
+func TestTestServerStaysInTests(t *testing.T) {
+	for _, names := range imports(t) {
+		if path, used := names[module+testServer]; used {
+			t.Errorf("%s imports %s", path, testServer)
+		}
+	}
+}
+
 // TestO1NoProcessFromARequest: nothing that serves requests may start a
 // process (threat O1).
 func TestO1NoProcessFromARequest(t *testing.T) {
 	for dir, names := range imports(t) {
-		if path, spawns := names["os/exec"]; spawns && dir != "cmd/lineal" {
+		if path, spawns := names["os/exec"]; spawns && dir != "cmd/lineal" && dir != testServer {
 			t.Errorf("%s imports os/exec", path)
 		}
 	}

@@ -1,0 +1,228 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/lineal-auth/lineal/ledger"
+)
+
+// clock is the server's time in milliseconds, as it stands when it is read and
+// not when the transaction began.
+const clock = `(extract(epoch FROM clock_timestamp()) * 1000)::bigint`
+
+// CreateLog implements [ledger.Store].
+func (s *Store) CreateLog(ctx context.Context, log, origin string) error {
+	if !s.cfg.Create {
+		return fmt.Errorf("creating log %s: %w", log, ledger.ErrReadOnly)
+	}
+	if log == "" || origin == "" {
+		return errors.New("creating log: log and origin are required")
+	}
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		var have string
+		t.add(`INSERT INTO head (log, origin, epoch, holder, lease_until, size, at) VALUES ($1, $2, 0, '', 0, 0, 0) ON CONFLICT (log) DO NOTHING`, log, origin)
+		t.one([]any{&have}, `SELECT origin FROM head WHERE log = $1 FOR UPDATE`, log) // waits for the standby, if another made it
+		if err := t.run(ctx); err != nil {
+			return err
+		}
+		if have != origin {
+			return fmt.Errorf("%w: its origin is %s", ledger.ErrFork, have)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("creating log %s: %w", log, err)
+	}
+	return nil
+}
+
+// OpenWriter implements [ledger.Appender].
+func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.Tail, error) {
+	var tail ledger.Tail
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		known, opened := false, false
+		t.add(`SELECT FROM head WHERE log = $1`, log).Query(func(rows pgx.Rows) error {
+			known = rows.Next()
+			rows.Close()
+			return rows.Err()
+		})
+		// The row is locked before it is compared, so two starts follow each other.
+		t.add(`INSERT INTO writer (log, gw_id, run, next_seq, tail) VALUES ($1, $2, $3, 0, '')
+			ON CONFLICT (log, gw_id) DO UPDATE SET run = excluded.run, next_seq = 0 WHERE writer.run <> excluded.run OR writer.next_seq = 0
+			RETURNING tail`, log, gwID, run).Query(func(rows pgx.Rows) error {
+			defer rows.Close()
+			if opened = rows.Next(); opened {
+				return rows.Scan(&tail.Prev)
+			}
+			return rows.Err()
+		})
+		if err := t.run(ctx); err != nil {
+			return err
+		}
+		switch {
+		case !known:
+			return fmt.Errorf("log %q: %w", log, ledger.ErrNotFound)
+		case !opened:
+			return fmt.Errorf("%w: run %s has appended before", ledger.ErrWriterConflict, run)
+		}
+		return nil
+	})
+	if err != nil {
+		return ledger.Tail{}, fmt.Errorf("opening writer: %w", err)
+	}
+	return tail, nil
+}
+
+// Append implements [ledger.Appender]. It takes two round trips: one claims
+// the writer's next seqs, the other stores the batch and commits.
+func (s *Store) Append(ctx context.Context, b ledger.Batch) (time.Time, error) {
+	if len(b.Records) == 0 {
+		return time.Time{}, errors.New("appending batch: it is empty")
+	}
+	for i := range b.Records {
+		if n := len(b.Records[i].Envelope); n == 0 || n > ledger.MaxEntry {
+			return time.Time{}, fmt.Errorf("appending record %s of %d bytes: %w", b.Records[i].RecordID, n, ledger.ErrTooLarge)
+		}
+	}
+	var at int64
+	err := s.write(ctx, func(ctx context.Context, t *tx) (err error) {
+		stored := false
+		if at, stored, err = claim(ctx, t, &b); err == nil && !stored {
+			insert(t, &b, at)
+		}
+		return err
+	})
+	if isState(err, uniqueViolation) {
+		err = fmt.Errorf("%w: %w", ledger.ErrDuplicate, err)
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("appending batch: %w", err)
+	}
+	return time.UnixMilli(at), nil
+}
+
+// claim moves the writer's tail over the batch. It reports stored if an
+// earlier attempt did.
+func claim(ctx context.Context, t *tx, b *ledger.Batch) (at int64, stored bool, err error) {
+	next, moved := b.First+int64(len(b.Records)), false
+	t.add(`UPDATE writer SET next_seq = $1, tail = $2 WHERE log = $3 AND gw_id = $4 AND run = $5 AND next_seq = $6 AND tail = $7 RETURNING `+clock,
+		next, b.Tail, b.Log, b.GWID, b.Run, b.First, b.Prev).Query(func(rows pgx.Rows) error {
+		defer rows.Close()
+		if moved = rows.Next(); moved {
+			return rows.Scan(&at)
+		}
+		return rows.Err()
+	})
+	if err := t.run(ctx); err != nil || moved {
+		return at, false, err
+	}
+	var run, tail string
+	var have int64
+	t.one([]any{&run, &have, &tail, &at}, `SELECT run, next_seq, tail, `+clock+` FROM writer WHERE log = $1 AND gw_id = $2 FOR UPDATE`, b.Log, b.GWID)
+	err = t.run(ctx)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return 0, false, fmt.Errorf("%w: the writer is not known", ledger.ErrWriterConflict)
+	case err != nil:
+		return 0, false, err
+	case run != b.Run:
+		return 0, false, ledger.ErrStaleWriter
+	case have == next && tail == b.Tail:
+		// What is visible may still be missing on the standby, if the first
+		// attempt's wait for it was cut short. A write of our own waits again,
+		// and for everything before it.
+		t.add(`UPDATE writer SET next_seq = next_seq WHERE log = $1 AND gw_id = $2`, b.Log, b.GWID)
+		return at, true, nil
+	default:
+		return 0, false, fmt.Errorf("%w: next_seq is %d, the batch is [%d, %d)", ledger.ErrWriterConflict, have, b.First, next)
+	}
+}
+
+// insert queues the rows of the batch; they go out with COMMIT.
+func insert(t *tx, b *ledger.Batch, at int64) {
+	ids, envelopes := make([]string, len(b.Records)), make([][]byte, len(b.Records))
+	var blobs []ledger.Blob
+	for i := range b.Records {
+		ids[i], envelopes[i] = b.Records[i].RecordID, b.Records[i].Envelope
+		blobs = append(blobs, b.Records[i].Blobs...)
+	}
+	t.add(`INSERT INTO body (record_id, envelope) SELECT * FROM unnest($1::text[], $2::bytea[])`, ids, envelopes)
+	// Ids are given in the order of the rows, so a writer's rows keep its order.
+	t.add(`INSERT INTO intake (log, record_id, at) SELECT $1, r.id, $3 FROM unnest($2::text[]) WITH ORDINALITY AS r (id, n) ORDER BY r.n`, b.Log, ids, at)
+	insertBlobs(t, blobs)
+}
+
+// insertBlobs queues the insertion of blobs. It keeps the first one of a
+// digest, and the key that belongs to it. The order of digests keeps two
+// batches from waiting for each other.
+func insertBlobs(t *tx, blobs []ledger.Blob) *pgx.QueuedQuery {
+	if len(blobs) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(blobs, func(a, b ledger.Blob) int { return cmp.Compare(a.Digest, b.Digest) })
+	blobs = slices.CompactFunc(blobs, func(a, b ledger.Blob) bool { return a.Digest == b.Digest })
+	n := len(blobs)
+	digests, classes, contents := make([]string, n), make([]string, n), make([][]byte, n)
+	persons, wrapped := make([]*string, n), make([][]byte, n)
+	for i, b := range blobs {
+		digests[i], classes[i], contents[i] = b.Digest, b.Class, orEmpty(b.Bytes)
+		if b.Key != nil {
+			wrapped[i] = orEmpty(b.Key.Wrapped)
+			if b.Key.PersonRef != "" {
+				persons[i] = &b.Key.PersonRef
+			}
+		}
+	}
+	return t.add(`WITH given AS (SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bytea[]) AS g (digest, class, bytes, person_ref, wrapped)),
+		stored AS (INSERT INTO blob (digest, class, bytes) SELECT digest, class, bytes FROM given ORDER BY digest COLLATE "C" ON CONFLICT (digest) DO NOTHING RETURNING digest),
+		keyed AS (INSERT INTO data_key (digest, person_ref, wrapped) SELECT digest, person_ref, wrapped FROM given JOIN stored USING (digest) WHERE wrapped IS NOT NULL)
+		SELECT FROM stored`, digests, classes, contents, persons, wrapped)
+}
+
+// orEmpty gives an empty value, where nil would be NULL.
+func orEmpty(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// PutBlob implements [ledger.Appender].
+func (s *Store) PutBlob(ctx context.Context, b ledger.Blob) error {
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		stored := false
+		insertBlobs(t, []ledger.Blob{b}).Exec(func(ct pgconn.CommandTag) error { stored = ct.RowsAffected() == 1; return nil })
+		if err := t.run(ctx); err != nil || stored {
+			return err
+		}
+		t.add(`SELECT pg_logical_emit_message(true, 'lineal', '')`) // a write, so that COMMIT waits for the first one's standby
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("storing blob: %w", err)
+	}
+	return nil
+}
+
+// IntakeStats implements [ledger.Appender].
+func (s *Store) IntakeStats(ctx context.Context, log string) (ledger.IntakeStats, error) {
+	var st ledger.IntakeStats
+	var age int64
+	err := s.query(ctx, func(ctx context.Context) error {
+		return s.db.read.QueryRow(ctx, `SELECT count(*), coalesce(max(id), 0), coalesce(`+clock+` - min(at), 0) FROM intake WHERE log = $1`, log).
+			Scan(&st.Rows, &st.MaxID, &age)
+	})
+	if err != nil {
+		return ledger.IntakeStats{}, s.reading("measuring intake", err)
+	}
+	st.Oldest = time.Duration(max(0, age)) * time.Millisecond
+	return st, nil
+}

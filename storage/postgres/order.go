@@ -1,0 +1,258 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/lineal-auth/lineal/ledger"
+)
+
+// AcquireLease implements [ledger.Orderer].
+func (s *Store) AcquireLease(ctx context.Context, log, holder string, ttl time.Duration) (ledger.Head, error) {
+	var head ledger.Head
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		h, err := lockHead(ctx, t, log)
+		if err != nil {
+			return err
+		}
+		n := changed(t.add(`UPDATE head SET epoch = epoch + 1, holder = $1, lease_until = `+clock+` + $2 WHERE log = $3 AND lease_until < `+clock,
+			holder, ttl.Milliseconds(), log))
+		if err := t.run(ctx); err != nil {
+			return err
+		}
+		if *n == 0 {
+			return ledger.ErrLeaseHeld
+		}
+		h.Epoch++
+		head = h.Head
+		return nil
+	})
+	if err != nil {
+		return ledger.Head{}, fmt.Errorf("acquiring lease: %w", err)
+	}
+	return head, nil
+}
+
+// RenewLease implements [ledger.Orderer].
+func (s *Store) RenewLease(ctx context.Context, log string, epoch int64, ttl time.Duration) error {
+	return s.setLease(ctx, `UPDATE head SET lease_until = `+clock+` + $1 WHERE log = $2 AND epoch = $3`, ttl.Milliseconds(), log, epoch)
+}
+
+// ReleaseLease implements [ledger.Orderer].
+func (s *Store) ReleaseLease(ctx context.Context, log string, epoch int64) error {
+	return s.setLease(ctx, `UPDATE head SET lease_until = $1 WHERE log = $2 AND epoch = $3`, int64(0), log, epoch)
+}
+
+func (s *Store) setLease(ctx context.Context, update string, args ...any) error {
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		n := changed(t.add(update, args...))
+		if err := t.run(ctx); err != nil {
+			return err
+		}
+		if *n != 1 {
+			return ledger.ErrEpochLost
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("setting lease: %w", err)
+	}
+	return nil
+}
+
+// ReadIntake implements [ledger.Orderer]. A row with a smaller id than one that
+// was seen may appear later, when another writer's transaction ends; the order
+// holds within each writer, which has one transaction at a time.
+func (s *Store) ReadIntake(ctx context.Context, log string, limit int) ([]ledger.Candidate, error) {
+	var out []ledger.Candidate
+	err := s.query(ctx, func(ctx context.Context) error {
+		rows, err := s.db.read.Query(ctx, `SELECT i.id, i.record_id, i.at, b.envelope FROM intake i LEFT JOIN body b ON b.record_id = i.record_id
+			WHERE i.log = $1 ORDER BY i.id LIMIT $2`, log, limit)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var c ledger.Candidate
+			var at int64
+			if err := rows.Scan(&c.IntakeID, &c.RecordID, &at, &c.Envelope); err != nil {
+				return err
+			}
+			if c.Envelope == nil {
+				return fmt.Errorf("%w: record %s has no body", ledger.ErrCorrupt, c.RecordID)
+			}
+			c.At = time.UnixMilli(at)
+			out = append(out, c)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, s.reading("reading intake", err)
+	}
+	return out, nil
+}
+
+// Sequence implements [ledger.Orderer].
+func (s *Store) Sequence(ctx context.Context, q ledger.Sequenced) (ledger.Head, error) {
+	var head ledger.Head
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		h, err := lockHead(ctx, t, q.Log)
+		if err != nil {
+			return err
+		}
+		if err := h.insist(q.Origin, q.Epoch); err != nil {
+			return err
+		}
+		if h.Size != q.Size {
+			return fmt.Errorf("%w: the log has %d entries", ledger.ErrEpochLost, h.Size)
+		}
+		if h.at > h.now {
+			return ledger.ErrClockBehind
+		}
+		h.Size += int64(len(q.Entries))
+		h.At = time.UnixMilli(h.now)
+		head = h.Head
+		return move(ctx, t, &q, h.now)
+	})
+	if isState(err, uniqueViolation) {
+		err = fmt.Errorf("%w: %w", ledger.ErrFork, err) // an index is taken, or a record has one
+	}
+	if err != nil {
+		return ledger.Head{}, fmt.Errorf("sequencing: %w", err)
+	}
+	return head, nil
+}
+
+// move gives the entries their indexes, takes the rows from intake and moves
+// the head. It commits nothing.
+func move(ctx context.Context, t *tx, q *ledger.Sequenced, now int64) error {
+	ids, leaves := make([]string, len(q.Entries)), make([][]byte, len(q.Entries))
+	rows := make([]int64, 0, len(q.Entries)+len(q.Rejected))
+	for i := range q.Entries {
+		ids[i], leaves[i] = q.Entries[i].RecordID, q.Entries[i].LeafHash[:]
+		rows = append(rows, q.Entries[i].IntakeID)
+	}
+	rows = append(rows, q.Rejected...)
+	t.add(`INSERT INTO entry (origin, idx, record_id, leaf_hash, at)
+		SELECT $1, $2 + e.n - 1, e.id, e.leaf, $3 FROM unnest($4::text[], $5::bytea[]) WITH ORDINALITY AS e (id, leaf, n)`, q.Origin, q.Size, now, ids, leaves)
+	gone := changed(t.add(`DELETE FROM intake WHERE id = ANY ($1::bigint[]) AND log = $2`, rows, q.Log))
+	moved := changed(t.add(`UPDATE head SET size = $1, at = $2 WHERE log = $3 AND origin = $4 AND epoch = $5 AND size = $6`,
+		q.Size+int64(len(q.Entries)), now, q.Log, q.Origin, q.Epoch, q.Size))
+	if err := t.run(ctx); err != nil {
+		return err
+	}
+	if *gone != int64(len(rows)) {
+		return fmt.Errorf("%w: %d of %d intake rows are gone", ledger.ErrFork, int64(len(rows))-*gone, len(rows))
+	}
+	if *moved != 1 { // the row is locked, so this cannot be
+		return fmt.Errorf("%w: the head moved", ledger.ErrEpochLost)
+	}
+	return nil
+}
+
+// locked is the head as it stands under its lock.
+type locked struct {
+	ledger.Head
+	at, now int64 // of the last sequencing; the server's clock under the lock
+}
+
+// lockHead begins a transaction of the log: nobody else orders it meanwhile.
+func lockHead(ctx context.Context, t *tx, log string) (locked, error) {
+	h := locked{Head: ledger.Head{Log: log}}
+	t.one([]any{&h.Origin, &h.Epoch, &h.Size, &h.at}, `SELECT origin, epoch, size, at FROM head WHERE log = $1 FOR UPDATE`, log)
+	t.one([]any{&h.now}, `SELECT `+clock) // after the lock was had
+	err := t.run(ctx)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return locked{}, fmt.Errorf("log %q: %w", log, ledger.ErrNotFound)
+	}
+	if h.at != 0 {
+		h.At = time.UnixMilli(h.at)
+	}
+	return h, err
+}
+
+// insist refuses another epoch or origin.
+func (h *locked) insist(origin string, epoch int64) error {
+	if h.Epoch != epoch {
+		return fmt.Errorf("%w: the epoch is %d", ledger.ErrEpochLost, h.Epoch)
+	}
+	if h.Origin != origin {
+		return fmt.Errorf("%w: the origin is %s", ledger.ErrFork, h.Origin)
+	}
+	return nil
+}
+
+// InsertCheckpoint implements [ledger.Orderer].
+func (s *Store) InsertCheckpoint(ctx context.Context, log string, epoch int64, c ledger.Checkpoint) error {
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		head, err := lockHead(ctx, t, log)
+		if err != nil {
+			return err
+		}
+		if err := head.insist(c.Origin, epoch); err != nil {
+			return err
+		}
+		if c.Size > head.Size || c.Size < 0 {
+			return fmt.Errorf("%w: size %d, the log has %d", ledger.ErrFork, c.Size, head.Size)
+		}
+		var size int64
+		var root []byte
+		t.one([]any{&size, &root}, `SELECT size, root FROM checkpoint WHERE origin = $1 ORDER BY size DESC LIMIT 1`, c.Origin)
+		err = t.run(ctx)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+		case err != nil:
+			return err
+		case size > c.Size:
+			return fmt.Errorf("%w: size %d after %d", ledger.ErrFork, c.Size, size)
+		case size == c.Size && bytes.Equal(root, c.Root[:]):
+			return nil // the lock of head makes this commit wait for the standby
+		case size == c.Size:
+			return fmt.Errorf("%w: another root of size %d", ledger.ErrFork, size)
+		}
+		t.add(`INSERT INTO checkpoint (origin, size, root, note, published) VALUES ($1, $2, $3, $4, NULL)`, c.Origin, c.Size, c.Root[:], orEmpty(c.Note))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("inserting checkpoint: %w", err)
+	}
+	return nil
+}
+
+// PublishCheckpoint implements [ledger.Orderer].
+func (s *Store) PublishCheckpoint(ctx context.Context, log string, epoch int64, origin string, size int64) error {
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		head, err := lockHead(ctx, t, log)
+		if err != nil {
+			return err
+		}
+		if err := head.insist(origin, epoch); err != nil {
+			return err
+		}
+		n := changed(t.add(`UPDATE checkpoint SET published = coalesce(published, $1) WHERE origin = $2 AND size = $3`, head.now, origin, size))
+		if err := t.run(ctx); err != nil {
+			return err
+		}
+		if *n != 1 {
+			return ledger.ErrNotFound
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("publishing checkpoint: %w", err)
+	}
+	return nil
+}
+
+// changed counts the rows of a queued statement, once it ran.
+func changed(q *pgx.QueuedQuery) *int64 {
+	n := new(int64)
+	q.Exec(func(ct pgconn.CommandTag) error { *n = ct.RowsAffected(); return nil })
+	return n
+}

@@ -117,6 +117,9 @@ type Upstream struct {
 	// TokenLifetime is the longest life of a token for this route; default the
 	// token service's.
 	TokenLifetime time.Duration `yaml:"token_lifetime,omitempty"`
+	// RequireDPoP has every token for this route bound by DPoP (RFC 9449), also
+	// where the client has a certificate; default: a certificate binds.
+	RequireDPoP bool `yaml:"require_dpop,omitempty"`
 }
 
 // MCP is a Model Context Protocol server.

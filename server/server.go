@@ -51,6 +51,7 @@ type Server struct {
 	policy              *cedar.Live
 	issued              *sqlite.Registry
 	persons             *sqlite.Persons
+	proofs              *sqlite.Proofs
 	gateway             *gateway.Gateway
 
 	idle      []*http.Client // whose kept connections end with the server
@@ -137,7 +138,7 @@ func (s *Server) buildServices(ctx context.Context) (tokens http.Handler, gw *ga
 	if err != nil {
 		return nil, nil, fmt.Errorf("token service: %w", err)
 	}
-	gw, err = s.gatewayService(s.tokensID.Agent())
+	gw, err = s.gatewayService(ctx, s.tokensID.Agent())
 	if err != nil {
 		return nil, nil, fmt.Errorf("gateway: %w", err)
 	}
@@ -210,6 +211,9 @@ func (s *Server) closers() (out []io.Closer) {
 	}
 	if s.persons != nil {
 		out = append(out, s.persons)
+	}
+	if s.proofs != nil {
+		out = append(out, s.proofs)
 	}
 	for _, id := range []*spiffe.Source{s.gatewayID, s.tokensID} {
 		if id != nil {

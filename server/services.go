@@ -54,7 +54,7 @@ func directory(cfg config.Config, gatewayID identity.Agent) (*registry.Static, e
 	}
 	audience := func(prefix string, u config.Upstream, serves string) error {
 		a := registry.Audience{
-			URI: cfg.PublicURL + prefix, Enabled: true, Lifetime: u.TokenLifetime, Verifiers: []identity.Agent{gatewayID},
+			URI: cfg.PublicURL + prefix, Enabled: true, Lifetime: u.TokenLifetime, RequireDPoP: u.RequireDPoP, Verifiers: []identity.Agent{gatewayID},
 		}
 		if serves != "" {
 			agent, err := identity.ParseAgent(serves)
@@ -138,10 +138,14 @@ func (s *Server) tokenService(ctx context.Context, keys keyRing, dir *registry.S
 	if err != nil {
 		return nil, err
 	}
+	proofs, err := s.proofVerifier(ctx, nonceTokens)
+	if err != nil {
+		return nil, err
+	}
 	rec := s.ledger.tokens
 	return sts.New(sts.Config{
 		Issuer: s.cfg.Tokens.Issuer, Signer: signer, Directory: dir, Persons: s.persons, Issued: keptReceipts{s.issued, s.ledger.store},
-		Logins: logins, Source: s.tokensID, Revocations: s.issued, Recorder: draftRecorder{rec},
+		Logins: logins, Proofs: proofs, Source: s.tokensID, Revocations: s.issued, Recorder: draftRecorder{rec},
 		Writer: record.Writer{ID: rec.id, Role: rec.role, Run: rec.writer.Run(), KeyID: rec.keyID}, Log: rec.log,
 		Region: rec.header.Region, DataClass: rec.header.DataClass, PolicyVersion: s.policy.Engine().Version().Digest,
 		Lifetime: s.cfg.Tokens.Lifetime, Now: s.now, Logger: s.logger,
@@ -227,7 +231,7 @@ func (k keptReceipts) Put(ctx context.Context, d registry.Delegation) error {
 
 // gatewayService builds the gateway. It verifies tokens with the keys and
 // chains that the token service publishes, over mTLS like any other gateway.
-func (s *Server) gatewayService(tokensID identity.Agent) (*gateway.Gateway, error) {
+func (s *Server) gatewayService(ctx context.Context, tokensID identity.Agent) (*gateway.Gateway, error) {
 	client := s.gatewayID.HTTPClient(tokensID)
 	s.idle = append(s.idle, client)
 	issuer := s.cfg.Tokens.Issuer
@@ -248,8 +252,12 @@ func (s *Server) gatewayService(tokensID identity.Agent) (*gateway.Gateway, erro
 	if err != nil {
 		return nil, err
 	}
+	proofs, err := s.proofVerifier(ctx, nonceGateway)
+	if err != nil {
+		return nil, err
+	}
 	return gateway.New(gateway.Config{
-		PublicURL: s.cfg.PublicURL, Issuer: issuer, Routes: routes, Source: s.gatewayID, Verifier: verifier,
+		PublicURL: s.cfg.PublicURL, Issuer: issuer, Routes: routes, Source: s.gatewayID, Verifier: verifier, Proofs: proofs,
 		Policy: s.policy, Recorder: s.ledger.gateway, Log: s.cfg.Ledger.Family, Region: s.cfg.Ledger.Region,
 		DataClass: s.cfg.Ledger.DataClass, Now: s.now, NewID: newID, Logger: s.logger,
 	})
@@ -308,7 +316,7 @@ func (s *Server) route(u config.Upstream, prefix string, p gateway.Protocol, kin
 	if err != nil {
 		return gateway.Route{}, fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
-	r := gateway.Route{Name: u.Name, Prefix: prefix, Protocol: p, Kind: kind, Upstream: upstream}
+	r := gateway.Route{Name: u.Name, Prefix: prefix, Protocol: p, Kind: kind, Upstream: upstream, RequireDPoP: u.RequireDPoP}
 	if u.Peer == "" {
 		r.Transport = &http.Transport{
 			ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64, IdleConnTimeout: 90 * time.Second, DisableCompression: true,

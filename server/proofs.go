@@ -1,0 +1,33 @@
+package server
+
+import (
+	"context"
+
+	"github.com/lineal-auth/lineal/storage/sqlite"
+	"github.com/lineal-auth/lineal/token"
+)
+
+// The services that demand nonces; the nonce of one is none of the other's.
+const (
+	nonceTokens  = "token service"
+	nonceGateway = "gateway"
+)
+
+// proofVerifier verifies DPoP proofs for one service. Used proofs and the key
+// of the nonces are in proofs.db, which all replicas share.
+func (s *Server) proofVerifier(ctx context.Context, service string) (_ *token.ProofVerifier, err error) {
+	if s.proofs == nil {
+		if s.proofs, err = sqlite.OpenProofs(ctx, sqlite.RegistryConfig{Dir: s.cfg.DataDir, Now: s.now}); err != nil {
+			return nil, err
+		}
+	}
+	secret, err := s.proofs.Secret(ctx, "dpop nonces")
+	if err != nil {
+		return nil, err
+	}
+	nonces, err := token.NewNonces(token.NonceConfig{Key: secret, Purpose: service, Now: s.now})
+	if err != nil {
+		return nil, err
+	}
+	return token.NewProofVerifier(token.ProofConfig{Store: s.proofs, Nonces: nonces, Leeway: s.cfg.ClockLeeway, Now: s.now})
+}

@@ -22,12 +22,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/scope"
 	"github.com/lineal-auth/lineal/token"
 )
@@ -37,7 +40,8 @@ type Config struct {
 	// TokenURL is the token endpoint of the token service. Required.
 	TokenURL string
 	// HTTP sends to the token service over mTLS with the workload's own
-	// certificate. Required.
+	// certificate. Required. It follows no redirect: what it sends is for the
+	// token service alone.
 	HTTP *http.Client
 	// Verifier checks incoming delegations before they are used. If nil,
 	// Receive refuses every call that carries one.
@@ -48,6 +52,11 @@ type Config struct {
 	// Thumbprint names the certificate in use (`x5t#S256`), so that tokens are
 	// dropped when it rotates; if nil, one certificate is assumed.
 	Thumbprint func() string
+	// Proof is the key of DPoP proofs (RFC 9449); if nil, none are made. With one,
+	// a proof goes with each token request, and with each call whose token the
+	// token service bound to the key. It may bind the token to the workload's
+	// certificate all the same.
+	Proof *token.ProofKey
 	// Calls say what to ask for where the context does not.
 	Calls []Call
 	// Now is the clock; if nil, the system's.
@@ -76,12 +85,16 @@ type Token struct {
 	Details scope.Grant
 	Scope   string
 	Expires time.Time
+	// DPoP says that it is bound to the key of Config.Proof and presented with a
+	// proof.
+	DPoP bool
 }
 
 // Client exchanges, keeps and attaches tokens. It is safe for concurrent use.
 type Client struct {
-	cfg  Config
-	pool *pool
+	cfg    Config
+	pool   *pool
+	nonces *nonces
 }
 
 // ErrDelegationEnded says that the delegation a call relies on is over, or
@@ -105,7 +118,10 @@ func New(cfg Config) (*Client, error) {
 	if cfg.PoolSize == 0 {
 		cfg.PoolSize = 1024
 	}
-	return &Client{cfg: cfg, pool: newPool(cfg.PoolSize, cfg.Now)}, nil
+	hc := *cfg.HTTP
+	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // threat F9
+	cfg.HTTP = &hc
+	return &Client{cfg: cfg, pool: newPool(cfg.PoolSize, cfg.Now), nonces: &nonces{}}, nil
 }
 
 // contextKey is the key of a delegation in a context.
@@ -125,7 +141,23 @@ type Delegation struct {
 	verified token.Verified
 	parent   string // the call being served, as its Lineal-Request-Id said
 	direct   string // audience of a token that is presented as it is; "" otherwise
+	dpop     bool   // of such a token
 }
+
+// String says what the delegation is for, never the token.
+func (d *Delegation) String() string {
+	if d == nil {
+		return "no delegation"
+	}
+	return "delegation until " + d.expires.UTC().Format(time.RFC3339)
+}
+
+// Format prints String for every verb: fmt would print an unexported token as
+// it is.
+func (d *Delegation) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(d.String())) }
+
+// LogValue is String.
+func (d *Delegation) LogValue() slog.Value { return slog.StringValue(d.String()) }
 
 // Verified is the verified chain of the delegation; it is the zero value for
 // a token this client got itself.
@@ -141,7 +173,7 @@ func FromContext(ctx context.Context) *Delegation {
 // and whose other calls have no authority. It is for the application that
 // holds the root.
 func WithToken(ctx context.Context, t Token) context.Context {
-	return context.WithValue(ctx, keyDelegation, &Delegation{raw: t.Raw, grant: t.Details, expires: t.Expires, direct: t.Audience})
+	return context.WithValue(ctx, keyDelegation, &Delegation{raw: t.Raw, grant: t.Details, expires: t.Expires, direct: t.Audience, dpop: t.DPoP})
 }
 
 // WithDelegation returns ctx with the delegation of another context: for SDKs
@@ -160,15 +192,22 @@ func WithDetails(ctx context.Context, details []byte) context.Context {
 // over is verified and put into the request's context. A call without one goes
 // on without authority; a call with one that does not verify is refused,
 // because it was meant to have it.
+//
+// The gateway has checked who presented the delegation; Receive cannot. The
+// listener must take calls from the gateway alone.
 func (c *Client) Receive(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		raw := r.Header.Get("Lineal-Delegation")
+		raw := r.Header.Values("Lineal-Delegation")
 		r.Header.Del("Lineal-Delegation")
-		if raw == "" {
+		if len(raw) == 0 {
 			next.ServeHTTP(w, r)
 			return
 		}
-		d, err := c.Accept(r.Context(), raw, r.Header.Get("Lineal-Request-Id"))
+		err := errTwoDelegations
+		var d *Delegation
+		if len(raw) == 1 {
+			d, err = c.Accept(r.Context(), raw[0], r.Header.Get("Lineal-Request-Id"))
+		}
 		if err != nil {
 			c.cfg.Logger.WarnContext(r.Context(), "delegation refused", slog.String("cause", err.Error()))
 			http.Error(w, "the delegation of this call does not verify", http.StatusForbidden)
@@ -192,8 +231,19 @@ func (c *Client) Accept(ctx context.Context, raw, parent string) (*Delegation, e
 	return &Delegation{raw: token.Raw(raw), grant: leaf.Details, expires: leaf.Expires, verified: v, parent: parent}, nil
 }
 
+var (
+	errTwoDelegations = errors.New("more than one delegation")
+	errNoProofKey     = errors.New("the token is bound to a key that this client does not have")
+)
+
 // Transport returns a RoundTripper that attaches to each request the token
 // for its audience. next sends it, over mTLS with the workload's certificate.
+//
+// A certificate that rotates between the exchange and the request makes the
+// gateway refuse the token's binding once. Such a request was not forwarded and
+// is sent again, once, with a new token, if its body can be had again
+// ([http.Request].GetBody). The same holds for a gateway that demands a DPoP
+// nonce of its own: the request is sent again with the nonce.
 func (c *Client) Transport(next http.RoundTripper) http.RoundTripper {
 	return &transport{c: c, next: next}
 }
@@ -204,34 +254,87 @@ type transport struct {
 }
 
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	d := FromContext(r.Context())
-	if d == nil {
-		return nil, fmt.Errorf("calling %s: %w: the context carries none", r.URL.Redacted(), ErrDelegationEnded)
+	resp, retry, err := t.once(r, r.Body)
+	if err != nil || !retry {
+		return resp, err
 	}
-	tok, err := t.c.tokenFor(r.Context(), d, r.URL.Scheme+"://"+r.URL.Host+r.URL.Path)
-	if err != nil {
-		return nil, fmt.Errorf("calling %s: %w", r.URL.Redacted(), err)
+	var body io.ReadCloser
+	if r.GetBody != nil {
+		if body, err = r.GetBody(); err != nil {
+			return resp, nil // the refusal is the answer
+		}
 	}
-	out := r.Clone(r.Context()) // a RoundTripper must not change its request
-	out.Header.Set("Authorization", "Bearer "+string(tok.Raw))
-	out.Header.Del("X-Api-Key")
-	if d.parent != "" {
-		out.Header.Set("Lineal-Parent", d.parent)
-	}
-	resp, err := t.next.RoundTrip(out)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized {
-		t.c.pool.drop(tok.Raw)
-	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer)) // so that the connection can be used again
+	_ = resp.Body.Close()
+	resp, _, err = t.once(r, body)
 	return resp, err
 }
 
-// tokenFor finds or gets the token for a URL.
-func (c *Client) tokenFor(ctx context.Context, d *Delegation, url string) (Token, error) {
+// once sends r with the token for its audience. It closes body in every case,
+// as an http.RoundTripper must. retry says that a new token may pass.
+func (t *transport) once(r *http.Request, body io.ReadCloser) (resp *http.Response, retry bool, err error) {
+	d := FromContext(r.Context())
+	tok, err := t.c.tokenFor(r.Context(), d, r.URL)
+	if err != nil {
+		if body != nil {
+			_ = body.Close()
+		}
+		return nil, false, fmt.Errorf("calling %s: %w", r.URL.Redacted(), err)
+	}
+	out := r.Clone(r.Context()) // a RoundTripper must not change its request
+	out.Body = body
+	if err := t.c.present(out, tok); err != nil {
+		if body != nil {
+			_ = body.Close()
+		}
+		return nil, false, fmt.Errorf("calling %s: %w", r.URL.Redacted(), err)
+	}
+	for _, name := range []string{"X-Api-Key", "Lineal-Token", "Lineal-Delegation", "Lineal-Parent"} {
+		out.Header.Del(name)
+	}
+	if d.parent != "" {
+		out.Header.Set("Lineal-Parent", d.parent)
+	}
+	resp, err = t.next.RoundTrip(out)
+	if err != nil {
+		return resp, false, err
+	}
+	fresh := tok.DPoP && t.c.nonces.keep(r.URL, resp.Header)
+	if resp.StatusCode != http.StatusUnauthorized {
+		return resp, false, nil
+	}
+	replayable := r.GetBody != nil || r.Body == nil || r.Body == http.NoBody
+	if fresh && demandsNonce(resp.Header) { // the token is as good as before
+		return resp, replayable, nil
+	}
+	t.c.pool.drop(tok.Raw)
+	return resp, replayable && d.direct == "" && resp.Header.Get("Lineal-Code") == codeProofInvalid, nil
+}
+
+// codeProofInvalid is the gateway's code for a token whose binding does not
+// hold on its connection (gateway.md §2).
+const codeProofInvalid = string(gateway.CodeProofInvalid)
+
+// tokenFor finds or gets the token for a URL. A path with dot segments is
+// under no audience: what a server makes of it is not what was compared.
+func (c *Client) tokenFor(ctx context.Context, d *Delegation, u *url.URL) (Token, error) {
+	if d == nil {
+		return Token{}, fmt.Errorf("%w: the context carries none", ErrDelegationEnded)
+	}
+	for segment := range strings.SplitSeq(u.Path, "/") {
+		if segment == "." || segment == ".." {
+			return Token{}, errors.New("the path is not canonical")
+		}
+	}
+	url := u.Scheme + "://" + u.Host + u.Path
 	if d.direct != "" {
 		if !under(url, d.direct) {
 			return Token{}, fmt.Errorf("the token in hand is for %s", d.direct)
 		}
-		return Token{Raw: d.raw, Audience: d.direct, Details: d.grant, Expires: d.expires}, nil
+		if !c.cfg.Now().Before(d.expires) {
+			return Token{}, ErrDelegationEnded
+		}
+		return Token{Raw: d.raw, Audience: d.direct, Details: d.grant, Expires: d.expires, DPoP: d.dpop}, nil
 	}
 	call, ok := c.callFor(url)
 	if !ok {

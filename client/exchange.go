@@ -25,6 +25,7 @@ const (
 const (
 	fetchTimeout = 10 * time.Second
 	maxAnswer    = 64 << 10
+	maxLife      = 24 * 60 * 60 // seconds; no token lives near as long (tokens.md §8)
 )
 
 // OAuthError is the token service's refusal (RFC 6749 §5.2).
@@ -54,28 +55,49 @@ func (c *Client) exchange(ctx context.Context, f form) (Token, error) {
 	if len(f.details) > 0 {
 		values.Set("authorization_details", string(f.details))
 	}
+	tok, nonce, err := c.request(ctx, values, f.audience)
+	if nonce {
+		tok, _, err = c.request(ctx, values, f.audience)
+	}
+	if err != nil {
+		return Token{}, fmt.Errorf("exchanging for %s: %w", f.audience, err)
+	}
+	return tok, nil
+}
+
+// request sends one token request. nonce says that it was refused for want of
+// a DPoP nonce, which the client now has.
+func (c *Client) request(ctx context.Context, values url.Values, audience string) (tok Token, nonce bool, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.cfg.TokenURL, strings.NewReader(values.Encode()))
 	if err != nil {
-		return Token{}, fmt.Errorf("exchanging: %w", err)
+		return Token{}, false, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
+	if err := c.prove(req, ""); err != nil {
+		return Token{}, false, err
+	}
 	resp, err := c.cfg.HTTP.Do(req)
 	if err != nil {
-		return Token{}, fmt.Errorf("exchanging for %s: %w", f.audience, err)
+		return Token{}, false, err
 	}
 	defer func() { _ = resp.Body.Close() }()
+	fresh := c.cfg.Proof != nil && c.nonces.keep(req.URL, resp.Header)
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return Token{}, fmt.Errorf("exchanging for %s: %w", f.audience, err)
+		return Token{}, false, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return Token{}, oauthError(resp.StatusCode, body)
+		refused := oauthError(resp.StatusCode, body)
+		return Token{}, fresh && refused.Code == errUseNonce, refused
 	}
-	return c.readAnswer(body, f.audience)
+	tok, err = c.readAnswer(body, audience)
+	return tok, false, err
 }
 
-func oauthError(status int, body []byte) error {
+const errUseNonce = "use_dpop_nonce" // RFC 9449 §8
+
+func oauthError(status int, body []byte) *OAuthError {
 	e := &OAuthError{Status: status, Code: "server_error"}
 	v, err := strictjson.Parse(body, strictjson.Limits{})
 	if err != nil {
@@ -99,7 +121,7 @@ func (c *Client) readAnswer(body []byte, audience string) (Token, error) {
 	raw, life, details := field(v, "access_token"), field(v, "expires_in"), field(v, "authorization_details")
 	text, ok := raw.Text()
 	seconds, okLife := life.Int64()
-	if !ok || !okLife || text == "" || seconds <= 0 {
+	if !ok || !okLife || text == "" || seconds <= 0 || seconds > maxLife {
 		return Token{}, errors.New("reading the token service's answer: no token or no expires_in")
 	}
 	grant, err := parseGranted(details)
@@ -107,9 +129,17 @@ func (c *Client) readAnswer(body []byte, audience string) (Token, error) {
 		return Token{}, fmt.Errorf("reading the token service's answer: %w", err)
 	}
 	scopeText, _ := field(v, "scope").Text()
+	typ, _ := field(v, "token_type").Text()
+	dpop := strings.EqualFold(typ, "DPoP")
+	if !dpop && !strings.EqualFold(typ, "Bearer") {
+		return Token{}, fmt.Errorf("reading the token service's answer: token_type %.20q", typ)
+	}
+	if dpop && c.cfg.Proof == nil {
+		return Token{}, fmt.Errorf("reading the token service's answer: %w", errNoProofKey)
+	}
 	return Token{
 		Raw: token.Raw(text), Audience: audience, Details: grant, Scope: scopeText,
-		Expires: c.cfg.Now().Add(time.Duration(seconds) * time.Second),
+		Expires: c.cfg.Now().Add(time.Duration(seconds) * time.Second), DPoP: dpop,
 	}, nil
 }
 

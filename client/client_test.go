@@ -257,7 +257,7 @@ func TestSingleFlight(t *testing.T) {
 	release := make(chan struct{})
 	w.exchange = func(rw http.ResponseWriter, r *http.Request) {
 		<-release
-		_, _ = io.WriteString(rw, `{"access_token":"one","expires_in":100,"authorization_details":`+string(w.details("find"))+`}`)
+		_, _ = io.WriteString(rw, `{"access_token":"one","expires_in":100,"token_type":"Bearer","authorization_details":`+string(w.details("find"))+`}`)
 	}
 	ctx := w.serving("alice")
 	d := client.FromContext(ctx)
@@ -290,7 +290,7 @@ func TestGivingUpEndsNobodyElse(t *testing.T) {
 	w.exchange = func(rw http.ResponseWriter, r *http.Request) {
 		close(there)
 		<-release
-		_, _ = io.WriteString(rw, `{"access_token":"one","expires_in":100,"authorization_details":`+string(w.details("find"))+`}`)
+		_, _ = io.WriteString(rw, `{"access_token":"one","expires_in":100,"token_type":"Bearer","authorization_details":`+string(w.details("find"))+`}`)
 	}
 	ctx := w.serving("alice")
 	d := client.FromContext(ctx)
@@ -541,7 +541,7 @@ func TestWithToken(t *testing.T) {
 func TestAnswers(t *testing.T) {
 	w := newWorld(t)
 	ctx := w.serving("alice")
-	good := `{"access_token":"t","expires_in":100,"authorization_details":` + string(w.details("find")) + `}`
+	good := `{"access_token":"t","expires_in":100,"token_type":"Bearer","authorization_details":` + string(w.details("find")) + `}`
 	for _, c := range []struct {
 		name, body string
 		status     int
@@ -553,8 +553,8 @@ func TestAnswers(t *testing.T) {
 		{"no token", strings.Replace(good, `"t"`, `""`, 1), 200, "", false},
 		{"no life", strings.Replace(good, `100`, `0`, 1), 200, "", false},
 		{"life without end", strings.Replace(good, `100`, `9223372036`, 1), 200, "", false},
-		{"no details", `{"access_token":"t","expires_in":100}`, 200, "", false},
-		{"empty details", `{"access_token":"t","expires_in":100,"authorization_details":[]}`, 200, "", false},
+		{"no details", `{"access_token":"t","expires_in":100,"token_type":"Bearer"}`, 200, "", false},
+		{"empty details", `{"access_token":"t","expires_in":100,"token_type":"Bearer","authorization_details":[]}`, 200, "", false},
 		{"two tokens", strings.Replace(good, `{`, `{"access_token":"u",`, 1), 200, "", false},
 		{"no JSON", `t`, 200, "", false},
 		{"too long", strings.Replace(good, `"t"`, `"`+strings.Repeat("t", 70_000)+`"`, 1), 200, "", false},

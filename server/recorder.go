@@ -97,6 +97,7 @@ func (r *recorder) RecordLater(ctx context.Context, rec record.Record) error {
 	if err == nil {
 		r.last = p
 	}
+	r.count(rec, err) // refusals queue here while the ledger is out
 	return err
 }
 

@@ -103,7 +103,7 @@ func openPool(ctx context.Context, a access, readOnly bool) (*pgxpool.Pool, erro
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4},
 	}).DialContext
 	if cfg.ConnConfig.ValidateConnect == nil { // of several hosts, take the primary
-		cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
+		cfg.ConnConfig.ValidateConnect = isPrimary
 	}
 	cfg.ConnConfig.OnNotice = func(c *pgconn.PgConn, n *pgconn.Notice) {
 		if n.SeverityUnlocalized == "WARNING" {
@@ -135,6 +135,14 @@ func openPool(ctx context.Context, a access, readOnly bool) (*pgxpool.Pool, erro
 		return nil, err
 	}
 	return pool, nil
+}
+
+// isPrimary refuses a host in recovery, so that the next one is tried.
+func isPrimary(_ context.Context, c *pgconn.PgConn) error {
+	if c.ParameterStatus("in_hot_standby") != "off" { // reported since version 14
+		return fmt.Errorf("%w: it is in recovery", ErrUnsafe)
+	}
+	return nil
 }
 
 // warning is the key under which a connection keeps the last warning.

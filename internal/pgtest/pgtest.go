@@ -141,7 +141,7 @@ func start(settings []string) (_ *Server, err error) {
 	if s.log, err = os.Create(filepath.Join(s.dir, "log")); err != nil {
 		return nil, err
 	}
-	init := s.command("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "-D", s.data())
+	init := s.command("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "-D", s.Data())
 	var out bytes.Buffer
 	init.Stdout, init.Stderr = &out, &out
 	if err := init.Run(); err != nil {
@@ -154,7 +154,7 @@ func start(settings []string) (_ *Server, err error) {
 	for _, line := range settings {
 		conf += line + "\n"
 	}
-	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	f, err := os.OpenFile(filepath.Join(s.Data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +221,8 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+// Data is the folder of the database cluster.
+func (s *Server) Data() string { return filepath.Join(s.dir, "data") }
 
 func (s *Server) command(name string, args ...string) *exec.Cmd {
 	c := exec.Command(filepath.Join(s.bin, name), args...)
@@ -235,7 +236,7 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 func (s *Server) up() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	cmd := s.command("postgres", "-D", s.data())
+	cmd := s.command("postgres", "-D", s.Data())
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
 		return err
@@ -348,4 +349,34 @@ func (s *Server) Exec(tb testing.TB, database string, statements ...string) {
 			tb.Fatalf("%s: %v", sql, err)
 		}
 	}
+}
+
+// TryAs runs a statement for a login, and gives its error.
+func (s *Server) TryAs(tb testing.TB, login, database, sql string) error {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.URLAt(s.port, login, database))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	_, err = conn.Exec(ctx, sql)
+	return err
+}
+
+// Query gives the one text that a statement answers with.
+func (s *Server) Query(tb testing.TB, database, sql string) (answer string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.URL(database))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if err := conn.QueryRow(ctx, sql).Scan(&answer); err != nil {
+		tb.Fatalf("%s: %v", sql, err)
+	}
+	return answer
 }

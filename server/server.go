@@ -26,6 +26,8 @@ import (
 	"github.com/lineal-auth/lineal/identity/spiffe"
 	"github.com/lineal-auth/lineal/policy/cedar"
 	"github.com/lineal-auth/lineal/storage/sqlite"
+	"github.com/lineal-auth/lineal/sts"
+	"github.com/lineal-auth/lineal/token"
 )
 
 // Options are what a configuration file does not hold.
@@ -53,6 +55,10 @@ type Server struct {
 	persons             *sqlite.Persons
 	proofs              *sqlite.Proofs
 	gateway             *gateway.Gateway
+	tokens              *sts.Service
+	feed                *token.Feed // of the gateway
+	stopFeed            context.CancelFunc
+	following           sync.WaitGroup
 
 	idle      []*http.Client // whose kept connections end with the server
 	listeners []*http.Server
@@ -84,15 +90,16 @@ func Start(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err
 	if err := s.openLedger(ctx); err != nil {
 		return nil, err
 	}
-	tokens, gw, err := s.buildServices(ctx)
-	if err != nil {
+	if err := s.buildServices(ctx); err != nil {
 		return nil, err
 	}
-	s.gateway = gw
-	if err := s.listen(opts.TokensListener, cfg.Tokens.Address, s.tokensID, tokens); err != nil {
+	if err := s.listen(opts.TokensListener, cfg.Tokens.Address, s.tokensID, s.tokens); err != nil {
 		return nil, err
 	}
-	return s, s.listen(opts.GatewayListener, cfg.Gateway.Address, s.gatewayID, gw)
+	if err := s.followRevocations(ctx); err != nil {
+		return nil, err
+	}
+	return s, s.listen(opts.GatewayListener, cfg.Gateway.Address, s.gatewayID, s.gateway)
 }
 
 // openIdentities waits for the SVIDs of gateway and token service.
@@ -129,20 +136,18 @@ func (s *Server) openLedger(ctx context.Context) (err error) {
 	return activate(ctx, s.ledger.admin, s.policy)
 }
 
-func (s *Server) buildServices(ctx context.Context) (tokens http.Handler, gw *gateway.Gateway, err error) {
+func (s *Server) buildServices(ctx context.Context) error {
 	dir, err := directory(s.cfg, s.gatewayID.Agent())
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	service, err := s.tokenService(ctx, s.keys, dir)
-	if err != nil {
-		return nil, nil, fmt.Errorf("token service: %w", err)
+	if s.tokens, err = s.tokenService(ctx, s.keys, dir); err != nil {
+		return fmt.Errorf("token service: %w", err)
 	}
-	gw, err = s.gatewayService(ctx, s.tokensID.Agent())
-	if err != nil {
-		return nil, nil, fmt.Errorf("gateway: %w", err)
+	if s.gateway, err = s.gatewayService(ctx, s.tokensID.Agent()); err != nil {
+		return fmt.Errorf("gateway: %w", err)
 	}
-	return service, gw, nil
+	return nil
 }
 
 // listen serves one handler over TLS with a SPIFFE identity. Only the headers
@@ -157,6 +162,7 @@ func (s *Server) listen(l net.Listener, address string, id *spiffe.Source, h htt
 	srv := &http.Server{
 		Handler: h, TLSConfig: id.ServerTLS(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
+		DisableGeneralOptionsHandler: true, // else OPTIONS * is answered past our rules
 	}
 	s.listeners = append(s.listeners, srv)
 	s.serving.Go(func() {
@@ -182,6 +188,7 @@ func (s *Server) Failed() <-chan error { return s.ledger.failed }
 func (s *Server) Close(ctx context.Context) error {
 	s.closing.Do(func() {
 		var errs []error
+		s.endRevocations()
 		for _, c := range s.idle { // else a listener here waits for our own connections to it
 			c.CloseIdleConnections()
 		}

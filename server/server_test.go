@@ -28,6 +28,7 @@ const trustDomain = "server.test"
 // with the listeners its URLs name.
 type deployment struct {
 	cfg             config.Config
+	ca              *devca.CA
 	gateway, tokens net.Listener
 }
 
@@ -45,7 +46,7 @@ func newDeployment(t *testing.T) *deployment {
 		}
 		return addr
 	}
-	d := &deployment{cfg: config.Config{
+	d := &deployment{ca: ca, cfg: config.Config{
 		TrustDomain: trustDomain, DataDir: filepath.Join(t.TempDir(), "data"),
 		Gateway: config.Gateway{Socket: socket("/gateway")}, Tokens: config.Tokens{Socket: socket("/tokens")},
 		Ledger: config.Ledger{Family: "ledger.test/std", Period: "2026-11", Region: "local", DataClass: "internal"},

@@ -240,10 +240,13 @@ func (s *Server) gatewayService(ctx context.Context, tokensID identity.Agent) (*
 	if err != nil {
 		return nil, err
 	}
+	if s.feed, err = s.revocations(issuer, jwks, client); err != nil {
+		return nil, err
+	}
 	verifier, err := token.NewVerifier(token.Config{
 		Issuers:     []token.TrustedIssuer{{Name: issuer, Keys: jwks}},
 		Chains:      token.NewRemoteChains(remote),
-		Revocations: token.NoRevocations{}, Leeway: s.cfg.ClockLeeway, Now: s.now, Logger: s.logger,
+		Revocations: s.feed, Leeway: s.cfg.ClockLeeway, Now: s.now, Logger: s.logger,
 	})
 	if err != nil {
 		return nil, err

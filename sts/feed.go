@@ -41,7 +41,7 @@ func (s *Service) serveFeed(w http.ResponseWriter, r *http.Request) {
 	may, err := s.mayFollow(r.Context(), workload)
 	after, sound := sequence(r.URL.Query()["after"])
 	switch {
-	case err != nil || s.feeds.Load() >= maxFeeds:
+	case err != nil || s.hasEnded() || s.feeds.Load() >= maxFeeds:
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "revocations cannot be read now", http.StatusServiceUnavailable)
 	case !may:
@@ -85,9 +85,19 @@ func (s *Service) mayFollow(ctx context.Context, w identity.Workload) (bool, err
 	return s.cfg.Directory.Receives(ctx, w.Agent)
 }
 
-// EndFeeds ends the streams of revocations that are open and all later ones. A
-// server that shuts down calls it, because nothing else would end them.
+// EndFeeds ends the streams of revocations that are open, and lets nobody open
+// another. A server that shuts down calls it, because nothing else would end
+// them.
 func (s *Service) EndFeeds() { s.ending.Do(func() { close(s.ended) }) }
+
+func (s *Service) hasEnded() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
 
 // follower is one reader of the feed.
 type follower struct {

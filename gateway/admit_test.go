@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -41,7 +42,7 @@ func (w *world) raw(request string) (a answer, closed bool) {
 	must(w.t, err)
 	if resp.Close {
 		_, err = in.ReadByte()
-		closed = err == io.EOF
+		closed = errors.Is(err, io.EOF)
 	}
 	return answer{resp.StatusCode, resp.Header, body}, closed
 }

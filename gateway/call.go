@@ -375,7 +375,7 @@ func (c *call) recover() {
 	if p == nil {
 		return
 	}
-	if p == http.ErrAbortHandler {
+	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(p)
 	}
 	c.g.log.ErrorContext(c.r.Context(), "panic", slog.String("request_id", c.id),

@@ -706,8 +706,10 @@ func TestL8OneRecordEach(t *testing.T) {
 	w := newWorld(t)
 	tok := w.token(mint{})
 	asks := []ask{
-		mcpCall(tok, "find", someone), mcpCall(tok, "erase", someone), mcpCall("x", "find", someone), {as: research, method: "GET", path: "/none"},
-		llmCall(tok, chat), mcpCall(tok, "find", `{}`), a2aCall(tok, hello), {as: research, method: "GET", path: "/mcp/orders", token: tok},
+		mcpCall(tok, "find", someone), mcpCall(tok, "erase", someone), mcpCall("x", "find", someone),
+		{as: research, method: "GET", path: "/none"},
+		llmCall(tok, chat), mcpCall(tok, "find", `{}`), a2aCall(tok, hello),
+		{as: research, method: "GET", path: "/mcp/orders", token: tok},
 	}
 	const each = 8
 	ids := make(chan string, each*len(asks))

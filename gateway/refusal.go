@@ -120,7 +120,7 @@ func answerOf(code Code) Answer {
 
 // Refusal is an error that ends a call: the code for the caller, the finer
 // reason for the record, and the cause for the operator's log.
-type Refusal struct {
+type Refusal struct { //nolint:errname // a refusal is the word of the field, here and in the token service
 	Code   Code
 	Reason string // finer code of tokens.md §15, "" if Code says it all
 	// Status and JSONRPC replace the table's where one code covers several

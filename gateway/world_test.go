@@ -369,14 +369,14 @@ func (r *recorder) keep(rec record.Record) error {
 	return nil
 }
 
-func (r *recorder) state() (fail error, hang, full bool) {
+func (r *recorder) state() (hang, full bool, fail error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.fail, r.hang, r.full
+	return r.hang, r.full, r.fail
 }
 
 func (r *recorder) Record(ctx context.Context, rec record.Record) error {
-	fail, hang, _ := r.state()
+	hang, _, fail := r.state()
 	if hang {
 		<-ctx.Done()
 		return ctx.Err()
@@ -388,7 +388,7 @@ func (r *recorder) Record(ctx context.Context, rec record.Record) error {
 }
 
 func (r *recorder) RecordLater(ctx context.Context, rec record.Record) error {
-	if _, _, full := r.state(); full {
+	if _, full, _ := r.state(); full {
 		<-ctx.Done()
 		return ctx.Err()
 	}

@@ -177,8 +177,13 @@ func TestVersionIsWhatOPASays(t *testing.T) {
 // on another machine.
 func TestNewRefuses(t *testing.T) {
 	for _, cfg := range []opa.Config{
-		{}, {URL: "https://opa.example"}, {URL: "https://opa.example", Path: "decision"}, {URL: "https://opa.example", Path: "a/../b"},
-		{URL: "https://opa.example", Path: "a/b?x"}, {URL: "https://opa.example?x", Path: "a/b"}, {URL: "http://opa.example", Path: "a/b"},
+		{},
+		{URL: "https://opa.example"},
+		{URL: "https://opa.example", Path: "decision"},
+		{URL: "https://opa.example", Path: "a/../b"},
+		{URL: "https://opa.example", Path: "a/b?x"},
+		{URL: "https://opa.example?x", Path: "a/b"},
+		{URL: "http://opa.example", Path: "a/b"},
 	} {
 		if _, err := opa.New(cfg); err == nil {
 			t.Errorf("%+v is accepted", cfg)

@@ -131,11 +131,11 @@ func (d *decoder) rawStmt(b []byte) *query {
 		}
 	}
 	d.done(m)
-	body := d.nodeOf(nodeSelectStmt, CodeKind, stmt)
+	kind, body := d.node(stmt)
+	if kind != nodeSelectStmt {
+		d.refuse(CodeKind, "the statement")
+	}
 	if d.err != nil {
-		if e, ok := d.err.(*Error); ok && e.Code == CodeKind { //nolint:errorlint // made by nodeOf just now
-			e.What = "the statement"
-		}
 		return nil
 	}
 	return d.selectStmt(body)
@@ -269,8 +269,7 @@ func (d *decoder) rowCount(b []byte) *int32 {
 
 // rangeVar reads the one table of FROM.
 func (d *decoder) rangeVar(b []byte, q *query) {
-	const children = true
-	var inherit bool
+	var children bool // as always but after ONLY
 	var alias []byte
 	m := open("RangeVar", d.nodeOf(nodeRangeVar, CodeTable, b))
 	for m.next() {
@@ -282,7 +281,7 @@ func (d *decoder) rangeVar(b []byte, q *query) {
 		case 3:
 			q.table = m.text()
 		case 4:
-			inherit = m.uint() == 1
+			children = m.uint() == 1
 		case 5:
 			if m.text() != "p" {
 				m.fail(refuse(CodeTable, "a temporary or unlogged table"))
@@ -301,7 +300,7 @@ func (d *decoder) rangeVar(b []byte, q *query) {
 		return
 	case q.schema == "":
 		d.refuse(CodeTable, "a table without schema")
-	case inherit != children:
+	case !children:
 		d.refuse(CodeTable, "ONLY")
 	case q.schema == "information_schema" || len(q.schema) >= 3 && q.schema[:3] == "pg_":
 		d.refuse(CodeTable, "a system schema")
@@ -370,27 +369,18 @@ func (d *decoder) resTarget(b []byte) target {
 }
 
 func (d *decoder) sortBy(b []byte) sortKey {
-	const asc, desc, last = 2, 3, 3
-	var k sortKey
+	const desc, last = 3, 3
 	var by []byte
+	var direction, nulls uint64
 	m := open("SortBy", d.nodeOf(nodeSortBy, CodeNode, b))
 	for m.next() {
 		switch m.num {
 		case 1:
 			by = m.body()
 		case 2:
-			v := m.uint()
-			if v > desc {
-				m.fail(refuse(CodeClause, "ORDER BY … USING"))
-			}
-			k.desc = v == desc
+			direction = m.uint()
 		case 3:
-			v := m.uint()
-			if v < 1 || v > last {
-				m.unlisted()
-				break
-			}
-			k.nulls = nullsOrder(v - 1)
+			nulls = m.uint()
 		case 5:
 			m.skipInt()
 		default:
@@ -398,8 +388,11 @@ func (d *decoder) sortBy(b []byte) sortKey {
 		}
 	}
 	d.done(m)
-	k.by = d.expr(by)
-	return k
+	if direction < 1 || direction > desc || nulls < 1 || nulls > last {
+		d.refuse(CodeClause, "ORDER BY … USING")
+		return sortKey{}
+	}
+	return sortKey{by: d.expr(by), desc: direction == desc, nulls: nullsOrder(nulls - 1)}
 }
 
 // strings reads a list of String nodes.

@@ -351,7 +351,7 @@ func (d *decoder) aExpr(b []byte) expr {
 	}
 	switch kind {
 	case op, like:
-		if _, ok := operators[operator]; !ok {
+		if _, ok := operators[operator]; !ok || kind == like && operator != "~~" {
 			d.refuse(CodeOperator, "an operator")
 			return nil
 		}
@@ -359,9 +359,13 @@ func (d *decoder) aExpr(b []byte) expr {
 	case in:
 		return d.in(operator, l, r)
 	case between:
-		return d.between(l, r, false)
+		if operator == "BETWEEN" {
+			return d.between(l, r, false)
+		}
 	case notBetween:
-		return d.between(l, r, true)
+		if operator == "NOT BETWEEN" {
+			return d.between(l, r, true)
+		}
 	}
 	d.refuse(CodeOperator, "ANY, ALL, IS DISTINCT FROM, NULLIF, ILIKE, SIMILAR TO or BETWEEN SYMMETRIC")
 	return nil

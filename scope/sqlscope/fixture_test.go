@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/scope"
@@ -67,7 +68,7 @@ INSERT INTO crm.customers (secret, id, name, region, status, amount, created, ac
  ('%[1]s1', 1, 'Ada', 'EU', 'open', 10.50, '2024-01-01', true, '2024-01-01', %[2]d, '%[1]s', 'EU'),
  ('%[1]s2', 2, 'Émile', 'EU', 'closed', 0, '2025-06-01', false, '2025-06-01', %[2]d, '%[1]s', '%[1]s'),
  ('%[1]s3', 3, 'O''Hara', 'EU', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
- ('%[1]s4', 4, 'a--b', 'EU', 'open', 99.99, now() - interval '1 hour', true, current_date, %[2]d, '%[1]s', 'EU');
+ ('%[1]s4', 4, 'a--b', 'EU', 'open', 99.99, '%[4]s', true, '%[4]s', %[2]d, '%[1]s', 'EU');
 INSERT INTO crm."Customers" VALUES (1, '%[1]s', 'EU');
 INSERT INTO other.customers VALUES (1, '%[1]s', 'EU');
 INSERT INTO crm.parts VALUES (1, '%[1]s', 'US');
@@ -112,12 +113,13 @@ func (p *postgres) fill() error {
 	if err := exec("postgres", "CREATE DATABASE a", "CREATE DATABASE b"); err != nil {
 		return err
 	}
+	recent := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
 	// b moves its rows on the page and its objects' numbers.
 	const shift = `CREATE TABLE public.shift (); INSERT INTO crm.customers (id) VALUES (0); DELETE FROM crm.customers`
-	if err := exec("a", schema, fmt.Sprintf(shared, "a", 5, p.dir), onlyA, "REFRESH MATERIALIZED VIEW crm.everyone_stored", "ANALYZE"); err != nil {
+	if err := exec("a", schema, fmt.Sprintf(shared, "a", 5, p.dir, recent), onlyA, "REFRESH MATERIALIZED VIEW crm.everyone_stored", "ANALYZE"); err != nil {
 		return err
 	}
-	return exec("b", "CREATE TABLE public.first ()", schema, shift, fmt.Sprintf(shared, "b", 6, p.dir), onlyB, "REFRESH MATERIALIZED VIEW crm.everyone_stored", "ANALYZE")
+	return exec("b", "CREATE TABLE public.first ()", schema, shift, fmt.Sprintf(shared, "b", 6, p.dir, recent), onlyB, "REFRESH MATERIALIZED VIEW crm.everyone_stored", "ANALYZE")
 }
 
 // theReader is shared: its parser is that of the process.

@@ -26,7 +26,7 @@ type postgres struct {
 	dir     string
 	version int // as server_version_num
 	stdin   io.Closer
-	done    chan error
+	done    chan struct{}
 }
 
 const (
@@ -155,8 +155,11 @@ func startPostgres() (_ *postgres, err error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &postgres{dir: dir, stdin: stdin, done: make(chan error, 1)}
-	go func() { p.done <- cmd.Wait() }()
+	p := &postgres{dir: dir, stdin: stdin, done: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait() // the shell's status is that of the signal
+		close(p.done)
+	}()
 	if err := p.await(ctx); err != nil {
 		_ = p.stop()
 		return nil, err
@@ -185,7 +188,7 @@ func (p *postgres) stop() error {
 	_ = p.stdin.Close()
 	var err error
 	select {
-	case <-p.done: // the shell's status is that of the signal
+	case <-p.done:
 	case <-time.After(startTime):
 		err = errors.New("PostgreSQL did not stop")
 	}

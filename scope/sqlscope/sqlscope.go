@@ -25,8 +25,9 @@
 //     result, an error included, depends only on rows where that is so: what
 //     WHERE computes cannot fail on one row and not on another.
 //
-// The second promise needs a server whose own comparisons do not fail. LIKE on a
-// column with a nondeterministic collation does, in PostgreSQL before 18.
+// The second promise needs columns whose own comparison cannot fail. With LIKE
+// that of a nondeterministic collation does, before PostgreSQL 18, and that of a
+// type of the user's own may. It is about results, not about the time they take.
 //
 // This package is no boundary; the database is (roles, grants, row security).
 // It does not know the catalog: whether a name is a table or a view, what a

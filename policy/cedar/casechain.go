@@ -14,11 +14,17 @@ import (
 	"github.com/lineal-auth/lineal/scope"
 )
 
+// unknownAge is that of a login nobody knows.
+const unknownAge time.Duration = -1
+
 // chain makes the chain that the case tells of. It is built and verified by
 // package delegation like any other, but nobody signed it: it serves a question
 // put to a policy set, and never a call.
 func (c *Case) chain() (delegation.Chain, error) {
-	login := c.call.Now.Add(-c.authAge).Truncate(time.Second)
+	var login time.Time
+	if c.authAge != unknownAge {
+		login = c.call.Now.Add(-c.authAge).Truncate(time.Second)
+	}
 	issued := c.call.Now.Truncate(time.Second)
 	issuer := c.person.Issuer()
 	party := func(a identity.Agent) identity.Party { return identity.Party{Issuer: issuer, Subject: a.String()} }

@@ -56,6 +56,7 @@ type Case struct {
 	granted  bool // the grants are the author's
 	call     policy.Input
 	authAge  time.Duration
+	atoms    map[string]string // of a record, see Recorded
 	wants    []string
 }
 

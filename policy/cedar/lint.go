@@ -261,9 +261,10 @@ func firstOf(err error) string {
 	lines := strings.Split(err.Error(), "\n")
 	slices.Sort(lines)
 	lines = slices.Compact(lines)
-	slices.SortStableFunc(lines, func(a, b string) int { // what is no consequence of a wide scope comes first
-		return compareBool(strings.Contains(a, " not found"), strings.Contains(b, " not found"))
-	})
+	consequence := func(line string) bool { // of a wide scope, or of another mistake
+		return strings.Contains(line, " not found") || strings.HasPrefix(line, "unable to find")
+	}
+	slices.SortStableFunc(lines, func(a, b string) int { return compareBool(consequence(a), consequence(b)) })
 	if len(lines) > 1 {
 		return fmt.Sprintf("%s (and %d more)", lines[0], len(lines)-1)
 	}

@@ -184,6 +184,19 @@ func OpenSource(archive []byte, key ed25519.PublicKey) (*Source, error) {
 	return &Source{Name: m.Name, Serial: m.Serial, Zone: m.Zone, files: files}, checkPaths(files)
 }
 
+// ManifestDigest is the version of a bundle: the digest of its manifest. It
+// checks nothing.
+func ManifestDigest(archive []byte) (string, error) {
+	files, err := unpack(archive)
+	if err != nil {
+		return "", refuse(CodeMalformed, "", err)
+	}
+	return digest(files[pathManifest]), nil
+}
+
+// Engine loads the set as Load does, without cases and without a version.
+func (s *Source) Engine() (*Engine, error) { return compile(s.files, s.Zone) }
+
 // Build makes the signed bundle of a set that Check found nothing wrong with.
 func (s *Source) Build(key crypto.Signer) ([]byte, error) {
 	in := BundleInput{

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain lets scripts run the program itself.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"lineal": func() {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		code := run(ctx, os.Args[1:], streams{out: os.Stdout, err: os.Stderr, env: os.Getenv})
+		stop()
+		os.Exit(code)
+	}})
+}
+
+// TestScripts runs testdata/*.txt.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("TMPDIR", os.TempDir()) // a script's own is too long for a Unix socket
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"newkey": newKey},
+	})
+}
+
+// newKey makes an Ed25519 key: NAME.key, as a deployment keeps one, and NAME.pem,
+// its public half.
+func newKey(ts *testscript.TestScript, _ bool, args []string) {
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	ts.Check(err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	public, err := x509.MarshalPKIXPublicKey(pub)
+	ts.Check(err)
+	path := ts.MkAbs(args[0])
+	ts.Check(os.WriteFile(path+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
+	ts.Check(os.WriteFile(path+".pem", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), 0o600))
+}

@@ -1,0 +1,218 @@
+package cedar
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/lineal-auth/lineal/internal/strictjson"
+	"github.com/lineal-auth/lineal/scope"
+)
+
+// HopReading says whether the grant of one hop permits a call, and if not, what
+// of each detail does not match.
+type HopReading struct {
+	Hop   int    `json:"hop"`
+	Actor string `json:"actor,omitempty"`
+	// Permits is Yes, No or Unknown; By the index of the detail that permits, -1
+	// if none is known.
+	Permits string          `json:"permits"`
+	By      int             `json:"by"`
+	Details []DetailReading `json:"details,omitempty"`
+	// Unfit is what no grant permits, if the call is of that kind.
+	Unfit string `json:"unfit,omitempty"`
+}
+
+// DetailReading is the first thing of one detail that the call does not match.
+type DetailReading struct {
+	Detail int    `json:"detail"`
+	Path   string `json:"path,omitempty"` // "location", "action", "name" or a JSON Pointer
+	Op     string `json:"op,omitempty"`
+	Got    string `json:"got,omitempty"` // "present", "absent", "unreachable"
+	// Want is what the detail asks for at Path, as JSON.
+	Want string `json:"want,omitempty"`
+	// Unknown are the paths that decide, where the content is not at hand.
+	Unknown []string `json:"unknown,omitempty"`
+}
+
+// ScopeCall is a call as scope is explained for it.
+type ScopeCall struct {
+	Call scope.Call
+	// Content says that Call.Doc is the content of the call.
+	Content bool
+	// Recorded is per hop the index of the detail that permitted, or -1; nil if
+	// it is not known.
+	Recorded []int64
+	// Atoms are values of the content that are known one by one, as text by
+	// their JSON Pointer.
+	Atoms map[string]string
+}
+
+// Call is the call of the case with its content.
+func (c Case) Call() ScopeCall { return ScopeCall{Call: c.call.Call, Content: true} }
+
+// Grants are what the case's author granted each hop; nil if the case says
+// nothing of it.
+func (c Case) Grants() []scope.Grant {
+	if !c.granted {
+		return nil
+	}
+	return slices.Clone(c.grants)
+}
+
+// ExplainScope reads each hop's grant for a call.
+func ExplainScope(grants []scope.Grant, call ScopeCall) []HopReading {
+	hops := make([]HopReading, len(grants))
+	for k, g := range grants {
+		h := HopReading{Hop: k, Permits: Unknown, By: -1}
+		if len(call.Recorded) == len(grants) {
+			if h.By, h.Permits = int(call.Recorded[k]), Yes; h.By < 0 {
+				h.By, h.Permits = -1, No
+			}
+		} else if call.Content {
+			v := g.Permits(call.Call)
+			if h.By, h.Permits = v.Detail, Yes; !v.Permitted() {
+				h.By, h.Permits = -1, No
+			}
+		}
+		if h.Permits != Yes {
+			h.Details, h.Unfit = readDetails(g, call)
+		}
+		if h.Permits == Unknown && !slices.ContainsFunc(h.Details, func(d DetailReading) bool { return d.Path == "" }) {
+			h.Permits = No // every detail fails by what is at hand
+		}
+		hops[k] = h
+	}
+	return hops
+}
+
+func readDetails(g scope.Grant, call ScopeCall) (out []DetailReading, unfit string) {
+	wants := wantsOf(g)
+	if call.Content {
+		for _, f := range g.Permits(call.Call).Failures {
+			if f.Detail < 0 {
+				return nil, strings.TrimSpace(fmt.Sprintf("%s: %s", f.Path, f.Op))
+			}
+			out = append(out, DetailReading{Detail: f.Detail, Path: f.Path, Op: f.Op, Got: f.Got, Want: shorten(wants(f.Detail, f.Path))})
+		}
+		return out, ""
+	}
+	for i, d := range g.Details() {
+		r := DetailReading{Detail: i, Op: "in", Got: "present"}
+		switch {
+		case !slices.Contains(d.Locations(), call.Call.Location):
+			r.Path = "location"
+		case !slices.Contains(d.Actions(), call.Call.Action):
+			r.Path = "action"
+		case !slices.Contains(d.Names(), call.Call.Name):
+			r.Path = "name"
+		default:
+			r = readAtoms(i, d, call, wants)
+		}
+		r.Want = shorten(wants(i, r.Path))
+		out = append(out, r)
+	}
+	return out, ""
+}
+
+// readAtoms looks for a path whose value is known and does not match. What it
+// leaves are the paths that decide.
+func readAtoms(i int, d scope.Detail, call ScopeCall, wants func(int, string) string) DetailReading {
+	r := DetailReading{Detail: i}
+	for _, path := range d.Paths() {
+		text, known := call.Atoms[path]
+		if !known {
+			if emits(call.Call.Action, path) {
+				r.Unknown = append(r.Unknown, path)
+			}
+			continue
+		}
+		want := wants(i, path)
+		switch matches, sure := atomMatches(want, path, text, call.Call); {
+		case !sure:
+			r.Unknown = append(r.Unknown, path)
+		case !matches:
+			op, _ := strictjson.Parse([]byte(want), strictjson.Limits{})
+			name, _ := op.Get("op")
+			r = DetailReading{Detail: i, Path: path, Got: scope.Present.String()}
+			r.Op, _ = name.Text()
+			return r
+		}
+	}
+	return r
+}
+
+// emits reports whether calls of an action have facts at a path.
+func emits(action, path string) bool {
+	return slices.ContainsFunc(scope.Roots(action), func(root string) bool { return path == root || strings.HasPrefix(path, root+"/") })
+}
+
+// atomMatches asks scope itself whether a value is what a constraint admits, by
+// a grant of nothing but that. A value that is known as text may have been a
+// string or what the text says; sure tells that both give one answer.
+func atomMatches(constraint, path, text string, call scope.Call) (matches, sure bool) {
+	c, err := strictjson.Parse([]byte(constraint), strictjson.Limits{})
+	if err != nil {
+		return false, false
+	}
+	m := func(name string, v strictjson.Value) strictjson.Member {
+		return strictjson.Member{Name: name, Value: v}
+	}
+	detail := strictjson.Object(
+		m("type", strictjson.String(scope.Type)), m("locations", strictjson.Strings(call.Location)),
+		m("actions", strictjson.Strings(call.Action)), m("names", strictjson.Strings(call.Name)),
+		m("args", strictjson.String(string(scope.ArgsOpen))), m("where", strictjson.Object(m(path, c))),
+	)
+	g, err := scope.ParseValue(strictjson.Array(detail), true)
+	if err != nil {
+		return false, false
+	}
+	var answers []bool
+	for _, v := range atomValues(text) {
+		call.Doc = scope.NewDocument()
+		call.Doc.Set(path, v)
+		answers = append(answers, g.Permits(call).Permitted())
+	}
+	return answers[0], !slices.Contains(answers, !answers[0])
+}
+
+// atomValues are the values that a text may stand for.
+func atomValues(text string) []strictjson.Value {
+	values := []strictjson.Value{strictjson.String(text)}
+	if v, err := strictjson.Parse([]byte(text), strictjson.Limits{}); err == nil && v.Kind() != strictjson.KindString {
+		values = append(values, v)
+	}
+	return values
+}
+
+// wantsOf looks up what a detail asks for, as it was granted.
+func wantsOf(g scope.Grant) func(detail int, path string) string {
+	raw, err := g.MarshalJSON()
+	if err != nil {
+		return func(int, string) string { return "" }
+	}
+	doc, err := strictjson.Parse(raw, strictjson.Limits{})
+	if err != nil {
+		return func(int, string) string { return "" }
+	}
+	return func(detail int, path string) string {
+		d := doc.Index(detail)
+		var v strictjson.Value
+		var ok bool
+		switch path {
+		case "location", "action", "name":
+			v, ok = d.Get(path + "s")
+		case "":
+			return ""
+		default:
+			where, _ := d.Get("where")
+			if v, ok = where.Get(path); !ok {
+				return `{"op":"absent"}` // a guarded path that the detail does not name
+			}
+		}
+		if !ok {
+			return ""
+		}
+		return string(v.AppendJSON(nil))
+	}
+}

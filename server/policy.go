@@ -1,0 +1,462 @@
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lineal-auth/lineal/identity"
+	"github.com/lineal-auth/lineal/internal/durable"
+	"github.com/lineal-auth/lineal/policy"
+	"github.com/lineal-auth/lineal/policy/cedar"
+	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/scope"
+	"github.com/lineal-auth/lineal/search"
+)
+
+// What the policy commands work with; see package cedar.
+type (
+	// PolicySource is a policy set as its author keeps it.
+	PolicySource = cedar.Source
+	// PolicyCheck is what was found out about a set.
+	PolicyCheck = cedar.Check
+	// PolicyFinding is one thing that is wrong with it.
+	PolicyFinding = cedar.Finding
+	// PolicyProposal is what a first set is made of.
+	PolicyProposal = cedar.Proposal
+	// HopReading says what one hop's grant makes of a call.
+	HopReading = cedar.HopReading
+	// PolicyReading says what one policy makes of a call.
+	PolicyReading = cedar.PolicyReading
+)
+
+// maxPolicyFile bounds each file of a set, and a whole bundle.
+const maxPolicyFile = 16 << 20
+
+// OpenPolicy reads a policy set: a folder, or a bundle. The signature of a
+// bundle is checked if key is not nil.
+func OpenPolicy(path string, key ed25519.PublicKey) (*PolicySource, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading policy: %w", err)
+	}
+	if !info.IsDir() {
+		archive, err := readPolicyFile(path)
+		if err != nil {
+			return nil, err
+		}
+		return cedar.OpenSource(archive, key)
+	}
+	files := map[string][]byte{}
+	err = filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
+		switch name := d.Name(); {
+		case err != nil:
+			return err
+		case p != path && strings.HasPrefix(name, "."):
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		case d.IsDir():
+			return nil
+		case !slices.Contains([]string{".json", ".cedar", ".cedarschema", ".txtar"}, filepath.Ext(name)):
+			return nil
+		}
+		within, err := filepath.Rel(path, p)
+		if err != nil {
+			return err
+		}
+		files[filepath.ToSlash(within)], err = readPolicyFile(p)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading policy: %w", err)
+	}
+	return cedar.NewSource(files), nil
+}
+
+func readPolicyFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxPolicyFile {
+		return nil, fmt.Errorf("%s: not a regular file of at most %d bytes", path, maxPolicyFile)
+	}
+	return os.ReadFile(path) //nolint:gosec // the operator names the file
+}
+
+// SigningKey reads an Ed25519 private key, PKCS #8 in PEM, from a file that only
+// its owner may read.
+func SigningKey(path string) (ed25519.PrivateKey, error) {
+	dir, name := filepath.Split(path)
+	base, ok := strings.CutSuffix(name, ".key")
+	if !ok {
+		return nil, fmt.Errorf("reading key: %s: a private key is in a file NAME.key", path)
+	}
+	key, err := readKey(dir, base)
+	if err != nil {
+		return nil, err
+	}
+	ed, ok := key.(ed25519.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("reading key: %s: not an Ed25519 key", path)
+	}
+	return ed, nil
+}
+
+// VerifyingKey reads an Ed25519 public key, PKIX in PEM, or the public half of a
+// private one (NAME.key).
+func VerifyingKey(path string) (ed25519.PublicKey, error) {
+	if strings.HasSuffix(path, ".key") {
+		key, err := SigningKey(path)
+		if err != nil {
+			return nil, err
+		}
+		pub, _ := key.Public().(ed25519.PublicKey)
+		return pub, nil
+	}
+	text, err := readPolicyFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading key: %w", err)
+	}
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != "PUBLIC KEY" || len(rest) != 0 {
+		return nil, fmt.Errorf("reading key: %s: not one PUBLIC KEY in PEM", path)
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading key: %s: %w", path, err)
+	}
+	pub, ok := key.(ed25519.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("reading key: %s: not an Ed25519 key", path)
+	}
+	return pub, nil
+}
+
+// WritePolicy makes a bundle of a checked set and writes it; path must not
+// exist. It returns the digest, the bundle's version.
+func WritePolicy(s *PolicySource, key ed25519.PrivateKey, path string) (digest string, err error) {
+	archive, err := s.Build(key)
+	if err != nil {
+		return "", err
+	}
+	pub, _ := key.Public().(ed25519.PublicKey)
+	e, err := cedar.Load(archive, pub, 1) // what a start would do with it
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("writing bundle: %s is there already", path)
+	}
+	if err := durable.WriteFile(path, archive, 0o644); err != nil {
+		return "", fmt.Errorf("writing bundle: %w", err)
+	}
+	return e.Version().Digest, nil
+}
+
+// ProposePolicy writes a first set into a new folder.
+func ProposePolicy(p PolicyProposal, dir string) error {
+	files, err := cedar.Propose(p)
+	if err != nil {
+		return err
+	}
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return fmt.Errorf("writing policy: %s is not empty", dir)
+	}
+	for name, text := range files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := durable.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return fmt.Errorf("writing policy: %w", err)
+		}
+		if err := durable.WriteFile(path, text, 0o644); err != nil {
+			return fmt.Errorf("writing policy: %w", err)
+		}
+	}
+	return nil
+}
+
+// PolicyExplanation says why a call got its answer.
+type PolicyExplanation struct {
+	RecordID string `json:"record_id,omitempty"`
+	Case     string `json:"case,omitempty"`
+	Time     string `json:"time,omitempty"`
+	Effect   string `json:"effect"`
+	Reason   string `json:"reason"`
+	Scope    string `json:"scope"`
+	Policy   string `json:"policy"`
+	// Call is "action name at location".
+	Call string `json:"call"`
+	// Decision is policy's answer in the words of a case.
+	Decision string          `json:"decision,omitempty"`
+	Bundle   string          `json:"bundle_digest,omitempty"`
+	Hops     []HopReading    `json:"hops,omitempty"`
+	Policies []PolicyReading `json:"policies,omitempty"`
+	// Missing is what the record does not hold, and the answer could turn on.
+	Missing []string `json:"missing,omitempty"`
+}
+
+// ExplainCase explains one case of a set that could be loaded.
+func ExplainCase(check PolicyCheck, name string) (PolicyExplanation, error) {
+	if check.Engine == nil {
+		return PolicyExplanation{}, errors.New("explaining case: the set does not load")
+	}
+	c, err := check.FindCase(name)
+	if err != nil {
+		return PolicyExplanation{}, fmt.Errorf("explaining case %s: %w", name, err)
+	}
+	read, err := check.Engine.Explain(c, cedar.Known{Content: true})
+	if err != nil {
+		return PolicyExplanation{}, fmt.Errorf("explaining case %s: %w", name, err)
+	}
+	in := c.Input()
+	x := PolicyExplanation{
+		Case: name, Call: callText(in.Call), Decision: read.Decision, Policies: read.Policies,
+		Scope: string(record.NotEvaluated), Policy: string(record.Denied),
+	}
+	if word, _, _ := strings.Cut(read.Decision, " "); word == "allow" {
+		x.Policy = string(record.Permitted)
+	}
+	x.Effect = x.Policy
+	if grants := c.Grants(); grants != nil {
+		x.Hops = cedar.ExplainScope(grants, c.Call())
+		x.Scope = string(record.Permitted)
+		if slices.ContainsFunc(x.Hops, func(h HopReading) bool { return h.Permits != cedar.Yes }) {
+			x.Scope, x.Effect = string(record.Denied), string(record.Deny)
+		}
+	}
+	x.Missing = read.Errors
+	return x, nil
+}
+
+func callText(c scope.Call) string {
+	return strings.TrimSpace(fmt.Sprintf("%s %s", c.Action, c.Name)) + " at " + c.Location
+}
+
+// ExplainPolicy says which rule decided a recorded call and what would have had
+// to differ, from its record and from the bundle kept beside the log. id is as
+// for a trace. What the record does not hold it says.
+func (a *Archive) ExplainPolicy(ctx context.Context, id string) (PolicyExplanation, error) {
+	index, err := a.Records(ctx)
+	if err != nil {
+		return PolicyExplanation{}, err
+	}
+	lineage, err := index.Trace(id) // finds the one decision that an id means
+	if err != nil {
+		return PolicyExplanation{}, err
+	}
+	entries, err := index.Find(lineage.RecordID)
+	if err != nil {
+		return PolicyExplanation{}, err
+	}
+	i := slices.IndexFunc(entries, func(e search.Entry) bool { return e.Record.Decision != nil && e.Record.ID == lineage.RecordID })
+	if i < 0 {
+		return PolicyExplanation{}, errors.New("explaining: the record is no decision")
+	}
+	return a.explain(ctx, entries[i].Record)
+}
+
+func (a *Archive) explain(ctx context.Context, rec record.Record) (PolicyExplanation, error) {
+	d := rec.Decision
+	x := PolicyExplanation{
+		RecordID: rec.ID, Time: string(rec.Time), Effect: string(d.Verdict.Effect), Reason: d.Verdict.Reason,
+		Scope: string(d.Verdict.Scope), Policy: string(d.Verdict.Policy), Bundle: d.Policy.BundleDigest,
+		Decision: cedar.DecisionLine(decisionOf(d)),
+	}
+	call := recordedCall(d)
+	x.Call = callText(call)
+	if d.Verdict.Policy == record.NotEvaluated {
+		x.Decision = "policy was not asked"
+	}
+	asked, err := recordedQuestion(rec, call)
+	if err != nil {
+		x.Missing = append(x.Missing, err.Error())
+		return x, nil
+	}
+	if d.Verdict.Scope != record.NotEvaluated {
+		x.Hops = cedar.ExplainScope(asked.Grants, cedar.ScopeCall{Call: call, Recorded: d.Verdict.Details, Atoms: asked.Atoms})
+		for k := range x.Hops {
+			x.Hops[k].Actor = d.Chain[k].Actor
+		}
+	}
+	if d.Verdict.Effect == record.Deny {
+		x.Missing = append(x.Missing,
+			"the content of the call (arguments, SQL, messages), but for what the route registers as atoms: a record holds commitments to it",
+			"the address the call came from")
+	}
+	if d.Verdict.Policy == record.NotEvaluated {
+		return x, nil
+	}
+	engine, err := a.recordedEngine(ctx, d.Policy)
+	if err != nil {
+		x.Missing = append(x.Missing, err.Error())
+		return x, nil
+	}
+	c, err := cedar.CaseOf(asked)
+	if err != nil {
+		x.Missing = append(x.Missing, "the question cannot be put together again: "+err.Error())
+		return x, nil
+	}
+	answer := decisionOf(d)
+	read, err := engine.Explain(c, cedar.Known{Decision: &answer})
+	if err != nil {
+		x.Missing = append(x.Missing, err.Error())
+		return x, nil
+	}
+	x.Policies = read.Policies
+	return x, nil
+}
+
+func decisionOf(d *record.Decision) policy.Decision {
+	out := policy.Decision{Rules: d.Policy.Rules, Errors: d.Policy.Errors}
+	if d.Verdict.Policy == record.Permitted {
+		out.Effect = policy.Permit
+	}
+	return out
+}
+
+// recordedCall is what the record tells of the call; its content is not there.
+func recordedCall(d *record.Decision) (c scope.Call) {
+	if d.Callee == nil {
+		return c
+	}
+	c.Location, c.Action, c.Name = d.Callee.ID, d.Callee.Op, d.Callee.Tool
+	for _, atom := range d.Request.Needed { // "mcp:tools/call query"
+		if name, ok := strings.CutPrefix(atom, c.Action+" "); ok && c.Name == "" {
+			c.Name = name
+		}
+	}
+	return c
+}
+
+// recordedAtoms are the arguments that the route registers as atoms of
+// authority, "/args/limit=10"; the rest of the content is not recorded.
+func recordedAtoms(d *record.Decision) map[string]string {
+	atoms := map[string]string{}
+	for _, atom := range d.Request.Needed {
+		if path, text, ok := strings.Cut(atom, "="); ok && strings.HasPrefix(path, "/") {
+			atoms[path] = text
+		}
+	}
+	return atoms
+}
+
+// recordedQuestion is policy's question as far as the record tells it.
+func recordedQuestion(rec record.Record, call scope.Call) (q cedar.Recorded, err error) {
+	d := rec.Decision
+	if d.Callee == nil || len(d.Chain) == 0 {
+		return q, errors.New("the call did not come as far as scope and policy: no route or no verified chain is in the record")
+	}
+	q.Call, q.Atoms = call, recordedAtoms(d)
+	kind := policy.KindOf(call.Action)
+	q.Resource = policy.Resource{Kind: kind, Service: routeName(d.Callee), Name: call.Name}
+	if kind == policy.KindService {
+		q.Resource.Name = ""
+	}
+	if q.Person, err = identity.ParsePerson(d.Issuer, d.Person.Ref); err != nil {
+		return q, fmt.Errorf("the record names no person: %w", err)
+	}
+	if d.Person.Auth != nil {
+		q.AuthTime = time.Unix(d.Person.Auth.Time, 0)
+	}
+	if q.Now, err = rec.Time.Time(); err != nil {
+		return q, err
+	}
+	for k, hop := range d.Chain {
+		agent, err := identity.ParseAgent(hop.Actor)
+		if err != nil {
+			return q, fmt.Errorf("hop %d: %w", k, err)
+		}
+		grant, err := hop.Grant(k == 0)
+		if err != nil {
+			return q, fmt.Errorf("hop %d: the grant is not whole in the record: %w", k, err)
+		}
+		q.Agents, q.Grants = append(q.Agents, agent), append(q.Grants, grant)
+	}
+	if n := len(d.Verdict.Details); n == len(d.Chain) && d.Verdict.Details[n-1] >= 0 {
+		leaf := q.Grants[n-1].Details()
+		if i := int(d.Verdict.Details[n-1]); i < len(leaf) {
+			q.ArgsOpen = leaf[i].Args() == scope.ArgsOpen
+		}
+	}
+	return q, nil
+}
+
+// routeName is the name of the route that leads to a callee; the callee's id is
+// the public URL with the route's prefix.
+func routeName(c *record.Callee) string {
+	u, err := url.Parse(c.ID)
+	if err != nil {
+		return ""
+	}
+	parts := strings.Split(strings.Trim(u.Path, "/"), "/")
+	i := len(parts) - 1
+	if c.Kind == record.CalleeModel { // <name>/v1
+		i--
+	}
+	if i < 0 {
+		return ""
+	}
+	return parts[i]
+}
+
+// recordedEngine loads the bundle that decided, from the blobs beside the log.
+// Its digest is in a signed record, which says more than the key it was signed
+// by: it needs no key here.
+func (a *Archive) recordedEngine(ctx context.Context, p record.Policy) (*cedar.Engine, error) {
+	if !strings.HasPrefix(p.Engine, "cedar-go/") {
+		return nil, fmt.Errorf("the rules are those of %s, and are not kept here", p.Engine)
+	}
+	b, err := a.store.Blob(ctx, p.BundleDigest)
+	if err != nil {
+		return nil, fmt.Errorf("the policy bundle %s is not at hand: %w", p.BundleDigest, err)
+	}
+	digest, err := cedar.ManifestDigest(b.Bytes)
+	if err != nil || digest != p.BundleDigest {
+		return nil, fmt.Errorf("the policy bundle kept as %s is another one", p.BundleDigest)
+	}
+	source, err := cedar.OpenSource(b.Bytes, nil)
+	if err != nil {
+		return nil, fmt.Errorf("the policy bundle %s cannot be read: %w", p.BundleDigest, err)
+	}
+	engine, err := source.Engine()
+	if err != nil {
+		return nil, fmt.Errorf("the policy bundle %s cannot be loaded by this version: %w", p.BundleDigest, err)
+	}
+	return engine, nil
+}
+
+// DecisionLine is a decision in the words of a case's .want.
+func DecisionLine(d policy.Decision) string { return cedar.DecisionLine(d) }
+
+// Broken are the findings that keep a set from being tested: all but those that
+// testing itself would tell.
+func Broken(c PolicyCheck) []PolicyFinding {
+	return slices.DeleteFunc(slices.Clone(c.Findings), func(f PolicyFinding) bool {
+		return f.Warning || f.Code == cedar.CodeFailed || f.Code == cedar.CodeUntested
+	})
+}
+
+// NewPolicyProposal is a proposal for a service with these tools and agents.
+func NewPolicyProposal(service string, tools []byte, agents []string) (PolicyProposal, error) {
+	p := PolicyProposal{Service: service, Tools: tools}
+	for _, text := range agents {
+		a, err := identity.ParseAgent(text)
+		if err != nil {
+			return p, fmt.Errorf("agent %q: %w", text, err)
+		}
+		p.Agents = append(p.Agents, a)
+	}
+	return p, nil
+}

@@ -117,6 +117,10 @@ type Upstream struct {
 	// TokenLifetime is the longest life of a token for this route; default the
 	// token service's.
 	TokenLifetime time.Duration `yaml:"token_lifetime,omitempty"`
+	// MaxStaleness is how old the knowledge of revocations may be on this route
+	// before calls are refused (503), and the bound within which a revocation
+	// ends them; default 15 s, more than the 5 s of the feed's heartbeat.
+	MaxStaleness time.Duration `yaml:"max_staleness,omitempty"`
 	// RequireDPoP has every token for this route bound by DPoP (RFC 9449), also
 	// where the client has a certificate; default: a certificate binds.
 	RequireDPoP bool `yaml:"require_dpop,omitempty"`

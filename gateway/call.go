@@ -119,7 +119,7 @@ func (c *call) verify() (err error) {
 	if err = c.readProof(); err != nil {
 		return err
 	}
-	want := token.Want{Audience: c.route.audience, Workload: c.workload, Proof: c.proof, Binding: token.BindingRequired}
+	want := token.Want{Audience: c.route.audience, Workload: c.workload, Proof: c.proof, Binding: token.BindingRequired, MaxStaleness: c.route.MaxStaleness}
 	if c.route.AllowUnbound {
 		want.Binding = token.BindingOptional
 	}

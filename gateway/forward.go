@@ -35,6 +35,12 @@ func (c *call) forward() error {
 	// wait for response headers has a bound of its own, the stream has none.
 	ctx, cancel := context.WithCancelCause(c.r.Context())
 	defer cancel(nil)
+	defer c.watch(cancel).stop()
+	return c.endedBy(ctx, c.send(ctx, cancel))
+}
+
+// send sends the call, and the answer back.
+func (c *call) send(ctx context.Context, cancel context.CancelCauseFunc) error {
 	p := new(progress)
 	out, err := c.outgoing(httptrace.WithClientTrace(ctx, p.trace()))
 	if err != nil {

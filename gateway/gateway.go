@@ -53,6 +53,9 @@ type Recorder interface {
 // Verifier verifies delegation tokens; *token.Verifier is the one.
 type Verifier interface {
 	Verify(ctx context.Context, raw string, want token.Want) (token.Verified, error)
+	// Recheck says whether what was verified is still not revoked. It is asked
+	// while an answer streams, and answers from memory.
+	Recheck(ctx context.Context, got token.Verified, maxStaleness time.Duration) error
 }
 
 // Config says what a Gateway needs. The fields without "if nil" are required.
@@ -119,6 +122,10 @@ type Route struct {
 	// RequireDPoP accepts only tokens bound by DPoP, where no client certificate
 	// reaches the gateway.
 	RequireDPoP bool
+	// MaxStaleness is how old the knowledge of revocations may be; if zero,
+	// [token.DefaultMaxStaleness]. Less than the feed's heartbeat refuses calls
+	// without need.
+	MaxStaleness time.Duration
 	// MaxBody bounds the request in bytes; if zero, 1 MiB.
 	MaxBody int64
 	// MaxAnswer bounds an answer that must be rewritten; if zero, 8 MiB.
@@ -208,6 +215,12 @@ func (g *Gateway) addRoute(r Route) (*Route, error) {
 		if other.Prefix == r.Prefix || other.Name == r.Name {
 			return nil, fmt.Errorf("gateway: route %q: name or prefix is taken", r.Name)
 		}
+	}
+	if r.MaxStaleness == 0 {
+		r.MaxStaleness = token.DefaultMaxStaleness
+	}
+	if r.MaxStaleness <= recheckEvery {
+		return nil, fmt.Errorf("gateway: route %q: staleness of %s is not above %s", r.Name, r.MaxStaleness, recheckEvery)
 	}
 	if r.MaxBody == 0 {
 		r.MaxBody = 1 << 20

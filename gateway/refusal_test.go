@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -181,6 +182,8 @@ func TestRefusalShapes(t *testing.T) {
 type verifierFunc func() (token.Verified, error)
 
 func (f verifierFunc) Verify(context.Context, string, token.Want) (token.Verified, error) { return f() }
+
+func (verifierFunc) Recheck(context.Context, token.Verified, time.Duration) error { return nil }
 
 // TestTokenCodes maps every code a verifier gives: the caller sees the coarse
 // one, the record has the fine one (threat A9).

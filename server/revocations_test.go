@@ -22,6 +22,9 @@ import (
 	"github.com/lineal-auth/lineal/token"
 )
 
+// staleness is what the route of these tests allows: not the default.
+const staleness = 8 * time.Second
+
 const modelAnswer = `{"id":"c1","object":"chat.completion","choices":[]}`
 
 // caller is the application of a deployment with a model behind the gateway. It
@@ -41,7 +44,7 @@ func newCaller(t *testing.T, model http.HandlerFunc) *caller {
 	d := newDeployment(t)
 	upstream := httptest.NewServer(model)
 	t.Cleanup(upstream.Close)
-	d.cfg.Upstreams.LLM = []config.LLM{{Upstream: config.Upstream{Name: "openai", URL: upstream.URL}}}
+	d.cfg.Upstreams.LLM = []config.LLM{{Upstream: config.Upstream{Name: "openai", URL: upstream.URL, MaxStaleness: staleness}}}
 	d.init(t)
 	c := &caller{t: t, d: d}
 	cred, err := d.ca.Issue(c.app(), devca.Profile{})
@@ -143,7 +146,7 @@ func (c *caller) answers(raw string, status int, code string) {
 // until asks again until the gateway answers with the code.
 func (c *caller) until(raw, code string) {
 	c.t.Helper()
-	for deadline := time.Now().Add(token.DefaultMaxStaleness); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(staleness); ; time.Sleep(2 * time.Millisecond) {
 		resp, err := c.call(raw)
 		if err != nil {
 			c.t.Fatal(err)
@@ -181,7 +184,7 @@ func TestC9RevokedAtTheGateway(t *testing.T) {
 
 	// The feed ends, and its last word grows old.
 	s.tokens.EndFeeds()
-	c.offset.Add(int64(token.DefaultMaxStaleness + 2*time.Second))
+	c.offset.Add(int64(staleness + 2*time.Second))
 	c.answers(other, 503, "revocation_stale")
 	c.answers(raw, 401, "token_invalid")
 	x, err := s.Records(t.Context())
@@ -202,15 +205,58 @@ func TestC9RevokedAtTheGateway(t *testing.T) {
 			refusals++
 		case rec.Decision.Verdict.Reason == string(token.CodeRevocationStale):
 			stale++
-			if age := rec.Decision.Verdict.RevocationAgeMS; age <= token.DefaultMaxStaleness.Milliseconds() {
+			if age := rec.Decision.Verdict.RevocationAgeMS; age <= staleness.Milliseconds() {
 				t.Errorf("stale at %d ms", age)
 			}
-		case rec.Decision.Verdict.Effect == record.Permit && rec.Decision.Verdict.RevocationAgeMS > token.DefaultMaxStaleness.Milliseconds():
+		case rec.Decision.Verdict.Effect == record.Permit && rec.Decision.Verdict.RevocationAgeMS > staleness.Milliseconds():
 			t.Errorf("permitted at %d ms", rec.Decision.Verdict.RevocationAgeMS)
 		}
 	}
 	if revoked != 1 || refusals < 2 || stale != 1 {
 		t.Errorf("%d revocations, %d refusals, %d stale", revoked, refusals, stale)
+	}
+	c.d.stop(t, s)
+}
+
+// TestS3StreamRevoked: a model's answer that streams ends with its chain.
+func TestS3StreamRevoked(t *testing.T) {
+	gone := make(chan struct{})
+	c := newCaller(t, func(w http.ResponseWriter, r *http.Request) {
+		defer close(gone)
+		w.Header().Set("Content-Type", "text/event-stream")
+		for {
+			if _, err := io.WriteString(w, "data: {}\n\n"); err != nil {
+				return
+			}
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-r.Context().Done():
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	})
+	s := c.start()
+	raw, jti := c.token(c.now())
+	resp, err := c.call(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if _, err := io.ReadFull(resp.Body, make([]byte, 64)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Revoke(t.Context(), sts.Revocation{Kind: token.RevokedHop, Value: jti, Cause: "stolen", By: "operator"}); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if _, err := io.Copy(io.Discard, resp.Body); err == nil || time.Since(began) > staleness {
+		t.Errorf("ended after %s: %v", time.Since(began), err)
+	}
+	select {
+	case <-gone:
+	case <-time.After(20 * time.Second):
+		t.Error("the upstream was not told")
 	}
 	c.d.stop(t, s)
 }

@@ -54,7 +54,8 @@ func directory(cfg config.Config, gatewayID identity.Agent) (*registry.Static, e
 	}
 	audience := func(prefix string, u config.Upstream, serves string) error {
 		a := registry.Audience{
-			URI: cfg.PublicURL + prefix, Enabled: true, Lifetime: u.TokenLifetime, RequireDPoP: u.RequireDPoP, Verifiers: []identity.Agent{gatewayID},
+			URI: cfg.PublicURL + prefix, Enabled: true, Lifetime: u.TokenLifetime, MaxStaleness: u.MaxStaleness,
+			RequireDPoP: u.RequireDPoP, Verifiers: []identity.Agent{gatewayID},
 		}
 		if serves != "" {
 			agent, err := identity.ParseAgent(serves)
@@ -319,7 +320,10 @@ func (s *Server) route(u config.Upstream, prefix string, p gateway.Protocol, kin
 	if err != nil {
 		return gateway.Route{}, fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
-	r := gateway.Route{Name: u.Name, Prefix: prefix, Protocol: p, Kind: kind, Upstream: upstream, RequireDPoP: u.RequireDPoP}
+	r := gateway.Route{
+		Name: u.Name, Prefix: prefix, Protocol: p, Kind: kind, Upstream: upstream,
+		RequireDPoP: u.RequireDPoP, MaxStaleness: u.MaxStaleness,
+	}
 	if u.Peer == "" {
 		r.Transport = &http.Transport{
 			ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64, IdleConnTimeout: 90 * time.Second, DisableCompression: true,

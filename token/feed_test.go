@@ -941,3 +941,22 @@ func BenchmarkCheck(b *testing.B) {
 		}
 	}
 }
+
+// TestS3Recheck: what was verified is asked about again without being verified
+// again.
+func TestS3Recheck(t *testing.T) {
+	w := newFeedWorld(t)
+	c := w.f.chain(t, 2)
+	w.run()
+	w.tell(w.batch(0, 0))
+	v := newWorld(t, w.f, func(cfg *Config) { cfg.Revocations, cfg.Now = w.feed, w.clock.Now })
+	got, err := v.Verify(t.Context(), c.last(), want(1))
+	wantPass(t, err)
+	wantPass(t, v.Recheck(t.Context(), got, 0))
+	w.clock.pass(6 * time.Second)
+	wantPass(t, v.Recheck(t.Context(), got, 0))
+	wantCode(t, v.Recheck(t.Context(), got, 5*time.Second), CodeRevocationStale)
+	w.tell(w.batch(0, 1, entry(1, RevokedAgent, agentName(0))))
+	wantCode(t, v.Recheck(t.Context(), got, 0), CodeRevokedAgent)
+	wantCode(t, v.Recheck(t.Context(), Verified{}, 0), CodeTokenMissing)
+}

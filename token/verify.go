@@ -348,6 +348,17 @@ func checkProofOf(h *delegation.Hop, p *Proof, sum [sha256.Size]byte) error {
 	return nil
 }
 
+// Recheck is step 6 alone, for what goes on under a token after its call was
+// permitted, a stream for example: an error, an [*Error], says that its chain is
+// revoked by now or that this is not known. got is what Verify returned.
+func (v *Verifier) Recheck(ctx context.Context, got Verified, maxStaleness time.Duration) error {
+	if got.Chain.IsZero() {
+		return refuse(CodeTokenMissing, "nothing was verified")
+	}
+	_, err := v.checkRevocation(ctx, &verdict{Verified: got}, maxStaleness)
+	return err
+}
+
 // checkRevocation is step 6, never cached. The age is there for a refusal too,
 // as far as it is known.
 func (v *Verifier) checkRevocation(ctx context.Context, found *verdict, maxStaleness time.Duration) (time.Duration, error) {

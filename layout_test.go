@@ -64,7 +64,7 @@ var layout = map[string][]string{
 	"storage/sqlite":      {"ledger", "registry", "identity", "delegation", "scope"},
 	"storage/postgres":    {"ledger", "registry", "identity", "delegation", "scope"},
 	"storage/disk":        {"ledger"},
-	"storage/storagetest": {"ledger", "storage/disk"}, // the contract includes what a log leaves on disk
+	"storage/storagetest": {"ledger", "registry", "storage/disk"}, // the contract includes what a log leaves on disk
 
 	"internal/workloadjwt":            {"identity"},
 	"internal/workloadjwt/issuertest": {"identity"},

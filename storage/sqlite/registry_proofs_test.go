@@ -94,21 +94,6 @@ func TestX9OneFirstUse(t *testing.T) {
 	}
 }
 
-// What is forgotten ended long before.
-func TestUsesAreForgottenLate(t *testing.T) {
-	now := time.Unix(1795348800, 0)
-	p := openProofs(t, t.TempDir(), func() time.Time { return now })
-	until := now.Add(time.Minute)
-	wantUse(t, p, "jkt", "a", until, true)
-	now = until.Add(9 * time.Minute) // a clock that is ahead
-	wantUse(t, p, "jkt", "b", now.Add(time.Minute), true)
-	wantUse(t, p, "jkt", "a", until, false)
-	now = until.Add(11 * time.Minute)
-	wantUse(t, p, "jkt", "c", now.Add(time.Minute), true)
-	wantUse(t, p, "jkt", "a", until, true) // forgotten: its age alone refuses it now
-	wantUse(t, p, "jkt", "b", now.Add(time.Minute), false)
-}
-
 // Whatever goes wrong, it is no first use.
 func TestUseFailsClosed(t *testing.T) {
 	dir, until := t.TempDir(), time.Now().Add(time.Minute)

@@ -1,0 +1,304 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lineal-auth/lineal/registry"
+)
+
+// The number of revocations stands apart from the entries, so that it outlives
+// them. before is 0 where there is none, ends where there is no end; both are
+// Unix seconds.
+var registryLayout = layout{kind: "registry", steps: []string{`
+CREATE TABLE issued (
+  jti      TEXT COLLATE "C" PRIMARY KEY,
+  txn      TEXT COLLATE "C" NOT NULL,
+  parent   TEXT COLLATE "C" NOT NULL,
+  depth    INT NOT NULL,
+  audience TEXT COLLATE "C" NOT NULL,
+  exp      BIGINT NOT NULL,
+  receipt  TEXT COLLATE "C" NOT NULL
+);
+CREATE TABLE binding (
+  key    BYTEA PRIMARY KEY,
+  person TEXT COLLATE "C" NOT NULL,
+  agent  TEXT COLLATE "C" NOT NULL,
+  txn    TEXT COLLATE "C" NOT NULL,
+  record TEXT COLLATE "C" NOT NULL
+);
+CREATE TABLE revocation (
+  seq    BIGINT PRIMARY KEY,
+  kind   TEXT COLLATE "C" NOT NULL,
+  value  TEXT COLLATE "C" NOT NULL,
+  before BIGINT NOT NULL,
+  ends   BIGINT NOT NULL
+);
+CREATE TABLE revocation_head (
+  one BOOLEAN PRIMARY KEY DEFAULT true CHECK (one),
+  seq BIGINT NOT NULL
+) WITH (fillfactor = 50);
+INSERT INTO revocation_head (seq) VALUES (0);`}}
+
+// Registry keeps issued delegations, revocations and bound ids. It implements
+// registry.Issued, registry.Revocations and registry.Bindings, for any number
+// of processes.
+type Registry struct {
+	db   *database
+	puts *group[put]
+
+	closing sync.Once
+}
+
+type put struct {
+	d                registry.Delegation
+	parent, inserted bool // results
+}
+
+var (
+	_ registry.Issued      = (*Registry)(nil)
+	_ registry.Revocations = (*Registry)(nil)
+	_ registry.Bindings    = (*Registry)(nil)
+)
+
+// OpenRegistry opens the schema lineal_registry.
+func OpenRegistry(ctx context.Context, cfg RegistryConfig) (*Registry, error) {
+	db, err := cfg.open(ctx, "lineal_registry", registryLayout)
+	if err != nil {
+		return nil, fmt.Errorf("opening registry: %w", err)
+	}
+	r := &Registry{db: db}
+	r.puts = newGroup(r.putAll)
+	return r, nil
+}
+
+// Close closes all connections, when calls under way have ended.
+func (r *Registry) Close() error {
+	r.closing.Do(r.db.close)
+	return nil
+}
+
+// Put implements registry.Issued. Delegations share commits.
+func (r *Registry) Put(ctx context.Context, d registry.Delegation) error {
+	err := d.Check()
+	if err == nil {
+		var p put
+		p, err = r.puts.do(ctx, put{d: d})
+		switch {
+		case err != nil:
+		case !p.parent:
+			err = fmt.Errorf("parent one hop above, of the same transaction: %w", registry.ErrNotFound)
+		case !p.inserted:
+			err = registry.ErrExists
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("adding delegation: %w", err)
+	}
+	return nil
+}
+
+// putAll adds delegations in one transaction. One that is refused does not
+// touch the others. All processes insert in one order, so that none waits for
+// another that waits for it.
+func (r *Registry) putAll(ctx context.Context, puts []*put) error {
+	slices.SortFunc(puts, func(a, b *put) int { return cmp.Or(cmp.Compare(a.d.Depth, b.d.Depth), cmp.Compare(a.d.ID, b.d.ID)) })
+	return r.db.transact(ctx, func(ctx context.Context, t *tx) error {
+		for _, p := range puts {
+			t.one([]any{&p.parent, &p.inserted}, `WITH judged AS (
+				SELECT $3::text = '' OR EXISTS (SELECT FROM issued WHERE jti = $3 AND depth = $4 - 1 AND txn = $2) AS parent
+			), inserted AS (
+				INSERT INTO issued (jti, txn, parent, depth, audience, exp, receipt) SELECT $1, $2, $3, $4, $5, $6, $7 FROM judged WHERE parent
+				ON CONFLICT (jti) DO NOTHING RETURNING 1
+			) SELECT parent, EXISTS (SELECT FROM inserted) FROM judged`,
+				p.d.ID, p.d.Txn, p.d.Parent, int32(p.d.Depth), p.d.Audience, p.d.Expires.Unix(), p.d.Receipt) //nolint:gosec // Check bounds it
+		}
+		return nil
+	})
+}
+
+// Get implements registry.Issued.
+func (r *Registry) Get(ctx context.Context, id string) (registry.Delegation, error) {
+	d := registry.Delegation{ID: id}
+	var exp int64
+	err := r.db.read.QueryRow(ctx, `SELECT txn, parent, depth, audience, exp, receipt FROM issued WHERE jti = $1`, id).
+		Scan(&d.Txn, &d.Parent, &d.Depth, &d.Audience, &exp, &d.Receipt)
+	if err != nil {
+		return registry.Delegation{}, r.db.reading("reading delegation", notFound(err))
+	}
+	d.Expires = time.Unix(exp, 0).UTC()
+	return d, nil
+}
+
+// Receipts implements registry.Issued.
+func (r *Registry) Receipts(ctx context.Context, id string) ([]string, error) {
+	rows, err := r.db.read.Query(ctx, `
+		WITH RECURSIVE hop (parent, depth, receipt) AS (
+		  SELECT parent, depth, receipt FROM issued WHERE jti = $1
+		  UNION ALL
+		  SELECT i.parent, i.depth, i.receipt FROM issued i JOIN hop ON i.jti = hop.parent AND i.depth = hop.depth - 1
+		) SELECT depth, receipt FROM hop ORDER BY depth`, id)
+	if err != nil {
+		return nil, r.db.reading("reading receipts", err)
+	}
+	defer rows.Close()
+	var receipts []string
+	for rows.Next() {
+		var depth int
+		var receipt string
+		if err := rows.Scan(&depth, &receipt); err != nil {
+			return nil, r.db.reading("reading receipts", err)
+		}
+		if depth != len(receipts) {
+			return nil, fmt.Errorf("reading receipts: hop %d is missing", len(receipts))
+		}
+		receipts = append(receipts, receipt)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, r.db.reading("reading receipts", err)
+	}
+	if len(receipts) == 0 {
+		return nil, fmt.Errorf("receipts: %w", registry.ErrNotFound)
+	}
+	return receipts, nil
+}
+
+// Bind implements registry.Bindings.
+func (r *Registry) Bind(ctx context.Context, route string, kind registry.IDKind, id string, p registry.Principal) error {
+	err := p.Check(route, kind, id)
+	if err == nil {
+		key := registry.BindingKey(route, kind, id)
+		err = r.db.transact(ctx, func(ctx context.Context, t *tx) error {
+			t.add(`INSERT INTO binding (key, person, agent, txn, record) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (key) DO NOTHING`,
+				key[:], p.Person, p.Agent, p.Txn, p.Record)
+			var have registry.Principal
+			t.one([]any{&have.Person, &have.Agent, &have.Txn, &have.Record}, readBinding, key[:])
+			if err := t.run(ctx); err != nil {
+				return err
+			}
+			if !have.Same(p) {
+				return registry.ErrExists
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("binding id: %w", err)
+	}
+	return nil
+}
+
+const readBinding = `SELECT person, agent, txn, record FROM binding WHERE key = $1`
+
+// Lookup implements registry.Bindings.
+func (r *Registry) Lookup(ctx context.Context, route string, kind registry.IDKind, id string) (registry.Principal, error) {
+	key := registry.BindingKey(route, kind, id)
+	var p registry.Principal
+	if err := r.db.read.QueryRow(ctx, readBinding, key[:]).Scan(&p.Person, &p.Agent, &p.Txn, &p.Record); err != nil {
+		return registry.Principal{}, r.db.reading("reading binding", notFound(err))
+	}
+	return p, nil
+}
+
+// Revoke implements registry.Revocations. The lock of the number is held until
+// the entry is committed: numbers become visible in their order, and there is
+// none without its entry.
+func (r *Registry) Revoke(ctx context.Context, e registry.Revocation) (seq int64, err error) {
+	if err := e.Check(); err != nil {
+		return 0, fmt.Errorf("revoking: %w", err)
+	}
+	err = r.db.transact(ctx, func(ctx context.Context, t *tx) error {
+		t.one([]any{&seq}, `UPDATE revocation_head SET seq = seq + 1 RETURNING seq`)
+		if err := t.run(ctx); err != nil {
+			return err
+		}
+		t.add(`INSERT INTO revocation (seq, kind, value, before, ends) VALUES ($1, $2, $3, $4, $5)`,
+			seq, e.Kind, e.Value, seconds(e.Before), seconds(e.Ends))
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("revoking: %w", err)
+	}
+	return seq, nil
+}
+
+// RevokedSince implements registry.Revocations. The head is read first: every
+// entry up to it was committed by then.
+func (r *Registry) RevokedSince(ctx context.Context, after int64, limit int) (_ registry.Revoked, err error) {
+	out, limit := registry.Revoked{}, max(limit, 1)
+	if out.Last, err = r.LastRevoked(ctx); err != nil {
+		return registry.Revoked{}, err
+	}
+	if out.Through = out.Last; out.Last <= after {
+		return out, nil
+	}
+	rows, err := r.db.read.Query(ctx, `SELECT seq, kind, value, before, ends FROM revocation WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3`, after, out.Last, limit)
+	if err != nil {
+		return registry.Revoked{}, r.db.reading("reading revocations", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var e registry.Revocation
+		var before, ends int64
+		if err := rows.Scan(&e.Seq, &e.Kind, &e.Value, &before, &ends); err != nil {
+			return registry.Revoked{}, r.db.reading("reading revocations", err)
+		}
+		e.Before, e.Ends = instant(before), instant(ends)
+		out.Entries = append(out.Entries, e)
+	}
+	if err := rows.Err(); err != nil {
+		return registry.Revoked{}, r.db.reading("reading revocations", err)
+	}
+	if len(out.Entries) == limit {
+		out.Through = out.Entries[limit-1].Seq // there may be more
+	}
+	return out, nil
+}
+
+// LastRevoked implements registry.Revocations.
+func (r *Registry) LastRevoked(ctx context.Context) (seq int64, err error) {
+	err = r.db.read.QueryRow(ctx, `SELECT seq FROM revocation_head`).Scan(&seq)
+	return seq, r.db.reading("reading the number of revocations", err)
+}
+
+// PruneRevoked implements registry.Revocations.
+func (r *Registry) PruneRevoked(ctx context.Context, now time.Time) error {
+	err := r.db.transact(ctx, func(_ context.Context, t *tx) error {
+		t.add(`DELETE FROM revocation WHERE ends > 0 AND ends < $1`, now.Unix())
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("pruning revocations: %w", err)
+	}
+	return nil
+}
+
+// notFound makes an answer of "no row".
+func notFound(err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return registry.ErrNotFound
+	}
+	return err
+}
+
+// seconds is t in Unix seconds, 0 for the zero time.
+func seconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Unix()
+}
+
+func instant(s int64) time.Time {
+	if s == 0 {
+		return time.Time{}
+	}
+	return time.Unix(s, 0).UTC()
+}

@@ -236,7 +236,6 @@ func ExplainCase(check PolicyCheck, name string) (PolicyExplanation, error) {
 			x.Scope, x.Effect = string(record.Denied), string(record.Deny)
 		}
 	}
-	x.Missing = read.Errors
 	return x, nil
 }
 

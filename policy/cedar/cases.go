@@ -2,10 +2,12 @@ package cedar
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -85,8 +87,7 @@ type callJSON struct {
 var caseTime = time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
 
 const (
-	caseAge      = 10 * time.Minute
-	caseLocation = "https://%s.example"
+	caseAge = 10 * time.Minute
 
 	suffixCall = ".call.json"
 	suffixWant = ".want"
@@ -252,7 +253,7 @@ func (c *Case) readQuestion(in caseJSON) (err error) {
 	case in.Call.Action == "" || in.Call.Service == "":
 		return errors.New("call needs action and service")
 	case in.Call.Location == "":
-		c.call.Call.Location = fmt.Sprintf(caseLocation, in.Call.Service)
+		c.call.Call.Location = defaultLocation(in.Call.Service)
 	}
 	if in.Time != "" {
 		if c.call.Now, err = time.Parse(time.RFC3339, in.Time); err != nil {
@@ -272,6 +273,17 @@ func (c *Case) readQuestion(in caseJSON) (err error) {
 		}
 	}
 	return nil
+}
+
+var hostLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// defaultLocation is the resource identifier of a service in cases that name
+// none. No policy reads it.
+func defaultLocation(service string) string {
+	if hostLabel.MatchString(service) {
+		return "https://" + service + ".example"
+	}
+	return "https://service.example/" + hex.EncodeToString([]byte(service))
 }
 
 func escapePointer(s string) string {

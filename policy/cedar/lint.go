@@ -252,6 +252,7 @@ func (s *Source) finding(err error, rules []*rule) Finding {
 		f.Hint = "what is not verified may forbid, never permit: write a forbid"
 	case CodeCrowded:
 		f.Hint = "name a resource in the scope of policies for single tools"
+	default:
 	}
 	return f
 }

@@ -158,8 +158,11 @@ func startOPA(t *testing.T) string {
 		cancel()
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- run.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = run.Wait() // its state is kept in run
+	}()
 	t.Cleanup(func() {
 		cancel()
 		<-ended
@@ -176,9 +179,8 @@ func startOPA(t *testing.T) string {
 			}
 		}
 		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("OPA ended: %v", err)
+		case <-ended:
+			t.Fatalf("OPA ended: %v", run.ProcessState)
 		case <-time.After(50 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {

@@ -9,6 +9,7 @@ import (
 	"net/http/cookiejar"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -40,7 +41,47 @@ func newToken(s streams) *cobra.Command {
 	f.StringVar(&r.user, "user", "alice@example.com", "the person who signs in")
 	f.StringVar(&r.details, "details", "", "authorization_details to ask for; default: what the route's calls need")
 	f.StringVar(&r.out, "out", "", "the directory to write to; default: below the data directory")
+	c.AddCommand(newTokenCert(s))
 	return c
+}
+
+func newTokenCert(s streams) *cobra.Command {
+	var dataDir, as, out string
+	c := &cobra.Command{
+		Use:   "cert --data DIR --as AGENT --out DIR",
+		Short: "Get an agent's certificate alone, as files, to exchange tokens with",
+		Long: "Fetch the certificate of an agent of a running demo (`lineal demo --keep`) from its Workload\n" +
+			"API and write certificate, key and authority as files: for a program that exchanges tokens\n" +
+			"itself, by an OAuth library of its own language.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return getCertificate(c.Context(), s, dataDir, as, out) },
+	}
+	f := c.Flags()
+	f.StringVar(&dataDir, "data", "", "the data directory of the running demo (required)")
+	f.StringVar(&as, "as", "", "the agent (required)")
+	f.StringVar(&out, "out", "", "the directory to write to (required)")
+	return c
+}
+
+func getCertificate(ctx context.Context, s streams, dataDir, as, out string) error {
+	if out == "" {
+		return &exitError{code: exitUsage, err: errors.New("no directory to write to: --out DIR")}
+	}
+	d, err := readDeployment(dataDir)
+	if err != nil {
+		return failed(err, "start one with: lineal demo --keep")
+	}
+	i := slices.IndexFunc(d.Agents, func(a demo.DeployedAgent) bool { return a.Name == as })
+	if i < 0 {
+		return &exitError{
+			code: exitUsage, err: fmt.Errorf("no agent %q", as), hint: filepath.Join(dataDir, demo.DeploymentFile) + " lists agents",
+		}
+	}
+	files, err := handout.GetCertificate(ctx, d.Agents[i].Socket, out)
+	if err != nil {
+		return failed(err, "is the demo still running?")
+	}
+	return json.NewEncoder(s.out).Encode(files)
 }
 
 func getToken(ctx context.Context, s streams, r tokenRequest) error {

@@ -4,7 +4,8 @@
 //
 // A token alone is of no use: every call must prove the key of the certificate
 // that the token names. So both are fetched together, and written together,
-// the secret ones with mode 0600 and each file atomically.
+// the secret ones with mode 0600 and each file atomically. A program that
+// exchanges tokens itself needs the certificate alone: [GetCertificate].
 //
 // It serves `lineal token`. Programs that can use a library take package
 // client, which never writes a token to a disk.
@@ -20,8 +21,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 
 	"github.com/lineal-auth/lineal/client"
@@ -45,12 +48,18 @@ type Request struct {
 
 // Files are the paths of what was handed out.
 type Files struct {
-	Token   string    `json:"token"`
-	Cert    string    `json:"cert"`
-	Key     string    `json:"key"`
-	CA      string    `json:"ca"`
+	Token string `json:"token"`
+	Certificate
 	Scope   string    `json:"scope"`
 	Expires time.Time `json:"expires"`
+}
+
+// Certificate is whose certificate was handed out, and the paths of its files.
+type Certificate struct {
+	Agent string `json:"agent"`
+	Cert  string `json:"cert"`
+	Key   string `json:"key"`
+	CA    string `json:"ca"`
 }
 
 const timeout = 30 * time.Second
@@ -63,17 +72,9 @@ func Get(ctx context.Context, r Request) (Files, error) {
 	if err != nil {
 		return Files{}, fmt.Errorf("handing out a token: %w", err)
 	}
-	x, err := workloadapi.FetchX509Context(ctx, workloadapi.WithAddr(r.Socket))
+	svid, bundle, err := fetch(ctx, r.Socket)
 	if err != nil {
-		return Files{}, fmt.Errorf("asking %s for a certificate: %w", r.Socket, err)
-	}
-	if len(x.SVIDs) == 0 {
-		return Files{}, errors.New("the Workload API issued no certificate")
-	}
-	svid := x.DefaultSVID()
-	bundle, ok := x.Bundles.Get(svid.ID.TrustDomain())
-	if !ok {
-		return Files{}, fmt.Errorf("the Workload API has no bundle for %s", svid.ID.TrustDomain())
+		return Files{}, err
 	}
 	transport := &http.Transport{
 		TLSClientConfig: tlsconfig.MTLSClientConfig(svid, bundle, tlsconfig.AuthorizeID(peer)), ForceAttemptHTTP2: true,
@@ -90,23 +91,67 @@ func Get(ctx context.Context, r Request) (Files, error) {
 	if err != nil {
 		return Files{}, err
 	}
-	cert, key, err := svid.Marshal()
-	if err != nil {
-		return Files{}, fmt.Errorf("encoding the certificate: %w", err)
-	}
-	f := Files{
-		Token: filepath.Join(r.Dir, "token"), Cert: filepath.Join(r.Dir, "cert.pem"), Key: filepath.Join(r.Dir, "key.pem"),
-		CA: filepath.Join(r.Dir, "ca.pem"), Scope: tok.Scope, Expires: tok.Expires,
+	f := Files{Token: filepath.Join(r.Dir, "token"), Scope: tok.Scope, Expires: tok.Expires}
+	var files []durable.File
+	if f.Certificate, files, err = certificateFiles(r.Dir, svid, bundle); err != nil {
+		return Files{}, err
 	}
 	if err := durable.MkdirAll(r.Dir, 0o700); err != nil {
 		return Files{}, err
 	}
-	return f, durable.WriteFiles([]durable.File{
-		{Path: f.Token, Data: []byte(string(tok.Raw) + "\n"), Mode: 0o600},
-		{Path: f.Key, Data: key, Mode: 0o600},
-		{Path: f.Cert, Data: cert, Mode: 0o644},
-		{Path: f.CA, Data: pemOf(bundle.X509Authorities()), Mode: 0o644},
-	})
+	return f, durable.WriteFiles(append(files, durable.File{Path: f.Token, Data: []byte(string(tok.Raw) + "\n"), Mode: 0o600}))
+}
+
+// GetCertificate fetches the certificate of the workload behind socket and
+// writes it, its key and the authority of its trust domain to dir.
+func GetCertificate(ctx context.Context, socket, dir string) (Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	svid, bundle, err := fetch(ctx, socket)
+	if err != nil {
+		return Certificate{}, err
+	}
+	c, files, err := certificateFiles(dir, svid, bundle)
+	if err != nil {
+		return Certificate{}, err
+	}
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return Certificate{}, err
+	}
+	return c, durable.WriteFiles(files)
+}
+
+// fetch asks a Workload API for its workload's certificate.
+func fetch(ctx context.Context, socket string) (*x509svid.SVID, *x509bundle.Bundle, error) {
+	x, err := workloadapi.FetchX509Context(ctx, workloadapi.WithAddr(socket))
+	if err != nil {
+		return nil, nil, fmt.Errorf("asking %s for a certificate: %w", socket, err)
+	}
+	if len(x.SVIDs) == 0 {
+		return nil, nil, errors.New("the Workload API issued no certificate")
+	}
+	svid := x.DefaultSVID()
+	bundle, ok := x.Bundles.Get(svid.ID.TrustDomain())
+	if !ok {
+		return nil, nil, fmt.Errorf("the Workload API has no bundle for %s", svid.ID.TrustDomain())
+	}
+	return svid, bundle, nil
+}
+
+func certificateFiles(dir string, svid *x509svid.SVID, bundle *x509bundle.Bundle) (Certificate, []durable.File, error) {
+	cert, key, err := svid.Marshal()
+	if err != nil {
+		return Certificate{}, nil, fmt.Errorf("encoding the certificate: %w", err)
+	}
+	c := Certificate{
+		Agent: svid.ID.String(),
+		Cert:  filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"),
+	}
+	return c, []durable.File{
+		{Path: c.Key, Data: key, Mode: 0o600},
+		{Path: c.Cert, Data: cert, Mode: 0o644},
+		{Path: c.CA, Data: pemOf(bundle.X509Authorities()), Mode: 0o644},
+	}, nil
 }
 
 func pemOf(certs []*x509.Certificate) []byte {

@@ -38,11 +38,11 @@ type Logins interface {
 
 	// PutCode keeps a code.
 	PutCode(ctx context.Context, c Code) error
-	// Redeem returns the code and whether this was its first use, of any number of
-	// callers one; or ErrNotFound. Any other use ends the family that the code
-	// began, or would begin. A code is remembered for a day beyond its end: also
+	// Redeem uses the code and returns it, or ErrNotFound. Of any number of callers
+	// one is told that uses is 1. Any other use ends the family that the code
+	// began, or would begin. uses counts this one. A code is remembered for a day beyond its end: also
 	// one that has ended is a reuse, once it was used.
-	Redeem(ctx context.Context, key LoginKey) (c Code, first bool, err error)
+	Redeem(ctx context.Context, key LoginKey) (c Code, uses int, err error)
 
 	// BeginFamily keeps a family of refresh tokens, with its first one. It is
 	// ErrExists if the code was presented again meanwhile.
@@ -54,6 +54,23 @@ type Logins interface {
 	Rotate(ctx context.Context, key, from, to LoginKey) (bool, error)
 	// EndFamily ends a family for good. That there is none is no error.
 	EndFamily(ctx context.Context, key LoginKey) error
+	// EndFamilies ends the families of a person, or of a client, that began at or
+	// before a time.
+	EndFamilies(ctx context.Context, owner FamilyOwner, before time.Time) error
+}
+
+// FamilyOwner is one of the two to whom a family belongs: exactly one is set.
+type FamilyOwner struct {
+	Person string // reference
+	Client string // URI
+}
+
+// Check reports what every driver refuses in a FamilyOwner by itself.
+func (o FamilyOwner) Check() error {
+	if (o.Person == "") == (o.Client == "") {
+		return errors.New("not exactly a person or a client")
+	}
+	return nil
 }
 
 // LoginStep is a login under way, between two visits of one browser.
@@ -76,6 +93,9 @@ type Family struct {
 	Key     LoginKey
 	Code    LoginKey // that began it
 	Current LoginKey // the token that may be used
+	Person  string   // reference
+	Client  string   // URI
+	Begun   time.Time
 	Expires time.Time
 	Body    []byte
 }
@@ -90,7 +110,12 @@ func (s LoginStep) Check() error { return checkLogin(s.Expires, s.Body, s.Key, s
 func (c Code) Check() error { return checkLogin(c.Expires, c.Body, c.Key, c.Family) }
 
 // Check reports what every driver refuses in a Family by itself.
-func (f Family) Check() error { return checkLogin(f.Expires, f.Body, f.Key, f.Code, f.Current) }
+func (f Family) Check() error {
+	if f.Person == "" || f.Client == "" || f.Begun.IsZero() {
+		return errors.New("family without person, client or beginning")
+	}
+	return checkLogin(f.Expires, f.Body, f.Key, f.Code, f.Current)
+}
 
 func checkLogin(end time.Time, body []byte, keys ...LoginKey) error {
 	for _, k := range keys {

@@ -45,14 +45,15 @@ func (x *exchange) answer(ctx context.Context, w http.ResponseWriter) {
 	}
 	body, err := marshal(struct {
 		AccessToken     string          `json:"access_token"`
-		IssuedTokenType string          `json:"issued_token_type"`
+		IssuedTokenType string          `json:"issued_token_type,omitempty"`
 		TokenType       string          `json:"token_type"`
 		ExpiresIn       int64           `json:"expires_in"`
 		Scope           string          `json:"scope"`
 		Details         json.RawMessage `json:"authorization_details"`
+		RefreshToken    string          `json:"refresh_token,omitempty"`
 	}{
-		string(x.issued.token.Raw), typeAccessToken, x.tokenType(), int64(x.expires.Sub(x.now) / time.Second),
-		x.granted.Scope(), details,
+		string(x.issued.token.Raw), x.issuedType(), x.tokenType(), int64(x.expires.Sub(x.now) / time.Second),
+		x.granted.Scope(), details, x.refreshToken(),
 	})
 	if err != nil {
 		writeRefusal(w, x.r, table[CodeSigningUnavailable])
@@ -75,7 +76,7 @@ func (x *exchange) refuse(ctx context.Context, w http.ResponseWriter, err error)
 	}
 	x.s.cfg.Logger.WarnContext(ctx, "token refused", append(x.attrs(),
 		slog.String("reason", string(refusal.Code)), slog.String("cause", refusal.Err.Error()))...)
-	writeRefusal(w, x.r, refusal.answer())
+	writeRefusal(w, x.r, x.answerTo(refusal))
 }
 
 // recordRefusal records what was refused. If the ledger is what failed, there

@@ -33,6 +33,7 @@ type exchange struct {
 	bound    delegation.Confirmation // rule 14
 	hop      delegation.Hop          // rules 13 to 15
 	issued   issued                  // rule 16
+	grant    *grant                  // of a person at a login; nil for an exchange
 }
 
 // rules are those of tokens.md §7, in their order. The first failure answers.
@@ -54,7 +55,13 @@ var rules = []func(*exchange, context.Context) error{
 	(*exchange).keep, // 16
 }
 
+// run applies the rules of the request's grant. A grant type that is not here
+// is refused by those of the exchange.
 func (x *exchange) run(ctx context.Context) error {
+	rules := rules
+	if login, ok := loginRules[x.form.get("grant_type")]; ok && x.s.cfg.Login != nil {
+		rules = login
+	}
 	for _, rule := range rules {
 		if err := rule(x, ctx); err != nil {
 			return err
@@ -305,7 +312,7 @@ func (x *exchange) sign(context.Context) error {
 		receipt.Login = x.subject.login
 	}
 	x.issued.receipt, err = x.s.issuer.SignReceipt(receipt, token.Request{
-		Hash: x.form.hash, Auth: x.workload.Method, Source: x.workload.Source, Proof: x.proofHash(),
+		Hash: x.form.hash, Auth: x.workload.Method, Source: x.workload.Source, Cred: x.workload.Credential, Proof: x.proofHash(),
 	}, x.s.cfg.PolicyVersion)
 	if err != nil {
 		return refuse(CodeSigningUnavailable, "%w", err)

@@ -3,6 +3,7 @@ package sts
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 
@@ -29,9 +30,43 @@ type Metadata struct {
 	DetailTypes            []string          `json:"authorization_details_types_supported"`
 	CertificateBoundTokens bool              `json:"tls_client_certificate_bound_access_tokens"`
 	DPoPAlgorithms         []string          `json:"dpop_signing_alg_values_supported,omitempty"`
+
+	// Of direct logins.
+	AuthorizationEndpoint string   `json:"authorization_endpoint,omitempty"`
+	ChallengeMethods      []string `json:"code_challenge_methods_supported,omitempty"`
+	ResponseModes         []string `json:"response_modes_supported,omitempty"`
+	AssertionAlgorithms   []string `json:"token_endpoint_auth_signing_alg_values_supported,omitempty"`
+	NamesIssuer           bool     `json:"authorization_response_iss_parameter_supported,omitempty"`
+	ClientDocuments       bool     `json:"client_id_metadata_document_supported,omitempty"`
 }
 
-func writeMetadata(cfg Config) ([]byte, error) {
+// openIDMetadata is what OpenID Connect Discovery §3 requires beside. Some
+// clients ask in this form alone; no ID token is issued, so that there is no
+// algorithm.
+type openIDMetadata struct {
+	Metadata
+	SubjectTypes      []string `json:"subject_types_supported"`
+	IDTokenAlgorithms []string `json:"id_token_signing_alg_values_supported"`
+}
+
+// addLogin lists what direct logins have.
+func (m *Metadata) addLogin(cfg Config) {
+	m.AuthorizationEndpoint = cfg.Issuer + "/authorize"
+	m.ChallengeMethods, m.ResponseTypes, m.ResponseModes = []string{"S256"}, []string{"code"}, []string{"query"}
+	m.GrantTypes = append(slices.Sorted(maps.Keys(loginRules)), m.GrantTypes...)
+	m.TokenEndpointAuth = append(slices.Clone(m.TokenEndpointAuth), "none")
+	if cfg.Login.Assertions != nil {
+		m.TokenEndpointAuth = append(m.TokenEndpointAuth, string(identity.MethodPrivateKeyJWT))
+		for _, a := range assertionAlgorithms {
+			m.AssertionAlgorithms = append(m.AssertionAlgorithms, string(a))
+		}
+	}
+	m.RevocationAuth = m.TokenEndpointAuth // of refresh tokens
+	m.NamesIssuer, m.ClientDocuments = true, cfg.Login.Documents != nil
+}
+
+// writeMetadata writes the document in both forms.
+func writeMetadata(cfg Config) (oauth, openID []byte, err error) {
 	auth := []string{string(identity.MethodSPIFFEX509)} // RFC 8414 §2: else client_secret_basic would be meant
 	m := Metadata{
 		Issuer: cfg.Issuer, JWKSURI: cfg.Issuer + "/jwks", TokenEndpoint: cfg.Issuer + "/token",
@@ -39,6 +74,9 @@ func writeMetadata(cfg Config) ([]byte, error) {
 		ResponseTypes: []string{}, GrantTypes: []string{grantTokenExchange},
 		TokenEndpointAuth: auth, RevocationAuth: auth, IntrospectionAuth: auth,
 		Scopes: verbs(), DetailTypes: []string{scope.Type}, CertificateBoundTokens: true,
+	}
+	if cfg.Login != nil {
+		m.addLogin(cfg)
 	}
 	if cfg.Proofs != nil {
 		m.DPoPAlgorithms = token.ProofAlgorithms()
@@ -49,11 +87,13 @@ func writeMetadata(cfg Config) ([]byte, error) {
 			"introspection_endpoint": cfg.MTLS + "/introspect",
 		}
 	}
-	b, err := json.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("writing metadata: %w", err)
+	if oauth, err = json.Marshal(m); err == nil {
+		openID, err = json.Marshal(openIDMetadata{m, []string{"public"}, []string{}})
 	}
-	return b, nil
+	if err != nil {
+		return nil, nil, fmt.Errorf("writing metadata: %w", err)
+	}
+	return oauth, openID, nil
 }
 
 // verbs are the scope values that exist.

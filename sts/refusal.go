@@ -169,7 +169,7 @@ var table = func() map[Code]Answer {
 		}
 		m[a.Code] = a
 	}
-	for _, a := range ownAnswers {
+	for _, a := range append(loginAnswers[:len(loginAnswers):len(loginAnswers)], ownAnswers...) {
 		m[a.Code] = a
 	}
 	return m
@@ -178,7 +178,7 @@ var table = func() map[Code]Answer {
 // Answers lists the refusal table: the rows of this package, then those of the
 // subject token's verification.
 func Answers() []Answer {
-	all := append([]Answer(nil), ownAnswers...)
+	all := append(append([]Answer(nil), ownAnswers...), loginAnswers...)
 	for _, c := range token.Codes() {
 		all = append(all, table[Code(c)])
 	}

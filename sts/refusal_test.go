@@ -19,6 +19,7 @@ func TestRefusalTable(t *testing.T) {
 		http.StatusBadRequest: {
 			"invalid_request", "unauthorized_client", "unsupported_grant_type", "invalid_target", "invalid_authorization_details",
 			"invalid_scope", "invalid_dpop_proof", "use_dpop_nonce", "unsupported_token_type",
+			"invalid_grant", "access_denied", "unsupported_response_type", "request_not_supported",
 		},
 		http.StatusServiceUnavailable: {"temporarily_unavailable"},
 	}

@@ -60,6 +60,9 @@ func (s *Service) Revoke(ctx context.Context, r Revocation) (seq int64, err erro
 		return 0, refuse(CodeRegistryUnavailable, "%w", err)
 	}
 	s.revoked.wake()
+	if err := s.endFamilies(ctx, e); err != nil {
+		return 0, err
+	}
 	s.cfg.Logger.WarnContext(ctx, "revoked", slog.String("kind", string(r.Kind)), slog.String("value", r.Value),
 		slog.Int64("seq", seq), slog.String("by", r.By), slog.String("cause", r.Cause))
 	if err := s.cfg.Revocations.PruneRevoked(ctx, now); err != nil { // it is in force; what ended may wait

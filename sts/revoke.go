@@ -25,6 +25,9 @@ func (s *Service) serveRevoke(w http.ResponseWriter, r *http.Request) {
 }
 
 func (x *exchange) revoke(ctx context.Context) error {
+	if x.s.cfg.Login != nil && isRefreshToken(x.form.get("token")) {
+		return x.revokeFamily(ctx)
+	}
 	raw, err := x.tokenOf(ctx, (*exchange).trustClient)
 	if err != nil {
 		return err

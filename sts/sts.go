@@ -9,6 +9,7 @@
 //	GET  {issuer}/revocations    what was revoked, pushed to who serves or verifies an audience
 //	POST {issuer}/revoke, /introspect   RFC 7009 for the holder, RFC 7662 for the receiver
 //	GET  {issuer}/jwks, /.well-known/oauth-authorization-server
+//	GET  {issuer}/authorize, /callback, POST /consent   a person's login at a client
 //
 // It is an OAuth 2.0 authorization server whose one grant is token exchange
 // (RFC 8693). An exchange can only narrow: the new hop is built by
@@ -20,9 +21,12 @@
 // in the ledger, and each refusal is a record too. A caller learns the OAuth
 // error and a fixed sentence; the reason stands in the record.
 //
+// Persons may also log in directly at a client: authorization code and PKCE,
+// with a refresh token, which no exchange has (tokens.md §8).
+//
 // The service keeps no state of its own, so that any number of them may run
-// over one registry. It serves no login page, issues no refresh token and
-// reads no identity from a header.
+// over one registry. It knows no passwords, persons log in at their provider,
+// and it reads no identity from a header.
 package sts
 
 import (
@@ -101,6 +105,8 @@ type Config struct {
 	Issued    registry.Issued
 	// Logins verifies ID tokens; nil: no root can be started here.
 	Logins Logins
+	// Login lets persons log in directly at clients; nil: they do not.
+	Login *LoginConfig
 	// Source authenticates workloads.
 	Source identity.Source
 	// Proofs verifies DPoP proofs; nil: a request that holds one is refused.
@@ -144,7 +150,10 @@ type Service struct {
 	verifier *token.Verifier
 	reader   *token.Verifier // the same, but blind to what is revoked
 	metadata []byte
+	openID   []byte // the same for OpenID Connect Discovery
 	jwks     []byte
+
+	documents documents // of clients
 
 	feeds  atomic.Int64 // streams of revocations that are open
 	ending sync.Once
@@ -184,7 +193,7 @@ func newService(cfg Config) (*Service, error) {
 	if err := s.publishKeys(); err != nil {
 		return nil, err
 	}
-	if s.metadata, err = writeMetadata(cfg); err != nil {
+	if s.metadata, s.openID, err = writeMetadata(cfg); err != nil {
 		return nil, err
 	}
 	return s, s.tryRecord()
@@ -205,6 +214,13 @@ func (s *Service) tryRecord() error {
 func withDefaults(cfg Config) (Config, error) {
 	if cfg.PolicyVersion == "" {
 		return cfg, errors.New("no policy version")
+	}
+	if cfg.Login != nil {
+		login := *cfg.Login
+		if err := login.check(); err != nil {
+			return cfg, err
+		}
+		cfg.Login = &login
 	}
 	if cfg.Lifetime == 0 {
 		cfg.Lifetime = DefaultLifetime
@@ -279,7 +295,13 @@ func checkBase(raw string) (path string, err error) {
 // Issuer is the issuer URL.
 func (s *Service) Issuer() string { return s.cfg.Issuer }
 
-const wellKnown = "/.well-known/oauth-authorization-server"
+// The forms in which clients ask for the metadata: RFC 8414 §3.1, and OpenID
+// Connect Discovery §4.1, which some ask for alone. Both take the path of the
+// issuer before or after them.
+const (
+	wellKnown = "/.well-known/oauth-authorization-server"
+	openID    = "/.well-known/openid-configuration"
+)
 
 // ServeHTTP serves the endpoints below the issuer's path.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -289,6 +311,8 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.URL.Path == wellKnown+s.base, below && path == wellKnown:
 		s.serveDocument(w, r, s.metadata)
+	case s.cfg.Login != nil && (r.URL.Path == openID+s.base || below && path == openID):
+		s.serveDocument(w, r, s.openID)
 	case below && path == "/jwks":
 		s.serveDocument(w, r, s.jwks)
 	case below && path == "/token":
@@ -301,6 +325,12 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveRevoke(w, r)
 	case below && path == "/introspect":
 		s.serveIntrospect(w, r)
+	case below && path == "/authorize":
+		s.serveLogin(w, r, http.MethodGet, (*visit).authorize)
+	case below && path == "/callback":
+		s.serveLogin(w, r, http.MethodGet, (*visit).callback)
+	case below && path == "/consent":
+		s.serveLogin(w, r, http.MethodPost, (*visit).consent)
 	default:
 		http.NotFound(w, r)
 	}

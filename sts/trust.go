@@ -83,6 +83,12 @@ func (s *Service) trustActors(ctx context.Context, c delegation.Chain) error {
 		if err != nil {
 			return refuse(CodeAgentDisabled, "actor of hop %d: %w", k, err)
 		}
+		if k == 0 && s.isDocument(actor.Subject) { // a client that nobody registered may have begun it
+			if _, err := s.trustDocumentClient(ctx, uri); err != nil {
+				return err
+			}
+			continue
+		}
 		if _, err := s.trustAgent(ctx, uri, CodeAgentDisabled, CodeAgentDisabled); err != nil {
 			return err
 		}

@@ -232,7 +232,7 @@ func (d *directory) edit(f func(*registry.Entries)) (undo func()) {
 	before := d.Load()
 	e := registry.Entries{
 		Agents: append([]registry.Agent(nil), d.all.Agents...), Audiences: append([]registry.Audience(nil), d.all.Audiences...),
-		Issuers: append([]registry.PersonIssuer(nil), d.all.Issuers...),
+		Issuers: append([]registry.PersonIssuer(nil), d.all.Issuers...), Clients: append([]registry.Client(nil), d.all.Clients...),
 	}
 	f(&e)
 	s, err := registry.NewStatic(e)
@@ -402,6 +402,7 @@ type answer struct {
 	Details     json.RawMessage `json:"authorization_details"`
 	Error       string          `json:"error"`
 	Description string          `json:"error_description"`
+	Refresh     string          `json:"refresh_token"`
 }
 
 // post sends a form to the token endpoint.

@@ -30,11 +30,16 @@ CREATE INDEX code_exp ON code (exp);
 CREATE TABLE family (
   key     BLOB PRIMARY KEY,
   current BLOB NOT NULL,
+  person  TEXT NOT NULL,
+  client  TEXT NOT NULL,
+  begun   INTEGER NOT NULL,
   exp     INTEGER NOT NULL,
   ended   INTEGER NOT NULL,
   body    BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX family_exp ON family (exp);`}}
+CREATE INDEX family_exp ON family (exp);
+CREATE INDEX family_person ON family (person);
+CREATE INDEX family_client ON family (client);`}}
 
 const (
 	// maxSteps bounds the logins under way: strangers begin them (threat N6).
@@ -134,9 +139,9 @@ func (l *Logins) PutCode(ctx context.Context, c registry.Code) error {
 }
 
 // Redeem implements registry.Logins.
-func (l *Logins) Redeem(ctx context.Context, key registry.LoginKey) (c registry.Code, first bool, err error) {
+func (l *Logins) Redeem(ctx context.Context, key registry.LoginKey) (c registry.Code, uses int, err error) {
 	c.Key = key
-	var exp, uses int64
+	var exp int64
 	var family []byte
 	err = l.db.tx(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRowContext(ctx, `UPDATE code SET uses = uses + 1 WHERE key = ? RETURNING family, exp, uses, body`, key[:]).
@@ -151,11 +156,11 @@ func (l *Logins) Redeem(ctx context.Context, key registry.LoginKey) (c registry.
 	copy(c.Family[:], family)
 	switch {
 	case err != nil:
-		return registry.Code{}, false, fmt.Errorf("redeeming code: %w", notFound(err))
+		return registry.Code{}, 0, fmt.Errorf("redeeming code: %w", notFound(err))
 	case uses == 1 && !l.now().Before(c.Expires):
-		return registry.Code{}, false, fmt.Errorf("redeeming code: %w", registry.ErrNotFound)
+		return registry.Code{}, 0, fmt.Errorf("redeeming code: %w", registry.ErrNotFound)
 	}
-	return c, uses == 1, nil
+	return c, uses, nil
 }
 
 // BeginFamily implements registry.Logins.
@@ -173,8 +178,8 @@ func (l *Logins) BeginFamily(ctx context.Context, f registry.Family) error {
 			if uses != 1 {
 				return registry.ErrExists
 			}
-			_, err := tx.ExecContext(ctx, `INSERT INTO family (key, current, exp, ended, body) VALUES (?, ?, ?, 0, ?)`,
-				f.Key[:], f.Current[:], f.Expires.Unix(), f.Body)
+			_, err := tx.ExecContext(ctx, `INSERT INTO family (key, current, person, client, begun, exp, ended, body)
+				VALUES (?, ?, ?, ?, ?, ?, 0, ?)`, f.Key[:], f.Current[:], f.Person, f.Client, f.Begun.Unix(), f.Expires.Unix(), f.Body)
 			return err
 		})
 	}
@@ -187,15 +192,16 @@ func (l *Logins) BeginFamily(ctx context.Context, f registry.Family) error {
 // Family implements registry.Logins.
 func (l *Logins) Family(ctx context.Context, key registry.LoginKey) (registry.Family, error) {
 	f := registry.Family{Key: key}
-	var exp int64
+	var begun, exp int64
 	var current []byte
-	err := l.db.read.QueryRowContext(ctx, `SELECT current, exp, body FROM family WHERE key = ? AND ended = 0 AND exp > ?`,
-		key[:], l.now().Unix()).Scan(&current, &exp, &f.Body)
+	err := l.db.read.QueryRowContext(ctx, `SELECT current, person, client, begun, exp, body FROM family
+		WHERE key = ? AND ended = 0 AND exp > ?`, key[:], l.now().Unix()).
+		Scan(&current, &f.Person, &f.Client, &begun, &exp, &f.Body)
 	if err != nil {
 		return registry.Family{}, fmt.Errorf("reading family: %w", notFound(err))
 	}
 	copy(f.Current[:], current)
-	f.Expires = time.Unix(exp, 0).UTC()
+	f.Begun, f.Expires = time.Unix(begun, 0).UTC(), time.Unix(exp, 0).UTC()
 	return f, nil
 }
 
@@ -225,6 +231,22 @@ func (l *Logins) EndFamily(ctx context.Context, key registry.LoginKey) error {
 	})
 	if err != nil {
 		return fmt.Errorf("ending family: %w", err)
+	}
+	return nil
+}
+
+// EndFamilies implements registry.Logins.
+func (l *Logins) EndFamilies(ctx context.Context, owner registry.FamilyOwner, before time.Time) error {
+	err := owner.Check()
+	if err == nil {
+		err = l.db.tx(ctx, func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, `UPDATE family SET ended = 1 WHERE (person = ? OR client = ?) AND begun <= ?`,
+				owner.Person, owner.Client, before.Unix())
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("ending families: %w", err)
 	}
 	return nil
 }

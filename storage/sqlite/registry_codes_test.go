@@ -71,9 +71,9 @@ func TestX13CodeIsRedeemedOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			if _, first, err := l.Redeem(t.Context(), loginKey("code0")); err != nil {
+			if _, uses, err := l.Redeem(t.Context(), loginKey("code0")); err != nil {
 				t.Error(err)
-			} else if first {
+			} else if uses == 1 {
 				firsts.Add(1)
 			}
 		})
@@ -83,15 +83,16 @@ func TestX13CodeIsRedeemedOnce(t *testing.T) {
 		t.Errorf("%d first uses", firsts.Load())
 	}
 	f := registry.Family{
-		Key: loginKey("family0"), Code: loginKey("code0"), Current: loginKey("r0"), Expires: now.Add(time.Hour), Body: []byte("f"),
+		Key: loginKey("family0"), Code: loginKey("code0"), Current: loginKey("r0"), Person: "p", Client: "c",
+		Begun: now, Expires: now.Add(time.Hour), Body: []byte("f"),
 	}
 	if err := l.BeginFamily(t.Context(), f); !errors.Is(err, registry.ErrExists) {
 		t.Errorf("a family of a reused code: %v", err)
 	}
 
 	f.Key, f.Code = loginKey("family1"), loginKey("code1")
-	if c, first, err := l.Redeem(t.Context(), f.Code); err != nil || !first || c.Family != f.Key || string(c.Body) != "b" {
-		t.Fatalf("%+v %t %v", c, first, err)
+	if c, uses, err := l.Redeem(t.Context(), f.Code); err != nil || uses != 1 || c.Family != f.Key || string(c.Body) != "b" {
+		t.Fatalf("%+v %d %v", c, uses, err)
 	}
 	if err := l.BeginFamily(t.Context(), f); err != nil {
 		t.Fatal(err)
@@ -104,8 +105,8 @@ func TestX13CodeIsRedeemedOnce(t *testing.T) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	now = now.Add(2 * time.Minute)
-	if _, first, err := l.Redeem(t.Context(), f.Code); err != nil || first {
-		t.Errorf("after a restart and its end: %t, %v", first, err)
+	if _, uses, err := l.Redeem(t.Context(), f.Code); err != nil || uses != 2 {
+		t.Errorf("after a restart and its end: %d, %v", uses, err)
 	}
 	if _, err := l.Family(t.Context(), f.Key); !errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("the family lives: %v", err)
@@ -124,7 +125,8 @@ func TestX12FamilyRotatesAndEnds(t *testing.T) {
 	clock := func() time.Time { return now }
 	l := openLogins(t, dir, clock)
 	f := registry.Family{
-		Key: loginKey("family"), Code: loginKey("code"), Current: loginKey("r0"), Expires: now.Add(time.Hour), Body: []byte("f"),
+		Key: loginKey("family"), Code: loginKey("code"), Current: loginKey("r0"), Person: "p", Client: "c",
+		Begun: now, Expires: now.Add(time.Hour), Body: []byte("f"),
 	}
 	if err := l.BeginFamily(t.Context(), f); !errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("a family without code: %v", err)
@@ -147,7 +149,23 @@ func TestX12FamilyRotatesAndEnds(t *testing.T) {
 	rotate("r0", "r1", true)
 	rotate("r0", "r2", false)
 	rotate("r1", "r2", true)
-	if err := l.EndFamily(t.Context(), f.Key); err != nil {
+	for _, end := range []struct {
+		owner  registry.FamilyOwner
+		before time.Time
+	}{
+		{registry.FamilyOwner{Person: "q"}, now}, {registry.FamilyOwner{Client: "p"}, now},
+		{registry.FamilyOwner{Person: "p"}, now.Add(-time.Second)},
+	} {
+		if err := l.EndFamilies(t.Context(), end.owner, end.before); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.EndFamilies(t.Context(), registry.FamilyOwner{}, now); err == nil {
+		t.Error("the families of nobody were ended")
+	}
+	rotate("r2", "r3", true)
+	rotate("r3", "r2", true)
+	if err := l.EndFamilies(t.Context(), registry.FamilyOwner{Client: "c"}, now); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Close(); err != nil {

@@ -1,0 +1,116 @@
+package sqlite_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/sqlite"
+)
+
+func openPins(t testing.TB, dir string, now func() time.Time) *sqlite.Pins {
+	t.Helper()
+	p, err := sqlite.OpenPins(t.Context(), sqlite.RegistryConfig{Dir: dir, Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+func wantPin(t testing.TB, p registry.Pins, credential, key string, until time.Time, want string) {
+	t.Helper()
+	if got, err := p.Pin(t.Context(), credential, key, until); err != nil || got != want {
+		t.Errorf("pin of %q to %q: %q, %v; want %q", credential, key, got, err, want)
+	}
+}
+
+// The first key is the one at all replicas, and after a restart too.
+func TestI6PinsSurviveRestart(t *testing.T) {
+	dir, until := t.TempDir(), time.Now().Add(time.Minute)
+	a, b := openPins(t, dir, nil), openPins(t, dir, nil)
+	wantPin(t, a, "jwt-1", "jkt:1", until, "jkt:1")
+	wantPin(t, a, "jwt-1", "jkt:1", until, "jkt:1")
+	wantPin(t, a, "jwt-1", "jkt:2", until, "jkt:1")
+	wantPin(t, b, "jwt-1", "jkt:2", until, "jkt:1")
+	wantPin(t, b, "jwt-2", "jkt:2", until, "jkt:2") // another JWT, another key
+	wantPin(t, a, "jwt-2", "jkt:1", until, "jkt:2")
+	for _, p := range []*sqlite.Pins{a, b} {
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := openPins(t, dir, nil)
+	wantPin(t, c, "jwt-1", "jkt:2", until, "jkt:1")
+	wantPin(t, c, "jwt-1", "jkt:1", until, "jkt:1")
+}
+
+// Of any number of keys at once, at two replicas, one is the first, and all are
+// told which.
+func TestI6OneFirstKey(t *testing.T) {
+	dir, until := t.TempDir(), time.Now().Add(time.Minute)
+	replicas := []*sqlite.Pins{openPins(t, dir, nil), openPins(t, dir, nil)}
+	got := make([]string, 40)
+	var all sync.WaitGroup
+	for i := range got {
+		all.Go(func() {
+			var err error
+			if got[i], err = replicas[i%2].Pin(t.Context(), "jwt", fmt.Sprintf("jkt:%d", i), until); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for i, key := range got {
+		if key == "" || key != got[0] {
+			t.Fatalf("caller %d was told %q, caller 0 %q", i, key, got[0])
+		}
+	}
+}
+
+// What is forgotten ended long before, whatever came in between.
+func TestPinsAreForgottenLate(t *testing.T) {
+	now := time.Unix(1795348800, 0)
+	p := openPins(t, t.TempDir(), func() time.Time { return now })
+	until := now.Add(time.Minute)
+	wantPin(t, p, "a", "jkt:1", until, "jkt:1")
+	now = until.Add(9 * time.Minute) // a clock that is ahead
+	wantPin(t, p, "b", "jkt:1", now.Add(time.Minute), "jkt:1")
+	wantPin(t, p, "a", "jkt:2", until, "jkt:1")
+	now = until.Add(11 * time.Minute)
+	wantPin(t, p, "c", "jkt:1", now.Add(time.Minute), "jkt:1")
+	wantPin(t, p, "a", "jkt:2", until, "jkt:2") // forgotten: its age alone refuses it now
+	wantPin(t, p, "b", "jkt:2", now.Add(time.Minute), "jkt:1")
+}
+
+// Whatever goes wrong, no key is told.
+func TestPinFailsClosed(t *testing.T) {
+	dir, until := t.TempDir(), time.Now().Add(time.Minute)
+	p := openPins(t, dir, nil)
+	for name, pin := range map[string]func() (string, error){
+		"no credential": func() (string, error) { return p.Pin(t.Context(), "", "jkt:1", until) },
+		"no key":        func() (string, error) { return p.Pin(t.Context(), "jwt", "", until) },
+		"no end":        func() (string, error) { return p.Pin(t.Context(), "jwt", "jkt:1", time.Time{}) },
+	} {
+		if key, err := pin(); key != "" || err == nil {
+			t.Errorf("%s: %q, %v", name, key, err)
+		}
+	}
+	wantPin(t, p, "jwt", "jkt:1", until, "jkt:1") // the twin
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if key, err := p.Pin(t.Context(), "jwt", "jkt:1", until); key != "" || err == nil {
+		t.Errorf("a store that is closed: %q, %v", key, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "pins.db"), []byte("no database, and long enough to be none"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sqlite.OpenPins(t.Context(), sqlite.RegistryConfig{Dir: dir}); err == nil {
+		t.Error("a broken file opens")
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/wasilibs/go-pgquery/parser"
 )
 
 // overflowEnv makes the test program run overflow instead: the parser of a
@@ -25,11 +27,12 @@ func overflow(n string) int {
 	if err != nil {
 		return 2
 	}
-	r, err := New(Config{})
+	e, err := newEngine(1, parser.ParseToProtobuf)
 	if err != nil {
 		fmt.Println(err)
 		return 2
 	}
+	r := newReader(Config{}, e)
 	ctx := context.Background()
 	_, err = r.engine.read(ctx, r.now, r.log, terms(count))
 	var refused *Error

@@ -81,27 +81,55 @@ func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.T
 	return tail, nil
 }
 
-// Append implements [ledger.Appender]. It takes two round trips: one claims
-// the writer's next seqs, the other stores the batch and commits.
+// appendBatch claims the writer's next seqs and, if that changed a row, stores
+// what follows from it. Ids of intake are given in the order of the rows, so a
+// writer's rows keep its order.
+const appendBatch = `WITH claimed AS (
+	UPDATE writer SET next_seq = $1, tail = $2 WHERE log = $3 AND gw_id = $4 AND run = $5 AND next_seq = $6 AND tail = $7
+	RETURNING ` + clock + ` AS at
+), bodies AS (
+	INSERT INTO body (record_id, envelope) SELECT b.id, b.envelope FROM claimed, unnest($8::text[], $9::bytea[]) AS b (id, envelope)
+), waiting AS (
+	INSERT INTO intake (log, record_id, at)
+	SELECT $3, r.id, c.at FROM claimed c, unnest($8::text[]) WITH ORDINALITY AS r (id, n) ORDER BY r.n
+) SELECT at FROM claimed`
+
+// Append implements [ledger.Appender]. It takes one round trip: the claim, the
+// batch and COMMIT go together, and without the claim there is nothing to
+// commit.
 func (s *Store) Append(ctx context.Context, b ledger.Batch) (time.Time, error) {
 	if len(b.Records) == 0 {
 		return time.Time{}, errors.New("appending batch: it is empty")
 	}
+	ids, envelopes := make([]string, len(b.Records)), make([][]byte, len(b.Records))
+	var blobs []ledger.Blob
 	for i := range b.Records {
-		if n := len(b.Records[i].Envelope); n == 0 || n > ledger.MaxEntry {
-			return time.Time{}, fmt.Errorf("appending record %s of %d bytes: %w", b.Records[i].RecordID, n, ledger.ErrTooLarge)
+		r := &b.Records[i]
+		if n := len(r.Envelope); n == 0 || n > ledger.MaxEntry {
+			return time.Time{}, fmt.Errorf("appending record %s of %d bytes: %w", r.RecordID, n, ledger.ErrTooLarge)
 		}
+		ids[i], envelopes[i] = r.RecordID, r.Envelope
+		blobs = append(blobs, r.Blobs...)
 	}
+	next := b.First + int64(len(b.Records))
 	var at int64
-	err := s.write(ctx, func(ctx context.Context, t *tx) (err error) {
-		stored := false
-		if at, stored, err = claim(ctx, t, &b); err == nil && !stored {
-			insert(t, &b, at)
-		}
-		return err
+	claimed := false
+	err := s.write(ctx, func(_ context.Context, t *tx) error {
+		t.add(appendBatch, next, b.Tail, b.Log, b.GWID, b.Run, b.First, b.Prev, ids, envelopes).Query(func(rows pgx.Rows) error {
+			defer rows.Close()
+			if claimed = rows.Next(); claimed {
+				return rows.Scan(&at)
+			}
+			return rows.Err()
+		})
+		insertBlobs(t, blobs, &writerAt{b.Log, b.GWID, b.Run, next, b.Tail})
+		return nil
 	})
-	if isState(err, uniqueViolation) {
+	switch {
+	case isState(err, uniqueViolation):
 		err = fmt.Errorf("%w: %w", ledger.ErrDuplicate, err)
+	case err == nil && !claimed:
+		at, err = s.settle(ctx, &b, next)
 	}
 	if err != nil {
 		return time.Time{}, fmt.Errorf("appending batch: %w", err)
@@ -109,63 +137,50 @@ func (s *Store) Append(ctx context.Context, b ledger.Batch) (time.Time, error) {
 	return time.UnixMilli(at), nil
 }
 
-// claim moves the writer's tail over the batch. It reports stored if an
-// earlier attempt did.
-func claim(ctx context.Context, t *tx, b *ledger.Batch) (at int64, stored bool, err error) {
-	next, moved := b.First+int64(len(b.Records)), false
-	t.add(`UPDATE writer SET next_seq = $1, tail = $2 WHERE log = $3 AND gw_id = $4 AND run = $5 AND next_seq = $6 AND tail = $7 RETURNING `+clock,
-		next, b.Tail, b.Log, b.GWID, b.Run, b.First, b.Prev).Query(func(rows pgx.Rows) error {
-		defer rows.Close()
-		if moved = rows.Next(); moved {
-			return rows.Scan(&at)
+// settle finds out why a batch could not be claimed: because it is stored
+// already, or because of a reason to refuse it.
+func (s *Store) settle(ctx context.Context, b *ledger.Batch, next int64) (at int64, err error) {
+	err = s.write(ctx, func(ctx context.Context, t *tx) error {
+		var run, tail string
+		var have int64
+		t.one([]any{&run, &have, &tail, &at}, `SELECT run, next_seq, tail, `+clock+` FROM writer WHERE log = $1 AND gw_id = $2 FOR UPDATE`, b.Log, b.GWID)
+		err := t.run(ctx)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+			return fmt.Errorf("%w: the writer is not known", ledger.ErrWriterConflict)
+		case err != nil:
+			return err
+		case run != b.Run:
+			return ledger.ErrStaleWriter
+		case have != next || tail != b.Tail:
+			return fmt.Errorf("%w: next_seq is %d, the batch is [%d, %d)", ledger.ErrWriterConflict, have, b.First, next)
 		}
-		return rows.Err()
-	})
-	if err := t.run(ctx); err != nil || moved {
-		return at, false, err
-	}
-	var run, tail string
-	var have int64
-	t.one([]any{&run, &have, &tail, &at}, `SELECT run, next_seq, tail, `+clock+` FROM writer WHERE log = $1 AND gw_id = $2 FOR UPDATE`, b.Log, b.GWID)
-	err = t.run(ctx)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return 0, false, fmt.Errorf("%w: the writer is not known", ledger.ErrWriterConflict)
-	case err != nil:
-		return 0, false, err
-	case run != b.Run:
-		return 0, false, ledger.ErrStaleWriter
-	case have == next && tail == b.Tail:
 		// What is visible may still be missing on the standby, if the first
 		// attempt's wait for it was cut short. A write of our own waits again,
 		// and for everything before it.
 		t.add(`UPDATE writer SET next_seq = next_seq WHERE log = $1 AND gw_id = $2`, b.Log, b.GWID)
-		return at, true, nil
-	default:
-		return 0, false, fmt.Errorf("%w: next_seq is %d, the batch is [%d, %d)", ledger.ErrWriterConflict, have, b.First, next)
-	}
+		return nil
+	})
+	return at, err
 }
 
-// insert queues the rows of the batch; they go out with COMMIT.
-func insert(t *tx, b *ledger.Batch, at int64) {
-	ids, envelopes := make([]string, len(b.Records)), make([][]byte, len(b.Records))
-	var blobs []ledger.Blob
-	for i := range b.Records {
-		ids[i], envelopes[i] = b.Records[i].RecordID, b.Records[i].Envelope
-		blobs = append(blobs, b.Records[i].Blobs...)
-	}
-	t.add(`INSERT INTO body (record_id, envelope) SELECT * FROM unnest($1::text[], $2::bytea[])`, ids, envelopes)
-	// Ids are given in the order of the rows, so a writer's rows keep its order.
-	t.add(`INSERT INTO intake (log, record_id, at) SELECT $1, r.id, $3 FROM unnest($2::text[]) WITH ORDINALITY AS r (id, n) ORDER BY r.n`, b.Log, ids, at)
-	insertBlobs(t, blobs)
+// writerAt is a writer whose tail stands where a batch has moved it.
+type writerAt struct {
+	log, gwID, run string
+	next           int64
+	tail           string
 }
 
 // insertBlobs queues the insertion of blobs. It keeps the first one of a
 // digest, and the key that belongs to it. The order of digests keeps two
-// batches from waiting for each other.
-func insertBlobs(t *tx, blobs []ledger.Blob) *pgx.QueuedQuery {
+// batches from waiting for each other. With a writer, it inserts them only if
+// the writer's tail stands after their batch, in this transaction or before.
+func insertBlobs(t *tx, blobs []ledger.Blob, after *writerAt) *pgx.QueuedQuery {
 	if len(blobs) == 0 {
 		return nil
+	}
+	if after == nil {
+		after = &writerAt{}
 	}
 	slices.SortStableFunc(blobs, func(a, b ledger.Blob) int { return cmp.Compare(a.Digest, b.Digest) })
 	blobs = slices.CompactFunc(blobs, func(a, b ledger.Blob) bool { return a.Digest == b.Digest })
@@ -181,10 +196,11 @@ func insertBlobs(t *tx, blobs []ledger.Blob) *pgx.QueuedQuery {
 			}
 		}
 	}
-	return t.add(`WITH given AS (SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bytea[]) AS g (digest, class, bytes, person_ref, wrapped)),
+	return t.add(`WITH given AS (SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bytea[]) AS g (digest, class, bytes, person_ref, wrapped)
+			WHERE $6 = '' OR EXISTS (SELECT FROM writer WHERE log = $6 AND gw_id = $7 AND run = $8 AND next_seq = $9 AND tail = $10)),
 		stored AS (INSERT INTO blob (digest, class, bytes) SELECT digest, class, bytes FROM given ORDER BY digest COLLATE "C" ON CONFLICT (digest) DO NOTHING RETURNING digest),
 		keyed AS (INSERT INTO data_key (digest, person_ref, wrapped) SELECT digest, person_ref, wrapped FROM given JOIN stored USING (digest) WHERE wrapped IS NOT NULL)
-		SELECT FROM stored`, digests, classes, contents, persons, wrapped)
+		SELECT FROM stored`, digests, classes, contents, persons, wrapped, after.log, after.gwID, after.run, after.next, after.tail)
 }
 
 // orEmpty gives an empty value, where nil would be NULL.
@@ -199,7 +215,7 @@ func orEmpty(b []byte) []byte {
 func (s *Store) PutBlob(ctx context.Context, b ledger.Blob) error {
 	err := s.write(ctx, func(ctx context.Context, t *tx) error {
 		stored := false
-		insertBlobs(t, []ledger.Blob{b}).Exec(func(ct pgconn.CommandTag) error { stored = ct.RowsAffected() == 1; return nil })
+		insertBlobs(t, []ledger.Blob{b}, nil).Exec(func(ct pgconn.CommandTag) error { stored = ct.RowsAffected() == 1; return nil })
 		if err := t.run(ctx); err != nil || stored {
 			return err
 		}

@@ -1,211 +1,46 @@
 package sqlite_test
 
 import (
-	"crypto/ed25519"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/base64"
-	"encoding/json"
-	"fmt"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
-	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/storage/storagetest"
 )
 
-// payloadBytes is about the size of a decision with three hops.
-const payloadBytes = 2600
+func BenchmarkAppend(b *testing.B) { storagetest.BenchAppend(b, open) }
 
-// edSealer signs with Ed25519 over payloads of the real size.
-type edSealer struct {
-	key  ed25519.PrivateKey
-	text []byte
-}
-
-func newEdSealer() edSealer {
-	seed := sha256.Sum256([]byte("bench"))
-	text := make([]byte, payloadBytes-250)
-	for i := range text {
-		text[i] = 'a' + byte(i%26)
-	}
-	return edSealer{key: ed25519.NewKeyFromSeed(seed[:]), text: text}
-}
-
-func (s edSealer) Link(draft any, at ledger.Position) (ledger.Linked, error) {
-	id := draft.(string)
-	p := make([]byte, 0, payloadBytes)
-	p = append(p, `{"id":"`+id+`","gw":{"run":"`+at.Run+`","seq":`...)
-	p = strconv.AppendInt(p, at.Seq, 10)
-	p = append(p, `,"prev":"`+at.Prev+`"},"text":"`...)
-	p = append(append(p, s.text...), `"}`...)
-	h := sha256.Sum256(p)
-	return ledger.Linked{RecordID: id, RecordHash: base64.RawURLEncoding.EncodeToString(h[:]), Payload: p}, nil
-}
-
-func (s edSealer) Sign(payload []byte) ([]byte, error) {
-	type sig struct {
-		KeyID string `json:"keyid"`
-		Sig   []byte `json:"sig"`
-	}
-	return json.Marshal(struct {
-		Payload     []byte `json:"payload"`
-		PayloadType string `json:"payloadType"`
-		Signatures  []sig  `json:"signatures"`
-	}{payload, "application/vnd.lineal.record.v1+json", []sig{{"k", ed25519.Sign(s.key, payload)}}})
-}
-
-// recordID is shaped as a UUIDv7: rising, with a tail that looks random.
-func recordID(n int64) string {
-	h := sha256.Sum256(strconv.AppendInt(nil, n, 10))
-	return fmt.Sprintf("01a40584-%04x-7%03x-%x-%x", (n>>12)&0xffff, n&0xfff, h[:2], h[2:8])
-}
-
-// parallel runs b.N operations from n goroutines.
-func parallel(b *testing.B, n int, op func(i int64) error) {
-	b.Helper()
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	took := make([]time.Duration, b.N)
-	b.ResetTimer()
-	for range n {
-		wg.Go(func() {
-			for {
-				i := next.Add(1)
-				if i > int64(b.N) {
-					return
-				}
-				start := time.Now()
-				if err := op(i); err != nil {
-					b.Error(err)
-					return
-				}
-				took[i-1] = time.Since(start)
-			}
-		})
-	}
-	wg.Wait()
-	b.StopTimer()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
-	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
-	b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-µs")
-}
-
-// BenchmarkAppend is the whole path of a record: queue, link, sign, store,
-// sync, wake. The sequencer is off.
-func BenchmarkAppend(b *testing.B) {
-	for _, n := range []int{1, 64} {
-		b.Run(fmt.Sprintf("writers=%d", n), func(b *testing.B) {
-			s := openAt(b, b.TempDir(), nil)
-			if err := s.CreateLog(b.Context(), storagetest.Log, storagetest.Origin); err != nil {
-				b.Fatal(err)
-			}
-			w, err := ledger.NewWriter(b.Context(), ledger.WriterConfig{
-				Store: s, Log: storagetest.Log, GWID: "g", Sealer: newEdSealer(), MaxIntakeRows: 1 << 40, MaxIntakeAge: 1 << 60, Deadline: time.Minute,
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-			parallel(b, n, func(i int64) error {
-				_, err := w.Append(b.Context(), ledger.Draft{Body: recordID(i), Size: 3700})
-				return err
-			})
-			if err := w.Close(b.Context()); err != nil {
-				b.Fatal(err)
-			}
-			if err := s.Close(); err != nil {
-				b.Fatal(err)
-			}
-		})
-	}
-}
-
-// BenchmarkRawCeiling is what the same engine gives at best: group commit of
-// ready bytes of the same size into one bare table, one prepared insert per
-// row, with the same pragmas and the same hand-over between goroutines.
+// BenchmarkRawCeiling uses one prepared insert per row, with the same pragmas.
 func BenchmarkRawCeiling(b *testing.B) {
-	for _, n := range []int{1, 64} {
-		b.Run(fmt.Sprintf("writers=%d", n), func(b *testing.B) {
-			sealer := newEdSealer()
-			l, err := sealer.Link(recordID(1), ledger.Position{})
-			if err != nil {
-				b.Fatal(err)
-			}
-			env, err := sealer.Sign(l.Payload)
-			if err != nil {
-				b.Fatal(err)
-			}
-			db, err := sql.Open("sqlite", "file:"+filepath.Join(b.TempDir(), "raw.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate")
-			if err != nil {
-				b.Fatal(err)
-			}
-			db.SetMaxOpenConns(1)
-			if _, err := db.ExecContext(b.Context(), `CREATE TABLE raw (id INTEGER PRIMARY KEY, envelope BLOB NOT NULL)`); err != nil {
-				b.Fatal(err)
-			}
-			queue, stopped := make(chan chan error, 256), make(chan struct{})
-			go func() {
-				defer close(stopped)
-				groupCommit(b, db, env, queue)
-			}()
-			parallel(b, n, func(int64) error {
-				done := make(chan error, 1)
-				queue <- done
-				return <-done
-			})
-			close(queue)
-			<-stopped
-			if err := db.Close(); err != nil {
-				b.Fatal(err)
-			}
-		})
-	}
-}
-
-// groupCommit stores whatever has queued in one transaction, over and over.
-func groupCommit(b *testing.B, db *sql.DB, env []byte, queue chan chan error) {
-	ctx := b.Context()
-	stmt, err := db.PrepareContext(ctx, `INSERT INTO raw (envelope) VALUES (?)`)
-	if err != nil {
-		b.Error(err)
-		return
-	}
-	defer func() { _ = stmt.Close() }()
-	for first := range queue {
-		waiting := []chan error{first}
-		for more := true; more && len(waiting) < 256; {
-			select {
-			case w, ok := <-queue:
-				if more = ok; ok {
-					waiting = append(waiting, w)
-				}
-			default:
-				more = false
-			}
+	storagetest.BenchCeiling(b, func(b *testing.B, env []byte) func(int) error {
+		ctx := b.Context()
+		db, err := sql.Open("sqlite", "file:"+filepath.Join(b.TempDir(), "raw.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate")
+		if err != nil {
+			b.Fatal(err)
 		}
-		err := func() error {
+		b.Cleanup(func() { _ = db.Close() })
+		db.SetMaxOpenConns(1)
+		if _, err := db.ExecContext(ctx, `CREATE TABLE raw (id INTEGER PRIMARY KEY, envelope BLOB NOT NULL)`); err != nil {
+			b.Fatal(err)
+		}
+		stmt, err := db.PrepareContext(ctx, `INSERT INTO raw (envelope) VALUES (?)`)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = stmt.Close() })
+		return func(n int) error {
 			tx, err := db.BeginTx(ctx, nil)
 			if err != nil {
 				return err
 			}
 			defer func() { _ = tx.Rollback() }() // no-op after commit
 			st := tx.StmtContext(ctx, stmt)
-			for range waiting {
+			for range n {
 				if _, err := st.ExecContext(ctx, env); err != nil {
 					return err
 				}
 			}
 			return tx.Commit()
-		}()
-		for _, w := range waiting {
-			w <- err
 		}
-	}
+	})
 }

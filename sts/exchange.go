@@ -70,31 +70,41 @@ func (x *exchange) run(ctx context.Context) error {
 	return nil
 }
 
-// authenticate is rule 1. The certificate of the connection is the one
-// credential; anything else that claims to name the client must name it too,
-// and what cannot be verified here names nobody.
-func (x *exchange) authenticate(context.Context) error {
+// authenticate is rule 1. The credential is the certificate of the connection,
+// a platform's JWT in the form, or both, and then of one workload; anything else
+// that claims to name the client must name it too, and what cannot be verified
+// here names nobody.
+func (x *exchange) authenticate(ctx context.Context) error {
 	w, err := x.s.cfg.Source.Identify(x.r, x.now)
+	asserts := x.sendsAssertion()
 	switch {
 	case errors.Is(err, identity.ErrNoCredential):
-		return refuse(CodeClientUnauthenticated, "no credential on the connection")
+		if !asserts {
+			return refuse(CodeClientUnauthenticated, "no credential on the connection")
+		}
 	case err != nil:
 		return refuse(CodeClientUnauthenticated, "identifying the client: %w", err)
 	case w.Agent.IsZero():
 		return refuse(CodeClientUnauthenticated, "the identity source named nobody")
+	default:
+		x.workload = w
 	}
-	x.workload = w
 	if len(x.r.Header["Authorization"]) > 0 {
 		return refuse(CodeClientMismatch, "an Authorization header")
 	}
 	for _, name := range second {
-		if x.form.get(name) != "" {
+		if x.form.get(name) != "" && (name == "client_secret" || !asserts) {
 			return refuse(CodeClientMismatch, "a second credential, %s", name)
 		}
 	}
+	if asserts {
+		if err := x.assert(ctx); err != nil {
+			return err
+		}
+	}
 	for _, id := range x.form.values["client_id"] {
-		if id != "" && id != w.Agent.String() {
-			return refuse(CodeClientMismatch, "client_id %.200q, the client is %s", id, w.Agent)
+		if id != "" && id != x.workload.Agent.String() {
+			return refuse(CodeClientMismatch, "client_id %.200q, the client is %s", id, x.workload.Agent)
 		}
 	}
 	return nil

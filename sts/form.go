@@ -34,7 +34,7 @@ var (
 	}
 	repeatable = []string{"resource", "audience"}
 	// second are the parameters of client authentication that is not by
-	// certificate. None of it can be verified here, so none may name the client.
+	// certificate. What cannot be verified here may not name the client.
 	second = []string{"client_secret", "client_assertion", "client_assertion_type"}
 )
 

@@ -31,11 +31,13 @@ type Metadata struct {
 	CertificateBoundTokens bool              `json:"tls_client_certificate_bound_access_tokens"`
 	DPoPAlgorithms         []string          `json:"dpop_signing_alg_values_supported,omitempty"`
 
+	// Of JWTs at the token endpoint.
+	AssertionAlgorithms []string `json:"token_endpoint_auth_signing_alg_values_supported,omitempty"`
+
 	// Of direct logins.
 	AuthorizationEndpoint string   `json:"authorization_endpoint,omitempty"`
 	ChallengeMethods      []string `json:"code_challenge_methods_supported,omitempty"`
 	ResponseModes         []string `json:"response_modes_supported,omitempty"`
-	AssertionAlgorithms   []string `json:"token_endpoint_auth_signing_alg_values_supported,omitempty"`
 	NamesIssuer           bool     `json:"authorization_response_iss_parameter_supported,omitempty"`
 	ClientDocuments       bool     `json:"client_id_metadata_document_supported,omitempty"`
 }
@@ -56,13 +58,35 @@ func (m *Metadata) addLogin(cfg Config) {
 	m.GrantTypes = append(slices.Sorted(maps.Keys(loginRules)), m.GrantTypes...)
 	m.TokenEndpointAuth = append(slices.Clone(m.TokenEndpointAuth), "none")
 	if cfg.Login.Assertions != nil {
-		m.TokenEndpointAuth = append(m.TokenEndpointAuth, string(identity.MethodPrivateKeyJWT))
-		for _, a := range assertionAlgorithms {
-			m.AssertionAlgorithms = append(m.AssertionAlgorithms, string(a))
-		}
+		m.addAssertion(identity.MethodPrivateKeyJWT)
 	}
 	m.RevocationAuth = m.TokenEndpointAuth // of refresh tokens
 	m.NamesIssuer, m.ClientDocuments = true, cfg.Login.Documents != nil
+}
+
+// addAssertion lists a method that presents a JWT at the token endpoint, and the
+// algorithms of such JWTs, which are the same for all.
+func (m *Metadata) addAssertion(method identity.Method) {
+	if slices.Contains(m.TokenEndpointAuth, string(method)) {
+		return
+	}
+	m.TokenEndpointAuth = append(slices.Clone(m.TokenEndpointAuth), string(method))
+	m.AssertionAlgorithms = nil
+	for _, a := range assertionAlgorithms {
+		m.AssertionAlgorithms = append(m.AssertionAlgorithms, string(a))
+	}
+}
+
+// addPlatforms lists the methods of JWTs that platforms issue. To a client those
+// of RFC 7523 are private_key_jwt, whoever holds the key.
+func (m *Metadata) addPlatforms(types []string) {
+	for _, t := range types {
+		if t == identity.AssertionSPIFFE {
+			m.addAssertion(identity.MethodSPIFFEJWT)
+		} else {
+			m.addAssertion(identity.MethodPrivateKeyJWT)
+		}
+	}
 }
 
 // writeMetadata writes the document in both forms.
@@ -77,6 +101,9 @@ func writeMetadata(cfg Config) (oauth, openID []byte, err error) {
 	}
 	if cfg.Login != nil {
 		m.addLogin(cfg)
+	}
+	if cfg.Assertions != nil {
+		m.addPlatforms(cfg.Assertions.Types)
 	}
 	if cfg.Proofs != nil {
 		m.DPoPAlgorithms = token.ProofAlgorithms()

@@ -3,6 +3,7 @@ package sts
 import (
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/lineal-auth/lineal/token"
 )
@@ -169,7 +170,7 @@ var table = func() map[Code]Answer {
 		}
 		m[a.Code] = a
 	}
-	for _, a := range append(loginAnswers[:len(loginAnswers):len(loginAnswers)], ownAnswers...) {
+	for _, a := range slices.Concat(loginAnswers, workloadAnswers, ownAnswers) {
 		m[a.Code] = a
 	}
 	return m
@@ -178,7 +179,7 @@ var table = func() map[Code]Answer {
 // Answers lists the refusal table: the rows of this package, then those of the
 // subject token's verification.
 func Answers() []Answer {
-	all := append(append([]Answer(nil), ownAnswers...), loginAnswers...)
+	all := slices.Concat(ownAnswers, workloadAnswers, loginAnswers)
 	for _, c := range token.Codes() {
 		all = append(all, table[Code(c)])
 	}

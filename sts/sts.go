@@ -107,8 +107,11 @@ type Config struct {
 	Logins Logins
 	// Login lets persons log in directly at clients; nil: they do not.
 	Login *LoginConfig
-	// Source authenticates workloads.
+	// Source authenticates workloads by what is on the connection.
 	Source identity.Source
+	// Assertions authenticates workloads by JWTs of their platforms; nil: by what
+	// is on the connection alone.
+	Assertions *AssertionConfig
 	// Proofs verifies DPoP proofs; nil: a request that holds one is refused.
 	Proofs *token.ProofVerifier
 	// Revocations is the list of what was revoked, read at each exchange.
@@ -221,6 +224,16 @@ func withDefaults(cfg Config) (Config, error) {
 			return cfg, err
 		}
 		cfg.Login = &login
+	}
+	if cfg.Assertions != nil {
+		assertions := *cfg.Assertions
+		if err := assertions.check(); err != nil {
+			return cfg, err
+		}
+		if cfg.Proofs == nil {
+			return cfg, errors.New("assertions need a verifier of DPoP proofs")
+		}
+		cfg.Assertions = &assertions
 	}
 	if cfg.Lifetime == 0 {
 		cfg.Lifetime = DefaultLifetime

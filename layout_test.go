@@ -57,7 +57,7 @@ var layout = map[string][]string{
 	"policy/cedar":        {"policy", "identity", "delegation", "scope"},
 	"policy/opa":          {"policy", "internal/pdp"},
 	"policy/authzen":      {"policy", "internal/pdp"},
-	"gateway/mcp":         with(vocabulary, "gateway", "token", "registry"),
+	"gateway/mcp":         with(vocabulary, "gateway", "token", "registry", "scope/sqlscope"),
 	"gateway/a2a":         with(vocabulary, "gateway", "token", "registry"),
 	"gateway/llm":         with(vocabulary, "gateway", "token", "registry"),
 	// The engine drives two interfaces: the ledger's store and the registry.

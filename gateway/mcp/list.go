@@ -1,6 +1,7 @@
 package mcp
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,7 +41,7 @@ func rewriteResult(answer []byte, edit func(result strictjson.Value) (strictjson
 
 // readToolsList filters the answer: only tools that the caller could call are
 // shown, and only with the schema that was pinned (threats A3, D4).
-func readToolsList(r *Reader, _ gateway.JSONRPC, out *gateway.Request) error {
+func readToolsList(_ context.Context, r *Reader, _ gateway.JSONRPC, out *gateway.Request) error {
 	modern := out.Version == version20260728
 	out.Rewrite = func(answer []byte, show func(string, policy.Resource) bool) ([]byte, error) {
 		return rewriteResult(answer, func(result strictjson.Value) (strictjson.Value, error) {
@@ -100,7 +101,7 @@ func longer(v strictjson.Value, limit int64) bool {
 // readAnnouncement keeps a server from announcing what this route does not
 // serve: other versions, and operations that would be refused. A client that
 // believed it would fail on them (gateway.md §3.4).
-func readAnnouncement(_ *Reader, _ gateway.JSONRPC, out *gateway.Request) error {
+func readAnnouncement(_ context.Context, _ *Reader, _ gateway.JSONRPC, out *gateway.Request) error {
 	out.Rewrite = func(answer []byte, _ func(string, policy.Resource) bool) ([]byte, error) {
 		return rewriteResult(answer, announce)
 	}

@@ -47,16 +47,24 @@ type Tool struct {
 	// Atoms are pointers below /args whose values are recorded as atoms of
 	// needed authority, "/table".
 	Atoms []string
+	// SQL names the argument that holds one SQL text, "/query"; "" if none does.
+	// The text is read by the database's grammar, its tables, columns and
+	// predicates become facts of the call, and only its canonical form is sent.
+	SQL string
 }
 
 // Reader is the gateway.Protocol for one MCP server. It is immutable.
 type Reader struct {
 	tools map[string]pinned
+	sql   SQL // nil where no tool takes SQL
 }
 
 // New pins the tools. A schema that does not parse, or that maps arguments to
-// headers (x-mcp-header), is an error.
-func New(tools []Tool) (*Reader, error) {
+// headers (x-mcp-header), is an error, and so is a tool that takes SQL, for
+// which there is NewSQL.
+func New(tools []Tool) (*Reader, error) { return NewSQL(tools, nil) }
+
+func newReader(tools []Tool) (*Reader, error) {
 	r := &Reader{tools: make(map[string]pinned, len(tools))}
 	for _, t := range tools {
 		p, err := pin(t)
@@ -119,7 +127,7 @@ func (r *Reader) Read(req *http.Request, suffix string, body []byte) (gateway.Re
 		out.Doc.Set("/mcp/version", strictjson.String(version))
 	}
 	if op.read != nil {
-		if err := op.read(r, msg, &out); err != nil {
+		if err := op.read(req.Context(), r, msg, &out); err != nil {
 			return gateway.Request{}, err
 		}
 	}

@@ -1,6 +1,7 @@
 package mcp
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/lineal-auth/lineal/gateway"
@@ -14,7 +15,7 @@ type operation struct {
 	discovery              bool // needs only some detail at the location
 	notification           bool
 	modernOnly, legacyOnly bool
-	read                   func(*Reader, gateway.JSONRPC, *gateway.Request) error
+	read                   func(context.Context, *Reader, gateway.JSONRPC, *gateway.Request) error
 }
 
 // operations is the closed list (gateway.md §3.4). What is not in it is
@@ -44,7 +45,7 @@ func Operations() map[string]string {
 // readToolsCall reads name and arguments and checks them against the pinned
 // schema. A tool that is not pinned has no action in policy and is denied
 // there.
-func readToolsCall(r *Reader, msg gateway.JSONRPC, out *gateway.Request) error {
+func readToolsCall(ctx context.Context, r *Reader, msg gateway.JSONRPC, out *gateway.Request) error {
 	if err := strictjson.Known(msg.Params, "name", "arguments", "_meta", "inputResponses", "requestState", "task"); err != nil {
 		return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, JSONRPC: -32602, Err: err}
 	}
@@ -71,6 +72,16 @@ func readToolsCall(r *Reader, msg gateway.JSONRPC, out *gateway.Request) error {
 			return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, JSONRPC: -32602, Err: err}
 		}
 		out.Needed = p.atoms(args)
+		if p.SQL != "" {
+			judged, statement, err := r.readSQL(ctx, p.Tool, args)
+			if err != nil {
+				return err
+			}
+			statement.AddTo(&out.Doc)
+			out.Needed = append(out.Needed, sqlAtoms(statement)...)
+			out.Body = withArguments(msg, judged)
+			args = judged
+		}
 	}
 	out.Name, out.Tool = name, name
 	out.Resource = policy.Resource{Kind: policy.KindTool, Name: name}

@@ -18,6 +18,8 @@ import (
 // returns one verdict for each (nil admits), or nil if it admits them all; an
 // error means that it cannot judge now. It is asked once about each candidate
 // in the life of a sequencer, in order, so it may keep the tail of each writer.
+// It has to know all entries below first: another process may have added some
+// before this one took the lease, and was not asked about them.
 // A refused candidate gets no index, and the later ones move up.
 type Check func(ctx context.Context, first int64, batch []Candidate) (verdicts []error, err error)
 

@@ -20,6 +20,9 @@ type admission struct {
 	keys     map[string]ed25519.PublicKey
 	writers  map[string]string // keyid → gw.id it was added for
 	tails    map[string]tail   // gw.id → last record
+
+	read func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error]
+	next int64 // entries taken in
 }
 
 type tail struct {
@@ -28,29 +31,44 @@ type tail struct {
 	hash string
 }
 
-// newAdmission replays the log so far, so that a start continues exactly where
-// the last run ended.
-func newAdmission(manifest ed25519.PublicKey, entries iter.Seq2[ledger.Entry, error]) (*admission, error) {
-	a := &admission{
+// newAdmission makes an admission that takes in the log so far, through read,
+// so that a start continues exactly where the last run ended.
+func newAdmission(manifest ed25519.PublicKey, read func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error]) *admission {
+	return &admission{
 		manifest: record.KeyID(manifest), keys: map[string]ed25519.PublicKey{record.KeyID(manifest): manifest},
-		writers: make(map[string]string), tails: make(map[string]tail),
+		writers: make(map[string]string), tails: make(map[string]tail), read: read,
 	}
-	for e, err := range entries {
+}
+
+// catchUp takes in the entries up to an index. Until this process holds the
+// lease, another one may add entries; who judged without them would refuse
+// every record that follows one of them, and for good.
+func (a *admission) catchUp(ctx context.Context, to int64) error {
+	for e, err := range a.read(ctx, a.next, to) {
 		if err != nil {
-			return nil, fmt.Errorf("reading the log: %w", err)
+			return fmt.Errorf("reading the log: %w", err)
 		}
 		if err := a.admit(e.Envelope); err != nil {
-			return nil, fmt.Errorf("entry %d of the log: %w", e.Index, err)
+			return fmt.Errorf("entry %d of the log: %w", e.Index, err)
 		}
+		a.next++
 	}
-	return a, nil
+	if a.next != to {
+		return fmt.Errorf("the log has %d entries, of which %d were taken in", to, a.next)
+	}
+	return nil
 }
 
 // check is the ledger.Check.
-func (a *admission) check(_ context.Context, _ int64, batch []ledger.Candidate) ([]error, error) {
+func (a *admission) check(ctx context.Context, first int64, batch []ledger.Candidate) ([]error, error) {
+	if err := a.catchUp(ctx, first); err != nil {
+		return nil, err
+	}
 	verdicts := make([]error, len(batch))
 	for i, c := range batch {
-		verdicts[i] = a.admit(c.Envelope)
+		if verdicts[i] = a.admit(c.Envelope); verdicts[i] == nil {
+			a.next++
+		}
 	}
 	return verdicts, nil
 }

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
+	"iter"
 	"testing"
 	"time"
 
@@ -18,7 +20,9 @@ type forger struct {
 	log  string
 }
 
-func nothing(func(ledger.Entry, error) bool) {}
+func nothing(context.Context, int64, int64) iter.Seq2[ledger.Entry, error] {
+	return func(func(ledger.Entry, error) bool) {}
+}
 
 func manifestKey(t *testing.T, keys keyRing) ed25519.PublicKey {
 	t.Helper()

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -123,8 +124,10 @@ func (l *ledgerService) openSequencer(ctx context.Context, keys keyRing, signer 
 	if !ok {
 		return nil, errors.New("manifest key has no public part")
 	}
-	check, err := newAdmission(manifest, l.store.ReadRange(ctx, head.Origin, 0, head.Size))
-	if err != nil {
+	check := newAdmission(manifest, func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error] {
+		return l.store.ReadRange(ctx, head.Origin, from, to)
+	})
+	if err := check.catchUp(ctx, head.Size); err != nil {
 		return nil, err
 	}
 	return ledger.OpenSequencer(ctx, ledger.SequencerConfig{

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"iter"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/internal/devca"
+	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/policy/cedar"
 	"github.com/lineal-auth/lineal/record"
 )
@@ -281,10 +283,7 @@ func TestAdmission(t *testing.T) {
 		"a new key record by key": {[][]byte{key, w.selfIntroduction(gateway)}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, err := newAdmission(manifestKey(t, keys), nothing)
-			if err != nil {
-				t.Fatal(err)
-			}
+			a := newAdmission(manifestKey(t, keys), nothing)
 			for i, e := range c.envelopes {
 				err := a.admit(e)
 				if last := i == len(c.envelopes)-1; !last && err != nil {
@@ -294,5 +293,30 @@ func TestAdmission(t *testing.T) {
 				}
 			}
 		})
+	}
+
+	// Another process adds entries between this one's start and its lease.
+	log := [][]byte{key, first}
+	a := newAdmission(manifestKey(t, keys), func(_ context.Context, from, to int64) iter.Seq2[ledger.Entry, error] {
+		return func(yield func(ledger.Entry, error) bool) {
+			for i := from; i < min(to, int64(len(log))); i++ {
+				if !yield(ledger.Entry{Index: i, Envelope: log[i]}, nil) {
+					return
+				}
+			}
+		}
+	})
+	if err := a.catchUp(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	candidates := []ledger.Candidate{{Envelope: second}, {Envelope: broken}}
+	if verdicts, err := a.check(t.Context(), 2, candidates); err != nil || verdicts[0] != nil || verdicts[1] == nil {
+		t.Errorf("after another process: %v, %v", verdicts, err)
+	}
+	if _, err := a.check(t.Context(), 3, nil); err != nil {
+		t.Errorf("after its own step: %v", err)
+	}
+	if _, err := a.check(t.Context(), 4, nil); err == nil {
+		t.Error("judged without an entry that is before")
 	}
 }

@@ -73,7 +73,7 @@ func (w *world) deployment() Deployment {
 			{Name: routeModel, Protocol: "llm", Audience: p.llm(), Details: details(p.callModel())},
 		},
 	}
-	for _, name := range []string{nameOrchestrator, nameResearch, nameDatabase} {
+	for _, name := range []string{nameOrchestrator, nameResearch, nameDatabase, routeOrchestratorDPoP, routeResearchDPoP} {
 		d.Routes = append(d.Routes, DeployedRoute{Name: name, Protocol: "a2a", Audience: p.agent(name), Details: details(p.askAgents(name))})
 	}
 	for _, name := range []string{nameApp, nameOrchestrator, nameResearch, nameDatabase, nameDesk, nameIntruder} {

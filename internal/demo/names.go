@@ -31,6 +31,13 @@ const (
 	routeModel = "openai"
 )
 
+// Two agents have a second route, for callers whose client certificate cannot
+// reach the gateway: its tokens are bound by DPoP alone.
+const (
+	routeOrchestratorDPoP = "orchestrator-dpop"
+	routeResearchDPoP     = "research-dpop"
+)
+
 // The tools of the two MCP servers.
 const (
 	toolLookup = "lookup"

@@ -274,18 +274,24 @@ func (w *world) equipAgents(context.Context) error {
 	return nil
 }
 
-// openAgents starts the three agents behind A2A.
+// openAgents starts the three agents behind A2A, two of them behind a route for
+// DPoP besides.
 func (w *world) openAgents(context.Context) error {
 	for _, s := range []struct {
-		name string
-		do   work
-	}{{nameOrchestrator, w.orchestrate}, {nameResearch, w.research}, {nameDatabase, w.askDatabase}} {
+		name, dpop string
+		do         work
+	}{{nameOrchestrator, routeOrchestratorDPoP, w.orchestrate}, {nameResearch, routeResearchDPoP, w.research}, {nameDatabase, "", w.askDatabase}} {
 		u, err := w.serve(s.name, w.agents[s.name].handler(s.do, w.problem))
 		if err != nil {
 			return err
 		}
 		uri := agentURI(s.name).String()
-		w.cfg.Upstreams.A2A = append(w.cfg.Upstreams.A2A, config.A2A{Upstream: config.Upstream{Name: s.name, URL: u.url, Peer: uri}, Agent: uri})
+		up := config.Upstream{Name: s.name, URL: u.url, Peer: uri}
+		w.cfg.Upstreams.A2A = append(w.cfg.Upstreams.A2A, config.A2A{Upstream: up, Agent: uri})
+		if s.dpop != "" {
+			up.Name, up.RequireDPoP = s.dpop, true
+			w.cfg.Upstreams.A2A = append(w.cfg.Upstreams.A2A, config.A2A{Upstream: up, Agent: uri})
+		}
 	}
 	w.tell(Event{Type: TypeSetup, Text: "Three agents wait behind it too, over A2A: orchestrator, research and database."})
 	return nil
@@ -325,7 +331,8 @@ func (w *world) openProduct(ctx context.Context) (err error) {
 // configure completes the configuration, as an operator would write it.
 func (w *world) configure() (err error) {
 	p := w.places
-	everything := string(details(p.askAgents(nameOrchestrator, nameResearch, nameDatabase), p.readCRM(), p.readDatabase(), p.callModel()))
+	everything := string(details(p.askAgents(nameOrchestrator, nameResearch, nameDatabase, routeOrchestratorDPoP, routeResearchDPoP),
+		p.readCRM(), p.readDatabase(), p.callModel()))
 	w.cfg.PublicURL, w.cfg.TrustDomain, w.cfg.DataDir, w.cfg.ClockLeeway = p.public, trustDomain, w.dir, clockLeeway
 	w.cfg.Tokens = config.Tokens{Issuer: w.issuer, PersonIssuers: []string{w.idp.Issuer()}}
 	w.cfg.Ledger = config.Ledger{
@@ -337,7 +344,7 @@ func (w *world) configure() (err error) {
 		person          bool // it signs persons in
 	}{
 		{nameApp, everything, true},
-		{nameOrchestrator, string(details(p.askAgents(nameResearch, nameDatabase), p.readCRM(), p.readDatabase(), p.callModel())), false},
+		{nameOrchestrator, string(details(p.askAgents(nameResearch, nameDatabase, routeResearchDPoP), p.readCRM(), p.readDatabase(), p.callModel())), false},
 		{nameResearch, string(details(p.askAgents(nameDatabase), p.readDatabase())), false},
 		{nameDatabase, string(details(p.readDatabase(), p.readCRM())), false}, // for whoever delegates it; nobody here does
 		{nameDesk, string(details(p.readDatabase())), true},

@@ -32,11 +32,14 @@ type Config struct {
 	// is for machines that share a clock.
 	ClockLeeway time.Duration `yaml:"clock_leeway,omitempty"`
 
-	Gateway   Gateway   `yaml:"gateway"`
-	Tokens    Tokens    `yaml:"tokens"`
-	Ledger    Ledger    `yaml:"ledger"`
-	Policy    Policy    `yaml:"policy"`
-	Agents    []Agent   `yaml:"agents"`
+	Gateway Gateway `yaml:"gateway"`
+	Tokens  Tokens  `yaml:"tokens"`
+	Ledger  Ledger  `yaml:"ledger"`
+	Policy  Policy  `yaml:"policy"`
+	Agents  []Agent `yaml:"agents"`
+	// Identity lists platforms that vouch for workloads; default: none, and
+	// workloads authenticate by their certificates alone.
+	Identity  Identity  `yaml:"identity,omitempty"`
 	Upstreams Upstreams `yaml:"upstreams"`
 }
 
@@ -81,7 +84,8 @@ type Policy struct {
 
 // Agent is a registered workload.
 type Agent struct {
-	// URI is the identity that it proves, a SPIFFE ID.
+	// URI is the identity that it proves: a SPIFFE ID, or what a platform's source
+	// makes of its JWT.
 	URI  string `yaml:"uri"`
 	Name string `yaml:"name"`
 	// Service marks an application that is no agent.
@@ -235,6 +239,7 @@ func (c Config) Validate() error {
 	if err := baseURL(c.Tokens.Issuer, true); err != nil {
 		errs = append(errs, fmt.Errorf("tokens.issuer: %w", err))
 	}
+	errs = append(errs, c.Identity.validate()...)
 	if len(c.Agents) == 0 {
 		errs = append(errs, errors.New("agents: at least one is required"))
 	}

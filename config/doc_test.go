@@ -40,14 +40,18 @@ func TestReference(t *testing.T) {
 // reference writes one section per struct, in the order of the source.
 func reference(t *testing.T) []byte {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
+	var decls []ast.Decl
+	for _, name := range []string{"config.go", "identity.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		decls = append(decls, file.Decls...)
 	}
 	var b bytes.Buffer
 	b.WriteString("# Configuration\n\nMade from the struct in `config`. The file is YAML; an unknown or doubled key is an error with its line.\n" +
 		"A setting is required unless its text names a default or says when it is left out.\n")
-	for _, d := range file.Decls {
+	for _, d := range decls {
 		gen, ok := d.(*ast.GenDecl)
 		if !ok || gen.Tok != token.TYPE {
 			continue
@@ -89,6 +93,8 @@ func typeText(e ast.Expr) string {
 	switch x := e.(type) {
 	case *ast.ArrayType:
 		return "list of " + typeText(x.Elt)
+	case *ast.MapType:
+		return "map of " + typeText(x.Value)
 	case *ast.StarExpr:
 		return typeText(x.X)
 	case *ast.SelectorExpr:

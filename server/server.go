@@ -54,6 +54,8 @@ type Server struct {
 	issued              *sqlite.Registry
 	persons             *sqlite.Persons
 	proofs              *sqlite.Proofs
+	pins                *sqlite.Pins
+	jwtBundles          *spiffe.JWTBundles
 	gateway             *gateway.Gateway
 	tokens              *sts.Service
 	feed                *token.Feed // of the gateway
@@ -221,6 +223,12 @@ func (s *Server) closers() (out []io.Closer) {
 	}
 	if s.proofs != nil {
 		out = append(out, s.proofs)
+	}
+	if s.pins != nil {
+		out = append(out, s.pins)
+	}
+	if s.jwtBundles != nil {
+		out = append(out, s.jwtBundles)
 	}
 	for _, id := range []*spiffe.Source{s.gatewayID, s.tokensID} {
 		if id != nil {

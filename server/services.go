@@ -143,10 +143,14 @@ func (s *Server) tokenService(ctx context.Context, keys keyRing, dir *registry.S
 	if err != nil {
 		return nil, err
 	}
+	assertions, err := s.assertions(ctx)
+	if err != nil {
+		return nil, err
+	}
 	rec := s.ledger.tokens
 	return sts.New(sts.Config{
 		Issuer: s.cfg.Tokens.Issuer, Signer: signer, Directory: dir, Persons: s.persons, Issued: keptReceipts{s.issued, s.ledger.store},
-		Logins: logins, Proofs: proofs, Source: s.tokensID, Revocations: s.issued, Recorder: draftRecorder{rec},
+		Logins: logins, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Revocations: s.issued, Recorder: draftRecorder{rec},
 		Writer: record.Writer{ID: rec.id, Role: rec.role, Run: rec.writer.Run(), KeyID: rec.keyID}, Log: rec.log,
 		Region: rec.header.Region, DataClass: rec.header.DataClass, PolicyVersion: s.policy.Engine().Version().Digest,
 		Lifetime: s.cfg.Tokens.Lifetime, Now: s.now, Logger: s.logger,

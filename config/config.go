@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,6 +62,57 @@ type Tokens struct {
 	Lifetime time.Duration `yaml:"lifetime,omitempty"`
 	// PersonIssuers are the OpenID providers whose logins are accepted.
 	PersonIssuers []string `yaml:"person_issuers"`
+	// Login lets persons log in directly at clients, MCP clients above all;
+	// default: they cannot.
+	Login *Login `yaml:"login,omitempty"`
+	// Clients are the applications at which they do, registered ahead.
+	Clients []Client `yaml:"clients,omitempty"`
+}
+
+// Login is the provider at which persons log in when a client sends them to the
+// token service, and the token service's own registration there. Its redirect
+// URI is <issuer>/callback.
+type Login struct {
+	// Issuer is one of person_issuers.
+	Issuer   string `yaml:"issuer"`
+	ClientID string `yaml:"client_id"`
+	// ClientSecret is empty for a public client; PKCE is used in any case.
+	ClientSecret Secret `yaml:"client_secret,omitempty"`
+	// MaxAge is how long ago a person may have signed in; default 1 h.
+	MaxAge time.Duration `yaml:"max_age,omitempty"`
+	// Refresh is how long a client gets new tokens before the person must log in
+	// again; default 8 h, at most 30 days.
+	Refresh time.Duration `yaml:"refresh,omitempty"`
+	// Documents lets clients in that nobody registered, by their Client ID
+	// Metadata Documents; default: none.
+	Documents *Documents `yaml:"client_documents,omitempty"`
+}
+
+// Documents says how Client ID Metadata Documents are fetched: from public
+// addresses alone.
+type Documents struct {
+	// AllowLoopback also allows loopback addresses, for development.
+	AllowLoopback bool `yaml:"allow_loopback,omitempty"`
+	// CA is a PEM file of authorities of hosts; default: the system's.
+	CA string `yaml:"ca,omitempty"`
+}
+
+// Client is an application at which persons log in.
+type Client struct {
+	// ID is its client_id, a URI: policies and records name it by it.
+	ID   string `yaml:"client_id"`
+	Name string `yaml:"name"`
+	// RedirectURIs are exact, but for the port of a loopback address.
+	RedirectURIs []string `yaml:"redirect_uris"`
+	// Auth is "none" (default), "private_key_jwt", or "spiffe_x509" for a workload
+	// that is named by its SPIFFE ID.
+	Auth string `yaml:"auth,omitempty"`
+	// Keys is a file with its JWK set, or KeysURL where it is, for private_key_jwt.
+	Keys    string `yaml:"keys,omitempty"`
+	KeysURL string `yaml:"keys_url,omitempty"`
+	// Authority is all that it may ever hold, as an agent's. Empty for one that
+	// is listed among the agents.
+	Authority string `yaml:"authority,omitempty"`
 }
 
 // Ledger names the log.
@@ -128,6 +180,13 @@ type Upstream struct {
 	// RequireDPoP has every token for this route bound by DPoP (RFC 9449), also
 	// where the client has a certificate; default: a certificate binds.
 	RequireDPoP bool `yaml:"require_dpop,omitempty"`
+	// AllowUnbound accepts tokens that are bound to no key, which live two minutes
+	// at most: who steals one can use it. For clients that can prove no key;
+	// records mark them.
+	AllowUnbound bool `yaml:"allow_unbound,omitempty"`
+	// LoginDefault is what a person grants a client here that asks for nothing in
+	// particular, authorization_details as JSON without `from`; default: nothing.
+	LoginDefault string `yaml:"login_default,omitempty"`
 }
 
 // MCP is a Model Context Protocol server.
@@ -240,6 +299,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("tokens.issuer: %w", err))
 	}
 	errs = append(errs, c.Identity.validate()...)
+	errs = append(errs, c.Tokens.validateLogin()...)
 	if len(c.Agents) == 0 {
 		errs = append(errs, errors.New("agents: at least one is required"))
 	}
@@ -249,6 +309,27 @@ func (c Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (t Tokens) validateLogin() (errs []error) {
+	if t.Login == nil {
+		if len(t.Clients) > 0 {
+			errs = append(errs, errors.New("tokens.clients: nobody logs in without tokens.login"))
+		}
+		return errs
+	}
+	if !slices.Contains(t.PersonIssuers, t.Login.Issuer) {
+		errs = append(errs, errors.New("tokens.login.issuer: must be one of person_issuers"))
+	}
+	if t.Login.ClientID == "" {
+		errs = append(errs, errors.New("tokens.login.client_id: required"))
+	}
+	for i, c := range t.Clients {
+		if c.ID == "" || len(c.RedirectURIs) == 0 {
+			errs = append(errs, fmt.Errorf("tokens.clients[%d]: client_id and redirect_uris are required", i))
+		}
+	}
+	return errs
 }
 
 // baseURL checks an external URL: https, without query, fragment or user

@@ -54,6 +54,7 @@ type Server struct {
 	issued              *sqlite.Registry
 	persons             *sqlite.Persons
 	proofs              *sqlite.Proofs
+	loginStore          *sqlite.Logins
 	pins                *sqlite.Pins
 	jwtBundles          *spiffe.JWTBundles
 	gateway             *gateway.Gateway
@@ -223,6 +224,9 @@ func (s *Server) closers() (out []io.Closer) {
 	}
 	if s.proofs != nil {
 		out = append(out, s.proofs)
+	}
+	if s.loginStore != nil {
+		out = append(out, s.loginStore)
 	}
 	if s.pins != nil {
 		out = append(out, s.pins)

@@ -53,9 +53,13 @@ func directory(cfg config.Config, gatewayID identity.Agent) (*registry.Static, e
 		e.Agents = append(e.Agents, agent)
 	}
 	audience := func(prefix string, u config.Upstream, serves string) error {
+		byDefault, err := loginDefault(u)
+		if err != nil {
+			return err
+		}
 		a := registry.Audience{
 			URI: cfg.PublicURL + prefix, Enabled: true, Lifetime: u.TokenLifetime, MaxStaleness: u.MaxStaleness,
-			RequireDPoP: u.RequireDPoP, Verifiers: []identity.Agent{gatewayID},
+			RequireDPoP: u.RequireDPoP, AllowUnbound: u.AllowUnbound, Default: byDefault, Verifiers: []identity.Agent{gatewayID},
 		}
 		if serves != "" {
 			agent, err := identity.ParseAgent(serves)
@@ -77,6 +81,7 @@ func directory(cfg config.Config, gatewayID identity.Agent) (*registry.Static, e
 	for _, u := range cfg.Upstreams.LLM {
 		errs = append(errs, audience(llmPrefix(u.Name), u.Upstream, ""))
 	}
+	errs = append(errs, registerClients(cfg.Tokens.Clients, &e))
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -147,10 +152,14 @@ func (s *Server) tokenService(ctx context.Context, keys keyRing, dir *registry.S
 	if err != nil {
 		return nil, err
 	}
+	login, err := s.directLogin(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
 	rec := s.ledger.tokens
 	return sts.New(sts.Config{
 		Issuer: s.cfg.Tokens.Issuer, Signer: signer, Directory: dir, Persons: s.persons, Issued: keptReceipts{s.issued, s.ledger.store},
-		Logins: logins, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Revocations: s.issued, Recorder: draftRecorder{rec},
+		Logins: logins, Login: login, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Revocations: s.issued, Recorder: draftRecorder{rec},
 		Writer: record.Writer{ID: rec.id, Role: rec.role, Run: rec.writer.Run(), KeyID: rec.keyID}, Log: rec.log,
 		Region: rec.header.Region, DataClass: rec.header.DataClass, PolicyVersion: s.policy.Engine().Version().Digest,
 		Lifetime: s.cfg.Tokens.Lifetime, Now: s.now, Logger: s.logger,
@@ -175,7 +184,9 @@ func (s *Server) logins() (sts.Logins, error) {
 				issuer.Clients[c.ClientID] = app
 			}
 		}
-		issuers = append(issuers, issuer)
+		if len(issuer.Clients) > 0 { // else persons log in there directly alone
+			issuers = append(issuers, issuer)
+		}
 	}
 	v, err := oidc.New(oidc.Config{Issuers: issuers, Now: s.now, Logger: s.logger})
 	if err != nil {
@@ -192,10 +203,7 @@ func (l logins) Verify(ctx context.Context, raw string, app identity.Agent) (sts
 	if err != nil {
 		return sts.Login{}, idTokenRefusal(err)
 	}
-	return sts.Login{
-		Issuer: got.Issuer, Subject: got.Subject, ClientID: got.ClientID, AuthTime: got.AuthTime,
-		ACR: got.ACR, AMR: got.AMR, Expires: got.Expiry, Hash: got.Hash,
-	}, nil
+	return loginOf(got), nil
 }
 
 // idTokenRefusal keeps the driver's code as the recorded reason.
@@ -326,7 +334,7 @@ func (s *Server) route(u config.Upstream, prefix string, p gateway.Protocol, kin
 	}
 	r := gateway.Route{
 		Name: u.Name, Prefix: prefix, Protocol: p, Kind: kind, Upstream: upstream,
-		RequireDPoP: u.RequireDPoP, MaxStaleness: u.MaxStaleness,
+		RequireDPoP: u.RequireDPoP, AllowUnbound: u.AllowUnbound, MaxStaleness: u.MaxStaleness,
 	}
 	if u.Peer == "" {
 		r.Transport = &http.Transport{

@@ -29,6 +29,9 @@ type Deployment struct {
 	// Provider is the OpenID provider, Redirect where it sends login codes.
 	Provider string `json:"oidc_issuer"`
 	Redirect string `json:"oidc_redirect"`
+	// ClientDocument is the client ID metadata document of an MCP client that
+	// nobody registered. With it, a person logs in at the route "desktop".
+	ClientDocument string `json:"client_document"`
 
 	Agents []DeployedAgent `json:"agents"`
 	Routes []DeployedRoute `json:"routes"`
@@ -66,10 +69,11 @@ func (w *world) deployment() Deployment {
 	d := Deployment{
 		PublicURL: p.public, Issuer: w.issuer, TokenURL: w.issuer + "/token", TrustDomain: trustDomain,
 		CABundle: filepath.Join(w.dir, "ca.pem"), DataDir: w.dir, Gateway: agentURI(nameGateway).String(), Tokens: agentURI(nameTokens).String(),
-		Provider: w.idp.Issuer(), Redirect: redirect,
+		Provider: w.idp.Issuer(), Redirect: redirect, ClientDocument: w.document,
 		Routes: []DeployedRoute{
 			{Name: routeDB, Protocol: "mcp", Audience: p.mcp(routeDB), Details: details(p.readDatabase())},
 			{Name: routeCRM, Protocol: "mcp", Audience: p.mcp(routeCRM), Details: details(p.readCRM())},
+			{Name: routeDesktop, Protocol: "mcp", Audience: p.mcp(routeDesktop), Details: details(p.readDesktop())},
 			{Name: routeModel, Protocol: "llm", Audience: p.llm(), Details: details(p.callModel())},
 		},
 	}

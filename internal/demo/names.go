@@ -29,6 +29,8 @@ const (
 	routeCRM   = "crm"
 	routeDB    = "db"
 	routeModel = "openai"
+	// routeDesktop is the database for people's own MCP clients.
+	routeDesktop = "desktop"
 )
 
 // Two agents have a second route, for callers whose client certificate cannot
@@ -94,6 +96,13 @@ func (p places) callModel() string {
 // readRegion is "table customers, this region, at most so many rows": the
 // narrowest authority of the story, checked against the actual arguments.
 func (p places) readRegion(region string, rows int) string {
+	return p.readRegionAt(routeDB, region, rows)
+}
+
+// readDesktop is what people's own MCP clients may do.
+func (p places) readDesktop() string { return p.readRegionAt(routeDesktop, "EU", 100) }
+
+func (p places) readRegionAt(route, region string, rows int) string {
 	return fmt.Sprintf(`{"type":%q,"locations":[%s],"actions":["mcp:tools/call"],"names":[%s],"args":"closed","where":{`+
 		`"/args":{"op":"fields","keys":["table","columns","where","limit"]},`+
 		`"/args/table":{"op":"one_of","values":["customers"]},`+
@@ -101,7 +110,7 @@ func (p places) readRegion(region string, rows int) string {
 		`"/args/where":{"op":"fields","keys":["region"]},`+
 		`"/args/where/region":{"op":"one_of","values":[%s]},`+
 		`"/args/limit":{"op":"range","min":1,"max":%d}}}`,
-		detailType, quoted(p.mcp(routeDB)), quoted(toolQuery), quoted(customerColumns...), quoted(region), rows)
+		detailType, quoted(p.mcp(route)), quoted(toolQuery), quoted(customerColumns...), quoted(region), rows)
 }
 
 // details joins lines of authority to an authorization_details array.

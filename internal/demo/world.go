@@ -43,6 +43,8 @@ type world struct {
 	dir    string
 	places places
 	issuer string
+	// document is the client ID metadata document of some MCP client.
+	document string
 
 	ca     *devca.CA
 	idp    *devidp.Provider
@@ -67,7 +69,7 @@ type world struct {
 // open starts everything. After an error, too, close must be called.
 func (w *world) open(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		w.openDir, w.openIdentities, w.openPlaces, w.openProvider, w.openTools, w.openModel, w.equipAgents, w.openAgents, w.openProduct,
+		w.openDir, w.openIdentities, w.openPlaces, w.openProvider, w.openVendor, w.openTools, w.openModel, w.equipAgents, w.openAgents, w.openProduct,
 	} {
 		if err := step(ctx); err != nil {
 			return fmt.Errorf("setting up: %w", err)
@@ -166,8 +168,11 @@ func (w *world) openPlaces(context.Context) (err error) {
 
 func (w *world) openProvider(context.Context) (err error) {
 	w.idp, err = devidp.New(devidp.Config{ //nolint:contextcheck // it lives until it is closed
-		Clients: []devidp.Client{{ID: nameApp, RedirectURIs: []string{redirect}}, {ID: nameDesk, RedirectURIs: []string{redirect}}},
-		Now:     w.opts.Now, Logger: w.opts.Logger,
+		Clients: []devidp.Client{
+			{ID: nameApp, RedirectURIs: []string{redirect}}, {ID: nameDesk, RedirectURIs: []string{redirect}},
+			{ID: nameTokens, RedirectURIs: []string{w.issuer + "/callback"}},
+		},
+		Now: w.opts.Now, Logger: w.opts.Logger,
 	})
 	if err != nil {
 		return err
@@ -205,6 +210,7 @@ func (w *world) openTools(ctx context.Context) (err error) {
 		})
 	}
 	w.cfg.Upstreams.MCP[1].TokenLifetime = crmLifetime
+	w.cfg.Upstreams.MCP = append(w.cfg.Upstreams.MCP, w.desktopRoute(w.cfg.Upstreams.MCP[0]))
 	w.tell(Event{Type: TypeSetup, Text: fmt.Sprintf("Two MCP servers wait behind the gateway and answer nobody else: a SQLite database of %d customers, and a CRM.", len(customers()))})
 	return nil
 }
@@ -335,6 +341,9 @@ func (w *world) configure() (err error) {
 		p.readCRM(), p.readDatabase(), p.callModel()))
 	w.cfg.PublicURL, w.cfg.TrustDomain, w.cfg.DataDir, w.cfg.ClockLeeway = p.public, trustDomain, w.dir, clockLeeway
 	w.cfg.Tokens = config.Tokens{Issuer: w.issuer, PersonIssuers: []string{w.idp.Issuer()}}
+	if err := w.configureLogin(); err != nil {
+		return err
+	}
 	w.cfg.Ledger = config.Ledger{
 		Family: "ledger." + trustDomain + "/std", Period: w.opts.Now().UTC().Format("2006-01"), Region: "local", DataClass: "internal",
 	}

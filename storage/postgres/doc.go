@@ -3,8 +3,10 @@
 //
 //	gateway A ──┐                    ┌─ schema lineal           the ledger
 //	gateway B ──┼── pool ── primary ─┼─ schema lineal_registry  issued, revoked, bound
-//	sequencer ──┘                    └─ schema lineal_proofs    used once
-//	            └── pool ── another  ──── schema lineal_persons  who is behind a reference
+//	sequencer ──┤                    ├─ schema lineal_proofs    used once
+//	            │                    ├─ schema lineal_pins      JWTs and their first keys
+//	            │                    └─ schema lineal_logins    logins, codes, families
+//	            └── pool ── another  ─── schema lineal_persons  who is behind a reference
 //
 // It promises the contract of [ledger.Store]: a nil from a write means that
 // the server confirmed the commit, with everything its durability rests on
@@ -24,8 +26,8 @@
 // # Roles
 //
 // Open with Config.Create, under the owner, makes and upgrades the tables; it
-// belongs into "ledger init". Services run under lesser roles, which the
-// script [Roles] makes: lineal_append for gateways and token services,
+// belongs into "ledger init". Services run under lesser roles, which
+// [Store.Roles] makes: lineal_append for gateways and token services,
 // lineal_sequencer, and lineal_reader for auditors and the search index.
 //
 // It does not make databases, logins or backups, and does not fail over: it

@@ -42,6 +42,12 @@ func TestRegistries(t *testing.T) {
 		Proofs: func(tb testing.TB, dir string, now func() time.Time) storagetest.Proofs {
 			return opened(tb, postgres.OpenProofs, registryConfig(tb, dir, "proofs", now))
 		},
+		Logins: func(tb testing.TB, dir string, now func() time.Time) storagetest.Logins {
+			return opened(tb, postgres.OpenLogins, registryConfig(tb, dir, "logins", now))
+		},
+		Pins: func(tb testing.TB, dir string, now func() time.Time) storagetest.Pins {
+			return opened(tb, postgres.OpenPins, registryConfig(tb, dir, "pins", now))
+		},
 	})
 }
 

@@ -22,5 +22,14 @@ func TestRegistries(t *testing.T) {
 		Proofs: func(tb testing.TB, dir string, now func() time.Time) storagetest.Proofs {
 			return openProofs(tb, dir, now)
 		},
+		Logins: func(tb testing.TB, dir string, now func() time.Time) storagetest.Logins {
+			l, err := sqlite.OpenLogins(tb.Context(), sqlite.RegistryConfig{Dir: dir, Now: now})
+			if err != nil {
+				tb.Fatal(err)
+			}
+			tb.Cleanup(func() { _ = l.Close() })
+			return l
+		},
+		Pins: func(tb testing.TB, dir string, now func() time.Time) storagetest.Pins { return openPins(tb, dir, now) },
 	})
 }

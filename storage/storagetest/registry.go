@@ -44,6 +44,8 @@ type Registries struct {
 	Registry func(tb testing.TB, dir string) Registry
 	Persons  func(tb testing.TB, dir string, now func() time.Time) Persons
 	Proofs   func(tb testing.TB, dir string, now func() time.Time) Proofs
+	Logins   func(tb testing.TB, dir string, now func() time.Time) Logins
+	Pins     func(tb testing.TB, dir string, now func() time.Time) Pins
 }
 
 // RunRegistries holds an engine to the contracts of package registry.
@@ -67,6 +69,14 @@ func RunRegistries(t *testing.T, open Registries) {
 		{"OneFirstUse", testOneFirstUse},
 		{"UsesAreForgottenLate", testUsesAreForgottenLate},
 		{"UseFailsClosed", testUseFailsClosed},
+		{"LoginStepIsTakenOnce", testLoginStepIsTakenOnce},
+		{"CodeIsRedeemedOnce", testCodeIsRedeemedOnce},
+		{"ReuseRacesFamily", testReuseRacesFamily},
+		{"FamilyRotatesAndEnds", testFamilyRotatesAndEnds},
+		{"PinsSurviveRestart", testPinsSurviveRestart},
+		{"OneFirstKey", testOneFirstKey},
+		{"PinsAreForgottenLate", testPinsAreForgottenLate},
+		{"PinFailsClosed", testPinFailsClosed},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open) })
 	}

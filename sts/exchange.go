@@ -153,12 +153,12 @@ func (x *exchange) checkTypes(context.Context) error {
 	return nil
 }
 
-// checkActor is rule 8. Who acts is who is on the connection; an actor token
-// could only repeat that, as a workload JWT, and no source reads one here.
+// checkActor is rule 8. Who acts is who authenticated by rule 1; an actor token
+// could only repeat that, and none is read here.
 func (x *exchange) checkActor(context.Context) error {
 	for _, name := range []string{"actor_token", "actor_token_type"} {
 		if _, sent := x.form.values[name]; sent {
-			return refuse(CodeActorTokenInvalid, "%s is set, and no source reads workload JWTs", name)
+			return refuse(CodeActorTokenInvalid, "%s is set", name)
 		}
 	}
 	return nil

@@ -14,8 +14,9 @@
 // It is an OAuth 2.0 authorization server whose one grant is token exchange
 // (RFC 8693). An exchange can only narrow: the new hop is built by
 // [delegation.Chain.Extend] under the rules that verify it, within what the
-// workload may ever hold. Who acts comes from the authenticated connection and
-// from nowhere else.
+// workload may ever hold. Who acts comes from the certificate of the connection,
+// or from a JWT of the workload's platform together with the first key that was
+// proven with it, and from nowhere else.
 //
 // No token leaves before its receipt is in the tree of issued delegations and
 // in the ledger, and each refusal is a record too. A caller learns the OAuth

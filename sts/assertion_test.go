@@ -620,3 +620,29 @@ func TestAssertionConfig(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Beside the token endpoint an assertion is nobody, so that a request that was
+// seen at one endpoint is worth nothing at another.
+func TestAssertionsAreForTheTokenEndpoint(t *testing.T) {
+	p := newPlatforms(t)
+	got := p.ask(p.started(), p.podJWT("agent"), p.key)
+	p.accepted(got)
+	for _, path := range []string{"/revoke", "/introspect"} {
+		form := asserted(url.Values{"token": {got.Token}}, p.podJWT("agent"))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.issuer+path, strings.NewReader(form.Encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		p.proven(p.key)(req)
+		resp, err := p.anonymous().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: %d", path, resp.StatusCode)
+		}
+	}
+	p.accepted(p.post(p.as(agent(2)), hopForm(got.Token, audience(3)), nil)) // nothing was revoked
+}

@@ -21,6 +21,7 @@ type exchange struct {
 	id  string // of the record
 	now time.Time
 
+	aside    bool // at an endpoint beside the token endpoint
 	form     form
 	workload identity.Workload       // rule 1
 	client   registry.Agent          // rule 2: W

@@ -66,6 +66,7 @@ func (x *exchange) revoke(ctx context.Context) error {
 // tokenOf authenticates the caller of an endpoint beside the token endpoint by
 // the same rules, and returns the parameter `token`.
 func (x *exchange) tokenOf(ctx context.Context, trust func(*exchange, context.Context) error) (string, error) {
+	x.aside = true
 	if err := x.authenticate(ctx); err != nil {
 		return "", err
 	}

@@ -204,6 +204,10 @@ type Tool struct {
 	Reads bool `yaml:"reads,omitempty"`
 	// Atoms are pointers to arguments whose values records name, "/table".
 	Atoms []string `yaml:"atoms,omitempty"`
+	// SQL names the argument that holds one PostgreSQL SELECT, "/query". Its
+	// table, columns and predicates can then be delegated; only its canonical form
+	// is sent. Left out: no argument is read as SQL.
+	SQL string `yaml:"sql,omitempty"`
 }
 
 // A2A is an agent.
@@ -298,8 +302,8 @@ func (c Config) Validate() error {
 	if err := baseURL(c.Tokens.Issuer, true); err != nil {
 		errs = append(errs, fmt.Errorf("tokens.issuer: %w", err))
 	}
-	errs = append(errs, c.Identity.validate()...)
 	errs = append(errs, c.Tokens.validateLogin()...)
+	errs = append(errs, c.Identity.validate()...)
 	if len(c.Agents) == 0 {
 		errs = append(errs, errors.New("agents: at least one is required"))
 	}

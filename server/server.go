@@ -54,9 +54,9 @@ type Server struct {
 	issued              *sqlite.Registry
 	persons             *sqlite.Persons
 	proofs              *sqlite.Proofs
-	loginStore          *sqlite.Logins
 	pins                *sqlite.Pins
 	jwtBundles          *spiffe.JWTBundles
+	loginStore          *sqlite.Logins
 	gateway             *gateway.Gateway
 	tokens              *sts.Service
 	feed                *token.Feed // of the gateway
@@ -225,14 +225,14 @@ func (s *Server) closers() (out []io.Closer) {
 	if s.proofs != nil {
 		out = append(out, s.proofs)
 	}
-	if s.loginStore != nil {
-		out = append(out, s.loginStore)
-	}
 	if s.pins != nil {
 		out = append(out, s.pins)
 	}
 	if s.jwtBundles != nil {
 		out = append(out, s.jwtBundles)
+	}
+	if s.loginStore != nil {
+		out = append(out, s.loginStore)
 	}
 	for _, id := range []*spiffe.Source{s.gatewayID, s.tokensID} {
 		if id != nil {

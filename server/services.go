@@ -148,11 +148,11 @@ func (s *Server) tokenService(ctx context.Context, keys keyRing, dir *registry.S
 	if err != nil {
 		return nil, err
 	}
-	assertions, err := s.assertions(ctx)
+	login, err := s.directLogin(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	login, err := s.directLogin(ctx, dir)
+	assertions, err := s.assertions(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -282,12 +282,16 @@ func (s *Server) gatewayService(ctx context.Context, tokensID identity.Agent) (*
 // routes is the one place that knows which protocols exist.
 func (s *Server) routes() ([]gateway.Route, error) {
 	var routes []gateway.Route
+	sql, err := s.sqlReader()
+	if err != nil {
+		return nil, err
+	}
 	for _, u := range s.cfg.Upstreams.MCP {
 		tools := make([]mcp.Tool, len(u.Tools))
 		for i, t := range u.Tools {
-			tools[i] = mcp.Tool{Name: t.Name, InputSchema: []byte(t.InputSchema), Atoms: t.Atoms}
+			tools[i] = mcp.Tool{Name: t.Name, InputSchema: []byte(t.InputSchema), Atoms: t.Atoms, SQL: t.SQL}
 		}
-		reader, err := mcp.New(tools)
+		reader, err := mcp.NewSQL(tools, sql)
 		if err != nil {
 			return nil, err
 		}

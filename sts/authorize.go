@@ -185,6 +185,15 @@ func (v *visit) findWay(client loginClient) error {
 	return nil
 }
 
+// findRegisteredWay is findWay where that needs no document.
+func (v *visit) findRegisteredWay(ctx context.Context) error {
+	client, known, err := v.s.registered(ctx, v.asked.Client)
+	if err != nil || !known {
+		return err
+	}
+	return v.findWay(client)
+}
+
 // readAsked reads the rest of the request.
 func (v *visit) readAsked() error {
 	if state := v.form.get("state"); len(state) <= maxState && len(v.form.values["state"]) == 1 {
@@ -323,12 +332,8 @@ func (v *visit) callback(ctx context.Context) error {
 	if err := v.take(ctx, purposeState, q.Get("state"), false); err != nil {
 		return err
 	}
-	if client, known, err := v.s.registered(ctx, v.asked.Client); err != nil {
+	if err := v.findRegisteredWay(ctx); err != nil {
 		return err
-	} else if known {
-		if err := v.findWay(client); err != nil {
-			return err
-		}
 	}
 	if e := q.Get("error"); e != "" || q.Get("code") == "" {
 		return refuse(CodeLoginRefused, "the provider answered %.100q", e)
@@ -426,6 +431,9 @@ func (v *visit) consent(ctx context.Context) error {
 		return err
 	}
 	if err := v.take(ctx, purposeConsent, f.get("id"), true); err != nil {
+		return err
+	}
+	if err := v.findRegisteredWay(ctx); err != nil {
 		return err
 	}
 	client, target, err := v.whoAsks(ctx)

@@ -170,20 +170,20 @@ func (s *Service) registered(ctx context.Context, id string) (c loginClient, kno
 	if !s.isDocument(id) {
 		return loginClient{}, false, refuse(CodeLoginClientUnknown, "client %.200q is not registered", id)
 	}
-	_, err = s.trustDocumentClient(ctx, uri)
+	_, err = s.trustDocumentClient(ctx, uri, CodeClientDisabled)
 	return loginClient{}, false, err
 }
 
 // trustDocumentClient returns the agent of a client that is known by its
 // document: an operator may have registered it, to let it hold more, or to
 // disable it. The zero Agent stands for one that nobody registered.
-func (s *Service) trustDocumentClient(ctx context.Context, uri identity.Agent) (registry.Agent, error) {
+func (s *Service) trustDocumentClient(ctx context.Context, uri identity.Agent, disabled Code) (registry.Agent, error) {
 	a, known, err := registry.Found(s.cfg.Directory.Agent(ctx, uri))
 	switch {
 	case err != nil:
 		return registry.Agent{}, refuse(CodeRegistryUnavailable, "client %s: %w", uri, err)
 	case known && !a.Enabled:
-		return registry.Agent{}, refuse(CodeClientDisabled, "client %s is disabled", uri)
+		return registry.Agent{}, refuse(disabled, "client %s is disabled", uri)
 	}
 	return a, nil
 }
@@ -198,7 +198,7 @@ func (s *Service) loginClient(ctx context.Context, id string, target registry.Au
 	if c, err = s.documentClient(ctx, id); err != nil {
 		return loginClient{}, err
 	}
-	if c.agent, err = s.trustDocumentClient(ctx, c.ID); err != nil {
+	if c.agent, err = s.trustDocumentClient(ctx, c.ID, CodeClientDisabled); err != nil {
 		return loginClient{}, err
 	}
 	if c.agent.URI.IsZero() { // at most what the audience gives to anybody's client

@@ -84,7 +84,7 @@ func (s *Service) trustActors(ctx context.Context, c delegation.Chain) error {
 			return refuse(CodeAgentDisabled, "actor of hop %d: %w", k, err)
 		}
 		if k == 0 && s.isDocument(actor.Subject) { // a client that nobody registered may have begun it
-			if _, err := s.trustDocumentClient(ctx, uri); err != nil {
+			if _, err := s.trustDocumentClient(ctx, uri, CodeAgentDisabled); err != nil {
 				return err
 			}
 			continue

@@ -143,6 +143,9 @@ func (s *Store) settle(ctx context.Context, b *ledger.Batch, next int64) (at int
 	err = s.write(ctx, func(ctx context.Context, t *tx) error {
 		var run, tail string
 		var have int64
+		// What is visible may still be missing on the standby, if the first
+		// attempt's wait for it was cut short. Locking the row is a write of our
+		// own: this COMMIT waits again, and for everything before it.
 		t.one([]any{&run, &have, &tail, &at}, `SELECT run, next_seq, tail, `+clock+` FROM writer WHERE log = $1 AND gw_id = $2 FOR UPDATE`, b.Log, b.GWID)
 		err := t.run(ctx)
 		switch {
@@ -155,10 +158,6 @@ func (s *Store) settle(ctx context.Context, b *ledger.Batch, next int64) (at int
 		case have != next || tail != b.Tail:
 			return fmt.Errorf("%w: next_seq is %d, the batch is [%d, %d)", ledger.ErrWriterConflict, have, b.First, next)
 		}
-		// What is visible may still be missing on the standby, if the first
-		// attempt's wait for it was cut short. A write of our own waits again,
-		// and for everything before it.
-		t.add(`UPDATE writer SET next_seq = next_seq WHERE log = $1 AND gw_id = $2`, b.Log, b.GWID)
 		return nil
 	})
 	return at, err

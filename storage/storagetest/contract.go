@@ -102,12 +102,16 @@ func testStaleWriter(t *testing.T, open Opener) {
 	if tail.Prev != b1.Tail {
 		t.Fatalf("tail of the new run is %q, want the last record of the old one %q", tail.Prev, b1.Tail)
 	}
-	wantErr(t, "append of the older run", r.append(batch(t, "one", 1, b1.Tail, "b")), ledger.ErrStaleWriter)
+	stale := batch(t, "one", 1, b1.Tail, "b")
+	stale.Records[0].Blobs = []ledger.Blob{{Digest: "stale", Class: "x", Bytes: []byte("y")}}
+	wantErr(t, "append of the older run", r.append(stale), ledger.ErrStaleWriter)
+	_, err := r.store.Blob(r.ctx(), "stale")
+	wantErr(t, "blob of the older run", err, ledger.ErrNotFound)
 	wantErr(t, "resend of the older run", r.append(b1), ledger.ErrStaleWriter)
 	r.wantIntake("a")
 	r.mustAppend(batch(t, "two", 0, tail.Prev, "c"))
 	r.wantIntake("a", "c")
-	_, err := r.store.OpenWriter(r.ctx(), Log, GWID, "two")
+	_, err = r.store.OpenWriter(r.ctx(), Log, GWID, "two")
 	wantErr(t, "opening a run that has appended", err, ledger.ErrWriterConflict)
 }
 

@@ -547,28 +547,30 @@ func testUsedProofsSurviveRestart(t *testing.T, open Registries) {
 func testOneFirstUse(t *testing.T, open Registries) {
 	dir, until := t.TempDir(), time.Now().Add(time.Minute)
 	replicas := []Proofs{open.Proofs(t, dir, nil), open.Proofs(t, dir, nil)}
-	const ids = 16
-	var firsts [ids]atomic.Int32
-	var all sync.WaitGroup
-	for i := range 400 {
-		all.Go(func() {
-			id := i / 2 % ids
-			if i%2 == 1 {
-				id = ids - 1 - id // the two replicas meet the ids in opposite orders
+	const ids, rounds = 64, 6
+	for round := range rounds {
+		var firsts [ids]atomic.Int32
+		var all sync.WaitGroup
+		for i := range 4 * ids {
+			all.Go(func() {
+				id := i / 2 % ids
+				if i%2 == 1 {
+					id = ids - 1 - id // the two replicas meet the ids in opposite orders
+				}
+				first, err := replicas[i%2].Use(t.Context(), "jkt", fmt.Sprint(round, id), until)
+				if err != nil {
+					t.Error(err)
+				}
+				if first {
+					firsts[id].Add(1)
+				}
+			})
+		}
+		all.Wait()
+		for i := range firsts {
+			if n := firsts[i].Load(); n != 1 {
+				t.Errorf("id %d: %d first uses", i, n)
 			}
-			first, err := replicas[i%2].Use(t.Context(), "jkt", fmt.Sprint(id), until)
-			if err != nil {
-				t.Error(err)
-			}
-			if first {
-				firsts[id].Add(1)
-			}
-		})
-	}
-	all.Wait()
-	for i := range firsts {
-		if n := firsts[i].Load(); n != 1 {
-			t.Errorf("id %d: %d first uses", i, n)
 		}
 	}
 	closeAll(t, replicas[0], replicas[1])

@@ -214,14 +214,16 @@ func ExampleCheckURL() {
 }
 
 func FuzzD2CheckURL(f *testing.F) {
-	for _, s := range []string{"https://client.example/x", "https://[::1]/x", "https://127.1/x", `https://a\@b/x`, "https://a:0/x"} {
+	for _, s := range []string{"https://client.example/x", "https://[::1]/x", "https://127.1/x", `https://a\@b/x`, "https://a:0/x", "https://a/@b", "https://a@b/x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		if ssrf.CheckURL(raw) != nil {
 			return
 		}
-		if strings.ContainsAny(raw, "@?#\\ \r\n") || !strings.HasPrefix(raw, "https://") {
+		rest, https := strings.CutPrefix(raw, "https://")
+		authority, _, _ := strings.Cut(rest, "/") // a path may hold an @, the host may not
+		if !https || strings.ContainsAny(raw, "?#\\ \r\n") || strings.Contains(authority, "@") {
 			t.Errorf("accepted %q", raw)
 		}
 		if _, err := http.NewRequestWithContext(t.Context(), http.MethodGet, raw, http.NoBody); err != nil {

@@ -169,7 +169,8 @@ func (w *world) openPlaces(context.Context) (err error) {
 func (w *world) openProvider(context.Context) (err error) {
 	w.idp, err = devidp.New(devidp.Config{ //nolint:contextcheck // it lives until it is closed
 		Clients: []devidp.Client{
-			{ID: nameApp, RedirectURIs: []string{redirect}}, {ID: nameDesk, RedirectURIs: []string{redirect}},
+			{ID: nameApp, RedirectURIs: []string{redirect}},
+			{ID: nameDesk, RedirectURIs: []string{redirect}},
 			{ID: nameTokens, RedirectURIs: []string{w.issuer + "/callback"}},
 		},
 		Now: w.opts.Now, Logger: w.opts.Logger,

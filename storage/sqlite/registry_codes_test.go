@@ -153,7 +153,8 @@ func TestX12FamilyRotatesAndEnds(t *testing.T) {
 		owner  registry.FamilyOwner
 		before time.Time
 	}{
-		{registry.FamilyOwner{Person: "q"}, now}, {registry.FamilyOwner{Client: "p"}, now},
+		{registry.FamilyOwner{Person: "q"}, now},
+		{registry.FamilyOwner{Client: "p"}, now},
 		{registry.FamilyOwner{Person: "p"}, now.Add(-time.Second)},
 	} {
 		if err := l.EndFamilies(t.Context(), end.owner, end.before); err != nil {

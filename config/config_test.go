@@ -65,7 +65,7 @@ func TestO4SecretIsRedacted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, out := range []string{
-		fmt.Sprintf("%v", cfg), fmt.Sprintf("%+v", cfg), fmt.Sprintf("%#v", cfg), fmt.Sprintf("%s", cfg.Upstreams.LLM[0].Secret),
+		fmt.Sprintf("%v", cfg), fmt.Sprintf("%+v", cfg), fmt.Sprintf("%#v", cfg), cfg.Upstreams.LLM[0].Secret.String(),
 		string(asJSON), string(asYAML),
 	} {
 		if strings.Contains(out, secret) {

@@ -27,13 +27,12 @@ func family(k string, begun time.Time) registry.Family {
 	}
 }
 
-func putCode(t *testing.T, l Logins, k string, now time.Time) registry.Code {
+func putCode(t *testing.T, l Logins, k string, now time.Time) {
 	t.Helper()
 	c := registry.Code{Key: loginKey("code" + k), Family: loginKey("family" + k), Expires: now.Add(time.Minute), Body: []byte("b")}
 	if err := l.PutCode(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	return c
 }
 
 // testLoginStepIsTakenOnce: by the browser that began it, before its end.
@@ -213,7 +212,8 @@ func testFamilyRotatesAndEnds(t *testing.T, open Registries) {
 		owner  registry.FamilyOwner
 		before time.Time
 	}{
-		{registry.FamilyOwner{Person: "q"}, noon}, {registry.FamilyOwner{Client: "p"}, noon},
+		{registry.FamilyOwner{Person: "q"}, noon},
+		{registry.FamilyOwner{Client: "p"}, noon},
 		{registry.FamilyOwner{Person: "p"}, noon.Add(-time.Second)},
 	} {
 		if err := l.EndFamilies(t.Context(), end.owner, end.before); err != nil {

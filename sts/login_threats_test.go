@@ -187,7 +187,7 @@ func TestX12bCodeUsedAgain(t *testing.T) {
 	}
 }
 
-// One of two requests that race for a code gets a token.
+// Of requests that race for a code at most one gets a token: the others end it.
 func TestX13CodeRaced(t *testing.T) {
 	w := newLoginWorld(t)
 	form := codeForm(w.code(w.request(nil)))

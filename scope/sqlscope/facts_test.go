@@ -20,7 +20,7 @@ func TestFacts(t *testing.T) {
 			`"pred":{"x.y":{"a":"é'","b":1.50,"c":true,"d":-3,"e":16,"f":0.5,"g":7.5,"h":9007199254740993}},"functions":[]`,
 		`SELECT 1 FROM x.y WHERE a = NULL AND b <> 1 AND c = '1'::int4 AND (d = 1 OR d = 2) AND NOT e = 1 AND f IN (1, 2) AND g = now()`: `"columns":{"x.y":["a","b","c","d","e","f","g"]},"functions":["now"]`,
 		`SELECT 1 FROM x.y WHERE ((a = 1 AND b = 2) AND (c IN (3) AND d = 4))`:                                                           `"columns":{"x.y":["a","b","c","d"]},"pred":{"x.y":{"a":1,"b":2,"c":3,"d":4}},"functions":[]`,
-		`SELECT 1 FROM x.y HAVING count(a) = 1`:                                                                                          `"columns":{"x.y":["a"]},"functions":["count"]`,
+		`SELECT 1 FROM x.y HAVING count(a) = 1`: `"columns":{"x.y":["a"]},"functions":["count"]`,
 	} {
 		s, err := reader(t).Read(t.Context(), sql)
 		if err != nil {

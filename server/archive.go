@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -45,14 +44,11 @@ type Archive struct {
 // it is there and may be read: it is kept apart from the log, and an archive
 // without it answers with references instead of names.
 func OpenArchive(ctx context.Context, dataDir string) (*Archive, error) {
-	text, err := os.ReadFile(filepath.Join(dataDir, ledgerFile)) //nolint:gosec // the operator names the directory
+	cfg, err := readLedger(dataDir)
 	if err != nil {
 		return nil, fmt.Errorf("opening archive: %w", err)
 	}
-	a := &Archive{dataDir: dataDir}
-	if err := yaml.Load(text, &a.cfg, yaml.WithKnownFields()); err != nil {
-		return nil, fmt.Errorf("opening archive: %s: %w", ledgerFile, err)
-	}
+	a := &Archive{dataDir: dataDir, cfg: cfg}
 	if a.store, err = sqlite.Open(ctx, sqlite.Config{Path: ledgerPath(dataDir), ReadOnly: true}); err != nil {
 		return nil, fmt.Errorf("opening archive: %w", err)
 	}
@@ -101,11 +97,9 @@ func (a *Archive) Records(ctx context.Context) (*search.Index, error) {
 		if err := x.Add(e.Index, envelope.Payload); err != nil {
 			return nil, err
 		}
-		rec, err := record.Parse(envelope.Payload)
-		if err != nil {
-			return nil, fmt.Errorf("reading record %d: %w", e.Index, err)
-		}
-		for _, ref := range personsOf(rec) {
+	}
+	for _, e := range x.Records(search.Filter{}) {
+		for _, ref := range personsOf(e.Record) {
 			if _, known := names[ref]; !known {
 				names[ref] = a.name(ctx, ref)
 			}
@@ -264,12 +258,8 @@ func Trust(dataDir, issuer string) (evidence.Trust, error) {
 	if err != nil {
 		return evidence.Trust{}, err
 	}
-	var cfg config.Ledger
-	text, err := os.ReadFile(filepath.Join(dataDir, ledgerFile)) //nolint:gosec // the operator names the directory
+	cfg, err := readLedger(dataDir)
 	if err != nil {
-		return evidence.Trust{}, err
-	}
-	if err := yaml.Load(text, &cfg, yaml.WithKnownFields()); err != nil {
 		return evidence.Trust{}, err
 	}
 	logKey, err := evidenceKey(cfg.Origin(), keys.log)
@@ -326,13 +316,23 @@ func ManifestKey(dataDir string) (crypto.Signer, error) {
 
 // saveLedger notes which log the directory holds.
 func saveLedger(dataDir string, l config.Ledger) error {
-	var b bytes.Buffer
 	text, err := yaml.Dump(l)
 	if err != nil {
 		return err
 	}
-	b.Write(text)
-	return durable.WriteFile(filepath.Join(dataDir, ledgerFile), b.Bytes(), 0o600)
+	return durable.WriteFile(filepath.Join(dataDir, ledgerFile), text, 0o600)
+}
+
+// readLedger is the inverse of saveLedger.
+func readLedger(dataDir string) (l config.Ledger, err error) {
+	text, err := os.ReadFile(filepath.Join(dataDir, ledgerFile)) //nolint:gosec // the operator names the directory
+	if err != nil {
+		return l, err
+	}
+	if err := yaml.Load(text, &l, yaml.WithKnownFields()); err != nil {
+		return l, fmt.Errorf("%s: %w", ledgerFile, err)
+	}
+	return l, nil
 }
 
 // Flush sequences, integrates and publishes everything recorded so far,

@@ -6,9 +6,10 @@
 //
 //	envelope ─Open─▶ Envelope ─Verify(key)─▶ payload ─Parse─▶ Record
 //
-// A record is one of eleven kinds: a decision on a call, its outcome, a token
-// issued or refused, a revocation, a change of policy or key, a heartbeat, a
-// gap, an erasure, a query, a period opened or sealed (ledger.md §3.2).
+// A record is one of twelve kinds: a decision on a call, its outcome, a token
+// issued or refused, a revocation, a change of policy, key or registry, a
+// heartbeat, a gap, an erasure, a query, a period opened or sealed (ledger.md
+// §3.2; the registry's kind is ours).
 //
 // It has exactly one sequence of bytes. [Record.Canonical] gives it, [Parse]
 // accepts nothing else, and [Hash] covers all of it: a member that is not in
@@ -56,6 +57,7 @@ const (
 	KindErasure    Kind = "erasure"
 	KindQuery      Kind = "query"
 	KindPeriod     Kind = "period"
+	KindRegistry   Kind = "registry"
 )
 
 // Record is one record: its header and the one body that its kind names. It is
@@ -76,6 +78,7 @@ type Record struct {
 	Erasure      *Erasure
 	Query        *Query
 	Period       *Period
+	Registry     *Registry
 }
 
 // Header is what every kind has.

@@ -18,7 +18,7 @@ func (r Record) Validate() error {
 	bodies := 0
 	for _, set := range []bool{
 		r.Decision != nil, r.Outcome != nil, r.Issuance != nil, r.Revocation != nil, r.PolicyChange != nil, r.KeyChange != nil,
-		r.Heartbeat != nil, r.Gap != nil, r.Erasure != nil, r.Query != nil, r.Period != nil,
+		r.Heartbeat != nil, r.Gap != nil, r.Erasure != nil, r.Query != nil, r.Period != nil, r.Registry != nil,
 	} {
 		if set {
 			bodies++
@@ -63,6 +63,8 @@ func (r Record) body() body {
 		return r.Query
 	case r.Kind == KindPeriod && r.Period != nil:
 		return r.Period
+	case r.Kind == KindRegistry && r.Registry != nil:
+		return r.Registry
 	default:
 		return nil
 	}
@@ -94,6 +96,8 @@ func (r *Record) fresh() body {
 		r.Query = &Query{}
 	case KindPeriod:
 		r.Period = &Period{}
+	case KindRegistry:
+		r.Registry = &Registry{}
 	}
 	return r.body()
 }

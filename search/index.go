@@ -170,7 +170,8 @@ type Filter struct {
 	Kind record.Kind
 	// Person is the reference of the person at the root.
 	Person string
-	// Agent is an actor of any hop, or the caller as claimed or proven.
+	// Agent is an actor of any hop, the caller as claimed or proven, or the agent
+	// that an operator's change or revocation concerns or is by.
 	Agent string
 	// Callee is the resource identifier called, or the tool.
 	Callee string
@@ -223,9 +224,20 @@ func (f Filter) match(r record.Record) bool {
 		return f.matchDecision(r.Decision)
 	case r.Issuance != nil:
 		return f.matchIssuance(r.Issuance)
+	case r.Registry != nil:
+		return f.matchNames(r.Registry.Reason, r.Registry.Target, r.Registry.By)
+	case r.Revocation != nil:
+		return f.matchNames("", r.Revocation.Value, r.Revocation.By)
 	default:
 		return false
 	}
+}
+
+// matchNames matches a record of an operator, which has no call: by the agent
+// that it concerns or who wrote it, and by its reason.
+func (f Filter) matchNames(reason string, names ...string) bool {
+	return f.Person == "" && f.Callee == "" && f.Effect == "" && f.Txn == "" && f.Receipt == "" && f.Policy == "" &&
+		(f.Agent == "" || slices.Contains(names, f.Agent)) && (f.Reason == "" || f.Reason == reason)
 }
 
 func (f Filter) matchDecision(d *record.Decision) bool {

@@ -112,6 +112,9 @@ func (a *Archive) Records(ctx context.Context) (*search.Index, error) {
 // Effect is the verdict that a Filter selects.
 type Effect = record.Effect
 
+// Kind is the kind of record that a Filter selects.
+type Kind = record.Kind
+
 // Filter selects records; see search.Filter.
 type Filter = search.Filter
 

@@ -7,7 +7,7 @@ import (
 )
 
 func newRecords(s streams) *cobra.Command {
-	var dataDir, effect string
+	var dataDir, effect, kind string
 	var f server.Filter
 	c := &cobra.Command{
 		Use: "records --data DIR", Short: "List records as JSON lines", Args: cobra.NoArgs,
@@ -15,6 +15,7 @@ func newRecords(s streams) *cobra.Command {
 			if effect != "" {
 				f.Effect = server.Effect(effect)
 			}
+			f.Kind = server.Kind(kind)
 			return withArchive(c.Context(), dataDir, func(a *server.Archive) error {
 				if err := a.WriteRecords(c.Context(), s.out, f); err != nil {
 					return failed(err, "")
@@ -25,6 +26,7 @@ func newRecords(s streams) *cobra.Command {
 	}
 	flags := c.Flags()
 	flags.StringVar(&dataDir, "data", "", "the deployment's data directory")
+	flags.StringVar(&kind, "kind", "", "only of a kind: decision, outcome, issuance, revocation, registry, query, …")
 	flags.StringVar(&f.Person, "person", "", "only those of a person, by reference")
 	flags.StringVar(&f.Agent, "agent", "", "only those with an agent anywhere in the chain")
 	flags.StringVar(&f.Callee, "callee", "", "only those to a resource or tool")

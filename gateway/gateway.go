@@ -135,6 +135,7 @@ type Route struct {
 	HeaderTimeout time.Duration
 
 	audience string
+	scopes   []string // all that its clients can use
 }
 
 // Audience is the route's resource identifier, the `aud` of its tokens.
@@ -231,7 +232,7 @@ func (g *Gateway) addRoute(r Route) (*Route, error) {
 	if r.HeaderTimeout == 0 {
 		r.HeaderTimeout = time.Minute
 	}
-	r.audience = strings.TrimSuffix(g.cfg.PublicURL, "/") + r.Prefix
+	r.audience, r.scopes = strings.TrimSuffix(g.cfg.PublicURL, "/")+r.Prefix, scopesOf(r.Protocol.Actions())
 	return &r, nil
 }
 

@@ -18,6 +18,7 @@ const wellKnown = "/.well-known/oauth-protected-resource"
 type resourceMetadata struct {
 	Resource             string   `json:"resource"`
 	AuthorizationServers []string `json:"authorization_servers"`
+	Scopes               []string `json:"scopes_supported"`
 	BearerMethods        []string `json:"bearer_methods_supported"`
 	DetailTypes          []string `json:"authorization_details_types_supported"`
 	CertificateBound     bool     `json:"tls_client_certificate_bound_access_tokens"`
@@ -42,7 +43,7 @@ func (g *Gateway) servePublic(w http.ResponseWriter, r *http.Request) bool {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "public, max-age=300")
 		doc := resourceMetadata{
-			Resource: route.audience, AuthorizationServers: []string{g.cfg.Issuer}, BearerMethods: []string{"header"},
+			Resource: route.audience, AuthorizationServers: []string{g.cfg.Issuer}, Scopes: route.scopes, BearerMethods: []string{"header"},
 			DetailTypes: []string{"urn:lineal:call:v1"}, CertificateBound: !route.AllowUnbound && !route.RequireDPoP,
 			DPoPRequired: route.RequireDPoP,
 		}
@@ -55,23 +56,38 @@ func (g *Gateway) servePublic(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// challenge is a WWW-Authenticate value (RFC 6750 §3, RFC 9728 §5.1).
+// challenge is a WWW-Authenticate value (RFC 6750 §3, RFC 9728 §5.1). Its scope
+// is what a client is to ask for: before a call is read, all of the route's.
 func (c *call) challenge(scheme string, a Answer) string {
-	var b strings.Builder
-	b.WriteString(scheme + " ")
+	var params []string
+	add := func(name, value string) { params = append(params, name+`="`+value+`"`) }
 	if c.route != nil {
-		b.WriteString(`resource_metadata="` + strings.TrimSuffix(c.g.cfg.PublicURL, "/") + wellKnown + c.route.Prefix + `"`)
+		add("resource_metadata", strings.TrimSuffix(c.g.cfg.PublicURL, "/")+wellKnown+c.route.Prefix)
 	}
 	if a.Challenge != "-" {
-		if c.route != nil {
-			b.WriteString(", ")
+		add("error", a.Challenge)
+		add("error_description", a.Sentence)
+	}
+	if c.route != nil {
+		asked := c.route.scopes
+		if a.Code == CodeInsufficientScope {
+			asked = c.wholeScope()
 		}
-		b.WriteString(`error="` + a.Challenge + `", error_description="` + a.Sentence + `"`)
-		if a.Code == CodeInsufficientScope && c.request.Action != "" {
-			b.WriteString(`, scope="` + strings.Join(c.wholeScope(), " ") + `"`)
+		add("scope", strings.Join(asked, " "))
+	}
+	return scheme + " " + strings.Join(params, ", ")
+}
+
+// scopesOf are the scope values that imply the actions, sorted.
+func scopesOf(actions []string) []string {
+	scopes := []string{}
+	for _, a := range actions {
+		if verb, ok := scope.Verb(a); ok {
+			scopes = append(scopes, verb)
 		}
 	}
-	return b.String()
+	slices.Sort(scopes)
+	return slices.Compact(scopes)
 }
 
 // wholeScope is what an insufficient_scope challenge asks for: all scopes at

@@ -18,6 +18,9 @@ import (
 type Protocol interface {
 	// Name is the protocol's label in metrics, logs and records: mcp, a2a, llm.
 	Name() string
+	// Actions are those that a request may come to, without discovery: with
+	// their scopes a client can use all of the route.
+	Actions() []string
 	// Read reads one request strictly and returns what it asks for, together
 	// with the bytes to send on, made anew from what was read: the upstream
 	// executes what was judged (threat P4). suffix is the canonical path below

@@ -219,7 +219,8 @@ func TestTokenCodes(t *testing.T) {
 			if string(want) != string(code) && strings.Contains(string(got.body), string(code)) {
 				t.Errorf("the caller is told the fine code: %s", got.body)
 			}
-			if c := got.header.Get("WWW-Authenticate"); (status == 401) != strings.Contains(c, `resource_metadata="`+w.url+`/.well-known/oauth-protected-resource/mcp/orders"`) {
+			if c := got.header.Get("WWW-Authenticate"); (status == 401) != strings.Contains(c, `resource_metadata="`+w.url+`/.well-known/oauth-protected-resource/mcp/orders"`) ||
+				(status == 401) != strings.HasSuffix(c, `, scope="mcp:call"`) { // what to ask for, though the call is not read yet
 				t.Errorf("challenge %q with status %d", c, status)
 			}
 		})

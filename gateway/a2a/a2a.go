@@ -37,6 +37,9 @@ func New(agent string) *Reader { return &Reader{agent: agent} }
 // Name is "a2a".
 func (r *Reader) Name() string { return "a2a" }
 
+// Actions is what a message to the agent comes to.
+func (r *Reader) Actions() []string { return []string{scope.A2ASend} }
+
 // Read reads one SendMessage or SendStreamingMessage.
 func (r *Reader) Read(req *http.Request, suffix string, body []byte) (gateway.Request, error) {
 	switch {

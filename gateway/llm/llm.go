@@ -43,6 +43,9 @@ func NewOpenAI() *OpenAI { return &OpenAI{} }
 // Name is "llm".
 func (*OpenAI) Name() string { return "llm" }
 
+// Actions is what a request for a completion comes to.
+func (*OpenAI) Actions() []string { return []string{scope.LLMChat} }
+
 // Read reads `POST /chat/completions`; every other operation is refused.
 func (*OpenAI) Read(req *http.Request, suffix string, body []byte) (gateway.Request, error) {
 	if suffix != "/chat/completions" {

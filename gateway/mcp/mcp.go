@@ -82,6 +82,9 @@ func newReader(tools []Tool) (*Reader, error) {
 // Name is "mcp".
 func (r *Reader) Name() string { return "mcp" }
 
+// Actions are those of the operations that the reader knows.
+func (r *Reader) Actions() []string { return []string{scope.MCPToolsCall} }
+
 // Read reads one message (gateway.md §3.2, in its order; the first failure
 // answers).
 func (r *Reader) Read(req *http.Request, suffix string, body []byte) (gateway.Request, error) {

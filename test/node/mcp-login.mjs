@@ -13,57 +13,15 @@ import { randomUUID } from "node:crypto";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { auth, UnauthorizedError } from "@modelcontextprotocol/sdk/client/auth.js";
+import { Browser } from "./browser.mjs";
 
 const [url, documentURL, username, password] = process.argv.slice(2);
 const redirectUrl = "http://127.0.0.1:53682/callback"; // any port; nobody needs to listen
 
-// browser follows a person's way through the pages and returns where it ends:
-// at the client's own address.
-class Browser {
-  cookies = new Map(); // by origin
-  seen = [];
-
-  async open(target, form) {
-    for (let n = 0; n < 20; n++) {
-      if (target.startsWith(redirectUrl + "?")) return { end: new URL(target) };
-      const at = new URL(target);
-      const answer = await fetch(target, {
-        method: form ? "POST" : "GET",
-        redirect: "manual",
-        headers: { cookie: [...(this.cookies.get(at.origin) ?? new Map())].map(([k, v]) => `${k}=${v}`).join("; "), ...(form && { origin: at.origin }) },
-        body: form && new URLSearchParams(form),
-      });
-      for (const line of answer.headers.getSetCookie()) {
-        const [, name, value] = /^([^=]+)=([^;]*)/.exec(line);
-        if (!this.cookies.has(at.origin)) this.cookies.set(at.origin, new Map());
-        this.cookies.get(at.origin).set(name, value);
-      }
-      this.seen.push(`${answer.status} ${at.pathname}`);
-      if (answer.status >= 300 && answer.status < 400) {
-        target = new URL(answer.headers.get("location"), at).href;
-        form = undefined;
-        continue;
-      }
-      const html = await answer.text();
-      assert.equal(answer.status, 200, `${at.href}: ${html}`);
-      return { page: html, at, headers: answer.headers };
-    }
-    assert.fail("too many redirects: " + this.seen.join(", "));
-  }
-
-  // submit sends a page's form with these fields.
-  submit({ page, at }, fields) {
-    const text = (s) => s.replaceAll("&#39;", "'").replaceAll("&#34;", '"').replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
-    const action = text(/<form[^>]*action="([^"]*)"/.exec(page)[1]);
-    const hidden = [...page.matchAll(/<input type="hidden" name="([^"]*)" value="([^"]*)"/g)].map(([, k, v]) => [k, text(v)]);
-    return this.open(new URL(action, at).href, { ...Object.fromEntries(hidden), ...fields });
-  }
-}
-
 // A provider as the SDK's documentation has one: it keeps what it is told in
 // memory, and sends the person's browser where it is told.
 const kept = {};
-const browser = new Browser();
+const browser = new Browser(redirectUrl);
 let answered;
 const provider = {
   redirectUrl,

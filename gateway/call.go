@@ -18,6 +18,7 @@ import (
 
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/policy"
+	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/scope"
 	"github.com/lineal-auth/lineal/token"
 )
@@ -49,7 +50,8 @@ type call struct {
 	request  Request
 
 	scopeAsked, policyAsked bool
-	details                 []int // per hop the permitting detail, or noDetail
+	details                 []int            // per hop the permitting detail, or noDetail
+	exceeded                *record.Exceeded // where the first hop that refuses ends; nil if none does
 	decision                policy.Decision
 	input                   policy.Input
 
@@ -208,10 +210,10 @@ func (c *call) permit() error {
 	}
 	var refused error
 	for k := range chain.Len() {
-		detail, err := c.ask(chain.Hop(k).Details, asked)
+		detail, exceeds := c.ask(chain.Hop(k).Details, asked)
 		c.details = append(c.details, detail)
-		if err != nil && refused == nil {
-			refused = fmt.Errorf("hop %d: %w", k, err)
+		if exceeds != nil && refused == nil {
+			refused, c.exceeded = fmt.Errorf("hop %d: %w", k, exceeds), exceeds.record(k)
 		}
 	}
 	if refused != nil {
@@ -223,18 +225,19 @@ func (c *call) permit() error {
 // noDetail is the index of a hop none of whose details permits the call.
 const noDetail = -1
 
-// ask puts the call to one hop and returns the permitting detail. Discovery
-// needs only some detail at the location (scope-and-policy.md §2.5).
-func (c *call) ask(grant scope.Grant, asked scope.Call) (detail int, err error) {
+// ask puts the call to one hop and returns the permitting detail, or where its
+// grant ends. Discovery needs only some detail at the location
+// (scope-and-policy.md §2.5).
+func (c *call) ask(grant scope.Grant, asked scope.Call) (detail int, _ *exceeds) {
 	if c.request.Discovery {
 		if at := c.covering(grant); len(at) > 0 {
 			return at[0], nil
 		}
-		return noDetail, errors.New("no detail at this location")
+		return noDetail, furthest(scope.Verdict{})
 	}
 	v := grant.Permits(asked)
 	if !v.Permitted() {
-		return noDetail, errors.New(describeFailure(v))
+		return noDetail, furthest(v)
 	}
 	return v.Detail, nil
 }
@@ -386,20 +389,6 @@ func (c *call) recover() {
 // context for what must outlive the caller's connection, such as records.
 func (c *call) detached() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(c.r.Context()), c.g.cfg.RecordTimeout)
-}
-
-func describeFailure(v scope.Verdict) string {
-	if len(v.Failures) == 0 {
-		return "no detail"
-	}
-	best := v.Failures[0]
-	for _, f := range v.Failures { // the detail that came furthest tells most
-		if len(f.Path) > 0 && f.Path[0] == '/' {
-			best = f
-			break
-		}
-	}
-	return fmt.Sprintf("detail %d refuses at %s (%s)", best.Detail, best.Path, best.Op)
 }
 
 func peerAddress(r *http.Request) netip.Addr {

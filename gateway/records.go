@@ -88,6 +88,7 @@ func (c *call) decisionRecord(refusal *Refusal) (rec record.Record, err error) {
 			d.Issuer = chain.Issuer()
 		} else {
 			d.Verdict.Scope, d.Verdict.Details, d.Verdict.Allowed = record.NotEvaluated, nil, nil
+			d.Verdict.Exceeded = nil
 		}
 	}
 	if c.route != nil {
@@ -202,7 +203,7 @@ func (c *call) verdictRecord(refusal *Refusal) record.Verdict {
 		for _, detail := range c.details {
 			v.Details = append(v.Details, int64(detail))
 			if detail == noDetail {
-				v.Scope = record.Denied
+				v.Scope, v.Exceeded = record.Denied, c.exceeded
 			}
 		}
 		if c.listed() {

@@ -243,11 +243,46 @@ type Verdict struct {
 	Details []int64 `json:"details"`
 	// Allowed are the last hop's details that policy's list set admits here.
 	Allowed []int64 `json:"allowed"`
+	// Exceeded is where the delegated scope ended; nil unless scope denied, and in
+	// records of writers that did not state it.
+	Exceeded *Exceeded `json:"exceeded,omitempty"`
 	// Unavailable are the dependencies that could not be asked, sorted.
 	Unavailable []string `json:"unavailable,omitempty"`
 	// RevocationAgeMS is the age of the revocation feed, in milliseconds.
 	RevocationAgeMS int64 `json:"revocation_age_ms"`
 }
+
+// Exceeded says where the delegated scope ended: the first hop that refuses, and
+// of its grant the detail that came furthest. It quotes the grant, which the
+// chain holds too, and of the call only whether something stood there: never
+// its value, and no digest of it.
+type Exceeded struct {
+	// Hop is the index of the hop in the chain; every hop before it permits.
+	Hop int64 `json:"hop"`
+	// Detail is the index of the detail in the hop's grant; nil where the call is
+	// one that no detail can permit.
+	Detail *int64 `json:"detail,omitempty"`
+	// Path is "location", "action", "name", or a JSON Pointer into the call
+	// document (scope-and-policy.md §2.7).
+	Path string `json:"path"`
+	// Op is the operator that did not match, "range"; "in" for location, action
+	// and name; "root" for facts that the action cannot have; "document" for a
+	// broken document, which alone has no path.
+	Op string `json:"op"`
+	// Got is what the call has at Path.
+	Got Got `json:"got"`
+}
+
+// Got is what stood where scope looked.
+type Got string
+
+// What scope finds at a path: a value that is not permitted, nothing, or a value
+// that the path cannot lead through.
+const (
+	GotPresent     Got = "present"
+	GotAbsent      Got = "absent"
+	GotUnreachable Got = "unreachable"
+)
 
 // Oversight is a human's act on exactly this call.
 type Oversight struct {

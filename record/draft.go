@@ -129,7 +129,7 @@ func (r Record) Reduced() Record {
 	r = shorten(reflect.ValueOf(r)).Interface().(Record)
 	if d := r.Decision; d != nil {
 		v := &d.Verdict
-		v.Effect, v.Reason = Deny, ReasonLimitExceeded
+		v.Effect, v.Reason, v.Exceeded = Deny, ReasonLimitExceeded, nil
 		if len(d.Chain) > MaxHops {
 			d.Chain, d.Issuer, v.Details, v.Scope = nil, "", nil, NotEvaluated
 		}

@@ -114,6 +114,14 @@ func samples(t testing.TB) map[string]record.Record {
 		SD:        set(h("d1"), h("d2")),
 	}
 	decision.Policy.Errors = []string{"rule pay: overflow"}
+	exceeded := decision
+	exceeded.Chain = slices.Clone(decision.Chain)
+	exceeded.Chain[1].Details = details(t, strings.TrimSuffix(hopDetail, "]")+","+hopDetail[1:])
+	exceeded.Verdict = record.Verdict{
+		Effect: record.Deny, Scope: record.Denied, Policy: record.Denied, Reason: "scope_exceeded", Details: []int64{0, -1}, Allowed: []int64{0},
+		Unavailable: []string{"revocations"}, RevocationAgeMS: 218,
+		Exceeded: &record.Exceeded{Hop: 1, Detail: ptr(int64(1)), Path: "/args/amount", Op: "one_of", Got: record.GotPresent},
+	}
 	token := record.Issuance{
 		Result: record.Issued, Reason: record.ReasonAllowed, Txn: uuid2, JTI: uuid3, ReceiptHash: h("r1"), TokenHash: h("t1"), ParentHash: h("t0"),
 		RequestHash: h("request"), ClientAuth: "spiffe_x509", Person: person, Actor: "spiffe://example/pay", Audience: "https://pay.example",
@@ -125,7 +133,8 @@ func samples(t testing.TB) map[string]record.Record {
 	}
 	pub := "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" // RFC 8037 A.2
 	return map[string]record.Record{
-		"decision": {Header: header(record.KindDecision, record.RoleGateway), Decision: &decision},
+		"decision":          {Header: header(record.KindDecision, record.RoleGateway), Decision: &decision},
+		"decision-exceeded": {Header: header(record.KindDecision, record.RoleGateway), Decision: &exceeded},
 		"outcome": {Header: header(record.KindOutcome, record.RoleGateway), Outcome: &record.Outcome{
 			Of: uuid0, CallID: uuid1, Status: record.StatusCalleeError, Reason: "upstream_invalid", Forwarded: true, Code: ptr(int64(502)),
 			ResultCommit: h("result"), Bytes: 88, Ended: when,
@@ -241,6 +250,7 @@ func TestSamplesSetEveryMember(t *testing.T) {
 			}
 		case v.Kind() == reflect.Slice && v.Len() > 0 && v.Index(0).Kind() == reflect.Struct && v.Len() > 1:
 			// Receipt hash and token hash exclude each other; both hops count.
+		case at == "decision.Verdict.Exceeded": // scope permits there; decision-exceeded has it
 		case v.IsZero() || (v.Kind() == reflect.Slice && v.Len() == 0):
 			t.Errorf("%s is not set", at)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/lineal-auth/lineal/identity"
 )
@@ -285,6 +286,28 @@ func (v *Verdict) check(c *checker, d *Decision) {
 			"decision.allowed", "names no detail of the last hop")
 	}
 	c.require(ascending(v.Allowed), "decision.allowed", "is not sorted")
+	if v.Exceeded != nil {
+		v.Exceeded.check(c, d)
+	}
+}
+
+// check holds where scope ended to what each hop answered: it is the first one
+// that refused, and a detail of its grant.
+func (x *Exceeded) check(c *checker, d *Decision) {
+	details := d.Verdict.Details
+	first := slices.Index(details, -1)
+	c.require(d.Verdict.Scope == Denied && first >= 0 && x.Hop == int64(first), "decision.exceeded.hop", "is not the first hop that refuses")
+	if x.Detail != nil {
+		c.require(*x.Detail >= 0 && first >= 0 && first < len(d.Chain) && *x.Detail < int64(d.Chain[first].Details.Len()),
+			"decision.exceeded.detail", "names no detail of hop %d", x.Hop)
+	}
+	oneOf(c, "decision.exceeded.op", x.Op, "in", "root", "document",
+		"any", "absent", "one_of", "prefix", "path", "host", "range", "cidr", "each", "fields")
+	c.text("decision.exceeded.path", x.Path)
+	isRoot := slices.Contains([]string{"location", "action", "name"}, x.Path)
+	c.require(isRoot == (x.Op == "in") && (isRoot || strings.HasPrefix(x.Path, "/") || (x.Path == "" && x.Op == "document")),
+		"decision.exceeded.path", "does not fit the operator")
+	oneOf(c, "decision.exceeded.got", x.Got, GotPresent, GotAbsent, GotUnreachable)
 }
 
 func (o *Outcome) check(c *checker) {

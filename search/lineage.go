@@ -93,12 +93,26 @@ type Verdict struct {
 	Explanation string `json:"explanation"`
 	// RefusedAt is the first hop whose authority does not permit the call, nil
 	// if none refuses.
-	RefusedAt    *int     `json:"refused_at_hop,omitempty"`
-	Rules        []string `json:"rules"`
-	Errors       []string `json:"errors,omitempty"`
-	BundleDigest string   `json:"bundle_digest"`
-	Serial       int64    `json:"serial"`
-	Engine       string   `json:"engine"`
+	RefusedAt *int `json:"refused_at_hop,omitempty"`
+	// Exceeded is where that hop's authority ends, if its record says so.
+	Exceeded     *Exceeded `json:"exceeded,omitempty"`
+	Rules        []string  `json:"rules"`
+	Errors       []string  `json:"errors,omitempty"`
+	BundleDigest string    `json:"bundle_digest"`
+	Serial       int64     `json:"serial"`
+	Engine       string    `json:"engine"`
+}
+
+// Exceeded is the one thing that a call had otherwise than the authority of a
+// hop: the path and the operator of the detail that came furthest, never the
+// call's value.
+type Exceeded struct {
+	Hop int64 `json:"hop"`
+	// Detail is the line of the hop's Authority, nil if no line could permit it.
+	Detail *int64 `json:"detail,omitempty"`
+	Path   string `json:"path"` // "location", "action", "name" or a JSON Pointer
+	Op     string `json:"op"`
+	Got    string `json:"got"` // "present", "absent", "unreachable"
 }
 
 // Outcome is what followed.
@@ -242,6 +256,9 @@ func verdict(d *record.Decision) Verdict {
 		Effect: string(d.Verdict.Effect), Scope: string(d.Verdict.Scope), Policy: string(d.Verdict.Policy),
 		Reason: d.Verdict.Reason, Rules: visibleAll(d.Policy.Rules), Errors: visibleAll(d.Policy.Errors),
 		BundleDigest: d.Policy.BundleDigest, Serial: d.Policy.Serial, Engine: visible(d.Policy.Engine),
+	}
+	if x := d.Verdict.Exceeded; x != nil {
+		v.Exceeded = &Exceeded{x.Hop, x.Detail, visible(x.Path), visible(x.Op), string(x.Got)}
 	}
 	for k, n := range d.Verdict.Details {
 		if n < 0 {

@@ -146,6 +146,8 @@ func refuse(d *record.Decision) {
 	d.Request.Needed = []string{"/args/table=orders", "mcp:tools/call query"}
 	d.Verdict.Effect, d.Verdict.Scope, d.Verdict.Reason = record.Deny, record.Denied, "scope_exceeded"
 	d.Verdict.Details, d.Verdict.Allowed = []int64{0, -1, -1}, nil
+	detail := int64(0)
+	d.Verdict.Exceeded = &record.Exceeded{Hop: 1, Detail: &detail, Path: "/args/table", Op: "one_of", Got: record.GotPresent}
 }
 
 // story is the whole of a transaction: three hops, three calls, the last one

@@ -156,6 +156,9 @@ func (p *printer) asked(l Lineage) {
 func (p *printer) decided(l Lineage) {
 	p.line("  %s", l.Verdict.Explanation)
 	p.line("  delegated scope: %s   operator's policy: %s   code: %s", answer(l.Verdict.Scope), answer(l.Verdict.Policy), l.Verdict.Reason)
+	if x := l.Verdict.Exceeded; x != nil {
+		p.line("  %s", x.words())
+	}
 	rules := "no rule"
 	if len(l.Verdict.Rules) > 0 {
 		rules = "rules " + strings.Join(l.Verdict.Rules, ", ")
@@ -164,6 +167,29 @@ func (p *printer) decided(l Lineage) {
 	for _, e := range l.Verdict.Errors {
 		p.line("  policy error: %s", e)
 	}
+}
+
+// words says what the call had otherwise than the authority of the hop.
+func (x Exceeded) words() string {
+	what := subject(x.Path) + " (" + x.Path + ", " + x.Op + ")"
+	if !strings.HasPrefix(x.Path, "/") {
+		what = "its " + x.Path
+	}
+	switch {
+	case x.Got == "absent":
+		what += ", which the call lacks"
+	case x.Got == "unreachable":
+		what += ", which the call has in another form"
+	case x.Detail == nil:
+		what += ", which no part of this authority speaks of"
+	default:
+		what += ", where the call asks for another value"
+	}
+	at := fmt.Sprintf("hop %d", x.Hop)
+	if x.Detail != nil {
+		at += fmt.Sprintf(", part %d", *x.Detail+1)
+	}
+	return "refused at " + at + ": " + what
 }
 
 func answer(s string) string {

@@ -2,6 +2,7 @@
 //
 //	configuration ──▶ Directory   agents, audiences, person issuers      who may take part at all
 //	                  Clients     at which persons log in directly
+//	operators     ──▶ Catalog     what they add to the configuration; [Live] joins the two
 //	                  Persons     (issuer, subject) ──▶ random reference  apart from everything else
 //	token service ──▶ Issued      the tree of delegations, their receipts
 //	                  Revocations what was revoked, numbered without a gap

@@ -30,6 +30,7 @@ type Static struct {
 	audiences map[string]Audience
 	issuers   map[string]PersonIssuer
 	clients   map[identity.Agent]Client
+	owners    map[OIDCClient]identity.Agent // which application an OIDC client belongs to
 }
 
 var (
@@ -44,17 +45,41 @@ var (
 // depth or life outside its limits, a client that is no agent or has no way
 // back.
 func NewStatic(e Entries) (*Static, error) {
-	s := &Static{
-		agents:    make(map[identity.Agent]Agent, len(e.Agents)),
-		audiences: make(map[string]Audience, len(e.Audiences)),
-		issuers:   make(map[string]PersonIssuer, len(e.Issuers)),
-		clients:   make(map[identity.Agent]Client, len(e.Clients)),
+	s := emptyStatic()
+	var errs []error
+	for _, kind := range EntryKinds() {
+		for i, p := range e.parts(kind) {
+			if err := s.add(kind, p); err != nil {
+				errs = append(errs, fmt.Errorf("%s %d: %w", kind, i, err))
+			}
+		}
 	}
-	err := errors.Join(s.addIssuers(e.Issuers), s.addAgents(e.Agents), s.addAudiences(e.Audiences), s.addClients(e.Clients))
-	if err != nil {
+	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("building the registry: %w", err)
 	}
 	return s, nil
+}
+
+func emptyStatic() *Static {
+	return &Static{
+		agents: make(map[identity.Agent]Agent), audiences: make(map[string]Audience), issuers: make(map[string]PersonIssuer),
+		clients: make(map[identity.Agent]Client), owners: make(map[OIDCClient]identity.Agent),
+	}
+}
+
+// add adds the one part of the kind, if it is sound and fits what is there. What
+// an entry refers to must be there before it.
+func (s *Static) add(kind EntryKind, p parts) error {
+	switch kind {
+	case EntryIssuer:
+		return s.addIssuer(p.issuer)
+	case EntryAgent:
+		return s.addAgent(p.agent)
+	case EntryResource:
+		return s.addAudience(p.resource)
+	default:
+		return s.addClient(p.client)
+	}
 }
 
 // Agent implements Directory.
@@ -95,80 +120,76 @@ func lookup[K comparable, V any](m map[K]V, key K, what string) (V, error) {
 	return v, nil
 }
 
-func (s *Static) addIssuers(issuers []PersonIssuer) error {
-	var errs []error
-	for i, p := range issuers {
-		if err := checkURI(p.Issuer); err != nil {
-			errs = append(errs, fmt.Errorf("person issuer %d: %w", i, err))
-			continue
-		}
-		if _, ok := s.issuers[p.Issuer]; ok {
-			errs = append(errs, fmt.Errorf("person issuer %s: %w", p.Issuer, ErrExists))
-		}
-		s.issuers[p.Issuer] = p
+func (s *Static) addIssuer(p PersonIssuer) error {
+	if err := checkURI(p.Issuer); err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	if _, ok := s.issuers[p.Issuer]; ok {
+		return fmt.Errorf("person issuer %s: %w", p.Issuer, ErrExists)
+	}
+	s.issuers[p.Issuer] = p
+	return nil
 }
 
-func (s *Static) addAgents(agents []Agent) error {
-	var errs []error
-	owner := map[OIDCClient]identity.Agent{}
-	for i, a := range agents {
-		if a.URI.IsZero() {
-			errs = append(errs, fmt.Errorf("agent %d: no URI", i))
-			continue
-		}
-		if _, ok := s.agents[a.URI]; ok {
-			errs = append(errs, fmt.Errorf("agent %s: %w", a.URI, ErrExists))
-		}
-		if a.Profile != delegation.ProfileAgent && a.Profile != delegation.ProfileService {
-			errs = append(errs, fmt.Errorf("agent %s: profile %q is neither %s nor %s", a.URI, a.Profile, delegation.ProfileAgent, delegation.ProfileService))
-		}
-		if a.RootLifetime < 0 || a.RootLifetime > maxLifetime {
-			errs = append(errs, fmt.Errorf("agent %s: root lifetime %s is outside 0 to %s", a.URI, a.RootLifetime, maxLifetime))
-		}
-		for _, c := range a.OIDCClients {
-			errs = append(errs, s.checkClient(a.URI, c, owner))
-		}
-		a.OIDCClients = slices.Clone(a.OIDCClients)
-		s.agents[a.URI] = a
+func (s *Static) addAgent(a Agent) error {
+	if a.URI.IsZero() {
+		return errors.New("no URI")
 	}
-	return errors.Join(errs...)
+	var errs []error
+	if _, ok := s.agents[a.URI]; ok {
+		errs = append(errs, fmt.Errorf("agent %s: %w", a.URI, ErrExists))
+	}
+	if a.Profile != delegation.ProfileAgent && a.Profile != delegation.ProfileService {
+		errs = append(errs, fmt.Errorf("agent %s: profile %q is neither %s nor %s", a.URI, a.Profile, delegation.ProfileAgent, delegation.ProfileService))
+	}
+	if a.RootLifetime < 0 || a.RootLifetime > maxLifetime {
+		errs = append(errs, fmt.Errorf("agent %s: root lifetime %s is outside 0 to %s", a.URI, a.RootLifetime, maxLifetime))
+	}
+	for i, c := range a.OIDCClients {
+		if slices.Index(a.OIDCClients, c) != i {
+			errs = append(errs, fmt.Errorf("agent %s: OIDC client %q: %w", a.URI, c.ClientID, ErrExists))
+		}
+		errs = append(errs, s.checkClient(a.URI, c))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, c := range a.OIDCClients {
+		s.owners[c] = a.URI
+	}
+	a.OIDCClients = slices.Clone(a.OIDCClients)
+	s.agents[a.URI] = a
+	return nil
 }
 
 // checkClient keeps an OIDC client to one application: an ID token for it must
 // name exactly one (threat X7).
-func (s *Static) checkClient(a identity.Agent, c OIDCClient, owner map[OIDCClient]identity.Agent) error {
+func (s *Static) checkClient(a identity.Agent, c OIDCClient) error {
 	if c.ClientID == "" {
 		return fmt.Errorf("agent %s: an OIDC client without id", a)
 	}
 	if _, ok := s.issuers[c.Issuer]; !ok {
 		return fmt.Errorf("agent %s: OIDC client %q of person issuer %q: %w", a, c.ClientID, c.Issuer, ErrNotFound)
 	}
-	if other, ok := owner[c]; ok {
+	if other, ok := s.owners[c]; ok {
 		return fmt.Errorf("agent %s: OIDC client %q belongs to %s: %w", a, c.ClientID, other, ErrExists)
 	}
-	owner[c] = a
 	return nil
 }
 
-func (s *Static) addAudiences(audiences []Audience) error {
-	var errs []error
-	for i, a := range audiences {
-		if err := checkURI(a.URI); err != nil {
-			errs = append(errs, fmt.Errorf("audience %d: %w", i, err))
-			continue
-		}
-		if _, ok := s.audiences[a.URI]; ok {
-			errs = append(errs, fmt.Errorf("audience %s: %w", a.URI, ErrExists))
-		}
-		if err := s.checkAudience(a); err != nil {
-			errs = append(errs, fmt.Errorf("audience %s: %w", a.URI, err))
-		}
-		a.Verifiers, a.Callers = slices.Clone(a.Verifiers), slices.Clone(a.Callers)
-		s.audiences[a.URI] = a
+func (s *Static) addAudience(a Audience) error {
+	if err := checkURI(a.URI); err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	if _, ok := s.audiences[a.URI]; ok {
+		return fmt.Errorf("audience %s: %w", a.URI, ErrExists)
+	}
+	if err := s.checkAudience(a); err != nil {
+		return fmt.Errorf("audience %s: %w", a.URI, err)
+	}
+	a.Verifiers, a.Callers = slices.Clone(a.Verifiers), slices.Clone(a.Callers)
+	s.audiences[a.URI] = a
+	return nil
 }
 
 func (s *Static) checkAudience(a Audience) error {
@@ -198,24 +219,20 @@ func (s *Static) checkAudience(a Audience) error {
 	return errors.Join(errs...)
 }
 
-// addClients adds the clients, each of which is a registered agent.
-func (s *Static) addClients(clients []Client) error {
-	var errs []error
-	for i, c := range clients {
-		if err := c.Check(); err != nil {
-			errs = append(errs, fmt.Errorf("client %d, %s: %w", i, c.ID, err))
-			continue
-		}
-		if _, ok := s.clients[c.ID]; ok {
-			errs = append(errs, fmt.Errorf("client %s: %w", c.ID, ErrExists))
-		}
-		if _, ok := s.agents[c.ID]; !ok {
-			errs = append(errs, fmt.Errorf("client %s: as an agent: %w", c.ID, ErrNotFound))
-		}
-		c.RedirectURIs, c.Keys = slices.Clone(c.RedirectURIs), slices.Clone(c.Keys)
-		s.clients[c.ID] = c
+// addClient adds a client, which is a registered agent.
+func (s *Static) addClient(c Client) error {
+	if err := c.Check(); err != nil {
+		return fmt.Errorf("client %s: %w", c.ID, err)
 	}
-	return errors.Join(errs...)
+	if _, ok := s.clients[c.ID]; ok {
+		return fmt.Errorf("client %s: %w", c.ID, ErrExists)
+	}
+	if _, ok := s.agents[c.ID]; !ok {
+		return fmt.Errorf("client %s: as an agent: %w", c.ID, ErrNotFound)
+	}
+	c.RedirectURIs, c.Keys = slices.Clone(c.RedirectURIs), slices.Clone(c.Keys)
+	s.clients[c.ID] = c
+	return nil
 }
 
 // checkURI accepts an absolute URI without fragment or user information

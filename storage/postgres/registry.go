@@ -45,11 +45,11 @@ CREATE TABLE revocation_head (
   one BOOLEAN PRIMARY KEY DEFAULT true CHECK (one),
   seq BIGINT NOT NULL
 ) WITH (fillfactor = 50);
-INSERT INTO revocation_head (seq) VALUES (0);`}}
+INSERT INTO revocation_head (seq) VALUES (0);`, schemaCatalog}}
 
-// Registry keeps issued delegations, revocations and bound ids. It implements
-// registry.Issued, registry.Revocations and registry.Bindings, for any number
-// of processes.
+// Registry keeps issued delegations, revocations, bound ids and the catalog. It
+// implements registry.Issued, registry.Revocations, registry.Bindings and
+// registry.Catalog, for any number of processes.
 type Registry struct {
 	db   *database
 	puts *group[put]
@@ -66,6 +66,7 @@ var (
 	_ registry.Issued      = (*Registry)(nil)
 	_ registry.Revocations = (*Registry)(nil)
 	_ registry.Bindings    = (*Registry)(nil)
+	_ registry.Catalog     = (*Registry)(nil)
 )
 
 // OpenRegistry opens the schema lineal_registry.

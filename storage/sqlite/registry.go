@@ -12,7 +12,7 @@ import (
 	"github.com/lineal-auth/lineal/registry"
 )
 
-var registryLayout = layout{application: 0x4c4e5231 /* "LNR1" */, steps: []string{schemaIssued, schemaRevocations}}
+var registryLayout = layout{application: 0x4c4e5231 /* "LNR1" */, steps: []string{schemaIssued, schemaRevocations, schemaCatalog}}
 
 const schemaIssued = `
 CREATE TABLE issued (
@@ -35,8 +35,9 @@ CREATE TABLE binding (
 // maxPutBatch bounds one transaction of Put.
 const maxPutBatch = 256
 
-// Registry keeps issued delegations, revocations and bound ids in registry.db.
-// It implements registry.Issued, registry.Revocations and registry.Bindings.
+// Registry keeps issued delegations, revocations, bound ids and the catalog in
+// registry.db. It implements registry.Issued, registry.Revocations,
+// registry.Bindings and registry.Catalog.
 type Registry struct {
 	db   pair
 	turn chan struct{} // holds one item while a batch is being committed
@@ -57,6 +58,7 @@ var (
 	_ registry.Issued      = (*Registry)(nil)
 	_ registry.Revocations = (*Registry)(nil)
 	_ registry.Bindings    = (*Registry)(nil)
+	_ registry.Catalog     = (*Registry)(nil)
 )
 
 // OpenRegistry opens or creates registry.db.

@@ -21,6 +21,7 @@ type Registry interface {
 	registry.Issued
 	registry.Revocations
 	registry.Bindings
+	registry.Catalog
 	io.Closer
 }
 
@@ -63,6 +64,9 @@ func RunRegistries(t *testing.T, open Registries) {
 		{"RevokedStaysRevoked", testRevokedStaysRevoked},
 		{"RevokedSince", testRevokedSince},
 		{"PruneKeepsTheNumber", testPruneKeepsTheNumber},
+		{"CatalogKeepsEntries", testCatalogKeepsEntries},
+		{"OneChangeWins", testOneChangeWins},
+		{"CatalogRefuses", testCatalogRefuses},
 		{"RevokeRefuses", testRevokeRefuses},
 		{"RevokeConcurrently", testRevokeConcurrently},
 		{"UsedProofsSurviveRestart", testUsedProofsSurviveRestart},

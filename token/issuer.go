@@ -3,35 +3,49 @@ package token
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/lineal-auth/lineal/delegation"
 	"github.com/lineal-auth/lineal/internal/strictjson"
 )
 
 // Issuer signs tokens and receipts in one issuer's name. It is safe for
-// concurrent use if its Signer is.
+// concurrent use if its Signers are.
 type Issuer struct {
-	name   string
-	signer Signer
+	name string
+	keys Signers
 }
 
 // NewIssuer builds the issuer of this URL, which is `iss` byte for byte, with
-// its current key.
+// one key.
 func NewIssuer(issuerURL string, s Signer) (*Issuer, error) {
-	if issuerURL == "" || name(issuerURL) != nil {
-		return nil, errors.New("making issuer: its URL is not printable ASCII")
-	}
 	if s == nil {
 		return nil, errors.New("making issuer: no signer")
 	}
 	if _, err := PublicKeyOf(s); err != nil {
 		return nil, fmt.Errorf("making issuer: %w", err)
 	}
-	return &Issuer{name: issuerURL, signer: s}, nil
+	return NewRotatingIssuer(issuerURL, OneKey{s})
+}
+
+// NewRotatingIssuer builds the issuer of this URL, with keys that take turns.
+func NewRotatingIssuer(issuerURL string, keys Signers) (*Issuer, error) {
+	if issuerURL == "" || name(issuerURL) != nil {
+		return nil, errors.New("making issuer: its URL is not printable ASCII")
+	}
+	if keys == nil {
+		return nil, errors.New("making issuer: no signers")
+	}
+	return &Issuer{name: issuerURL, keys: keys}, nil
 }
 
 // Name is the issuer URL.
 func (i *Issuer) Name() string { return i.name }
+
+// signerAt finds the key for an `iat`, which is in whole seconds.
+func (i *Issuer) signerAt(iat time.Time) (Signer, error) {
+	return i.keys.SignerAt(time.Unix(iat.Unix(), 0).UTC())
+}
 
 // Signed is a token or receipt just signed.
 type Signed struct {
@@ -69,6 +83,10 @@ func (i *Issuer) signToken(leaf delegation.Leaf, receipts []string) (Signed, err
 			return Signed{}, errors.New("rcpt_hash is not the hash of the last receipt")
 		}
 	}
+	signer, err := i.signerAt(leaf.Hop.IssuedAt)
+	if err != nil {
+		return Signed{}, err
+	}
 	m, err := tokenClaims(leaf, nil)
 	if err != nil {
 		return Signed{}, err
@@ -80,7 +98,7 @@ func (i *Issuer) signToken(leaf delegation.Leaf, receipts []string) (Signed, err
 	if err := readBack(payload, func(v strictjson.Value) error { _, _, err := readToken(v, ""); return err }); err != nil {
 		return Signed{}, err
 	}
-	if sealedLen(i.signer, typeToken, payload) > InlineLimit {
+	if sealedLen(signer, typeToken, payload) > InlineLimit {
 		return Signed{}, fmt.Errorf("%w: over %d bytes", ErrTooLarge, InlineLimit)
 	}
 	inline := false
@@ -90,11 +108,11 @@ func (i *Issuer) signToken(leaf delegation.Leaf, receipts []string) (Signed, err
 		if err != nil {
 			return Signed{}, err
 		}
-		if inline = sealedLen(i.signer, typeToken, full) <= InlineLimit; inline {
+		if inline = sealedLen(signer, typeToken, full) <= InlineLimit; inline {
 			payload = full
 		}
 	}
-	return i.seal(typeToken, payload, inline)
+	return sealed(signer, typeToken, payload, inline)
 }
 
 // SignReceipt signs the receipt of a hop whose token was signed: r.TokenHash is
@@ -112,6 +130,10 @@ func (i *Issuer) signReceipt(r delegation.Receipt, f ReceiptFields) (Signed, err
 	if r.Issuer != i.name || r.Hop.Person.Issuer() != i.name {
 		return Signed{}, fmt.Errorf("issuer or person of %q, not of %q", r.Issuer, i.name)
 	}
+	signer, err := i.signerAt(r.Hop.IssuedAt)
+	if err != nil {
+		return Signed{}, err
+	}
 	m, err := receiptMembers(r, f)
 	if err != nil {
 		return Signed{}, err
@@ -123,14 +145,14 @@ func (i *Issuer) signReceipt(r delegation.Receipt, f ReceiptFields) (Signed, err
 	if err := readBack(payload, func(v strictjson.Value) error { _, _, err := readReceipt(v, ""); return err }); err != nil {
 		return Signed{}, err
 	}
-	if n := sealedLen(i.signer, typeReceipt, payload); n > MaxBytes {
+	if n := sealedLen(signer, typeReceipt, payload); n > MaxBytes {
 		return Signed{}, fmt.Errorf("%w: receipt of %d bytes", ErrTooLarge, n)
 	}
-	return i.seal(typeReceipt, payload, false)
+	return sealed(signer, typeReceipt, payload, false)
 }
 
-func (i *Issuer) seal(typ string, payload []byte, inline bool) (Signed, error) {
-	raw, err := seal(i.signer, typ, payload)
+func sealed(s Signer, typ string, payload []byte, inline bool) (Signed, error) {
+	raw, err := seal(s, typ, payload)
 	if err != nil {
 		return Signed{}, err
 	}

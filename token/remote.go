@@ -21,12 +21,15 @@ const (
 	fetchTimeout    = 2 * time.Second
 	refetchInterval = 5 * time.Second  // from a fetch of a key set to the next, at least
 	retryInterval   = time.Second      // the same after a fetch that failed
-	refreshAfter    = 5 * time.Minute  // when a key set is fetched anew
 	staleAfter      = time.Hour        // when a key set that cannot be refreshed is used no more
 	unknownFor      = 30 * time.Second // how long a kid stays unknown without a fetch
 	maxUnknown      = 256              // such kids
 	maxChain        = delegation.MaxHops*(MaxBytes+8) + 1024
 )
+
+// KeySetAge is when a key set is fetched anew: what an issuer publishes is known
+// everywhere after it, and not before.
+const KeySetAge = 5 * time.Minute
 
 // RemoteConfig configures the sources that ask an issuer over HTTP.
 type RemoteConfig struct {
@@ -57,8 +60,8 @@ func (cfg RemoteConfig) withDefaults() RemoteConfig {
 
 // RemoteKeys is a KeySource over a JWKS URL. It fetches when it is asked, not
 // in the background: for a kid it does not know, at most once in five seconds;
-// and for any kid when the set is five minutes old. A set that cannot be
-// refreshed for an hour is used no more.
+// for a key whose time has not come, as often; and for any kid when the set is
+// five minutes old. A set that cannot be refreshed for an hour is used no more.
 type RemoteKeys struct {
 	url    string
 	cfg    RemoteConfig
@@ -116,7 +119,8 @@ func (r *RemoteKeys) look(kid string) (k PublicKey, known, fetch bool) {
 	r.expire(now)
 	k, known = r.keys[kid]
 	if known {
-		return k, true, now.Sub(r.fetched) >= refreshAfter && !now.Before(r.next)
+		early := k.NotBefore.After(now) // somebody signs with it: the issuer may have moved its turn
+		return k, true, (early || now.Sub(r.fetched) >= KeySetAge) && !now.Before(r.next)
 	}
 	if until, refused := r.unknown[kid]; refused && now.Before(until) {
 		return k, false, false

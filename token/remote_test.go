@@ -126,14 +126,14 @@ func TestRemoteKeysRotate(t *testing.T) {
 	wantPass(t, err)
 	before := keys.Generation()
 	s.answer(body(jwksOf(t, k1, k2)))
-	c.pass(refreshAfter)
+	c.pass(KeySetAge)
 	_, err = keys.Key(t.Context(), "k1")
 	wantPass(t, err)
 	if keys.Generation() != before {
 		t.Error("a key that came dropped every verdict")
 	}
 	s.answer(body(jwksOf(t, k2))) // k1 is revoked
-	c.pass(refreshAfter)
+	c.pass(KeySetAge)
 	if _, err := keys.Key(t.Context(), "k1"); !errors.Is(err, ErrKeyUnknown) {
 		t.Errorf("a key that is gone: %v", err)
 	}
@@ -142,7 +142,7 @@ func TestRemoteKeysRotate(t *testing.T) {
 	}
 	before = keys.Generation()
 	s.answer(body(jwksOf(t, newES256(t, "k2")))) // the same id, another key
-	c.pass(refreshAfter)
+	c.pass(KeySetAge)
 	_, err = keys.Key(t.Context(), "k2")
 	wantPass(t, err)
 	if keys.Generation() == before {

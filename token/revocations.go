@@ -226,10 +226,14 @@ func (i *Issuer) SignRevocations(b RevocationBatch) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("signing revocations: %w", err)
 	}
-	if n := sealedLen(i.signer, typeRevocations, payload); n > MaxBytes {
+	signer, err := i.signerAt(b.IssuedAt)
+	if err != nil {
+		return "", fmt.Errorf("signing revocations: %w", err)
+	}
+	if n := sealedLen(signer, typeRevocations, payload); n > MaxBytes {
 		return "", fmt.Errorf("signing revocations: %w: message of %d bytes", ErrTooLarge, n)
 	}
-	raw, err := seal(i.signer, typeRevocations, payload)
+	raw, err := seal(signer, typeRevocations, payload)
 	if err != nil {
 		return "", fmt.Errorf("signing revocations: %w", err)
 	}

@@ -11,8 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Algorithm is a JWS algorithm (RFC 7518 §3.1, RFC 8037 §3.1).
@@ -26,7 +29,8 @@ const (
 
 const signatureBytes = 64
 
-// Signer is one private key of an issuer; it may live in a KMS.
+// Signer is one private key of an issuer; it may live in a file, a PKCS #11 token
+// or a KMS, see [NewSigner].
 //
 // Sign returns the JWS signature of the signing input: 64 bytes, for ES256
 // r ‖ s of fixed width. A high s is made low by the caller. It is safe for
@@ -41,6 +45,26 @@ type Signer interface {
 	Sign(signingInput []byte) ([]byte, error)
 }
 
+// Signers are the private keys of an issuer, of which one signs at a time.
+type Signers interface {
+	// SignerAt returns the key that signs what is issued at t, its `iat`. The time
+	// decides and not the moment of the call, so that what is signed lies within
+	// the bounds that are published for the key. An error means that there is none:
+	// nothing is issued. It is safe for concurrent use and does not block.
+	SignerAt(t time.Time) (Signer, error)
+}
+
+// OneKey is the Signers of an issuer that always signs with the same key.
+type OneKey struct{ Signer }
+
+// SignerAt returns the key.
+func (k OneKey) SignerAt(time.Time) (Signer, error) {
+	if k.Signer == nil {
+		return nil, errors.New("no signer")
+	}
+	return k.Signer, nil
+}
+
 type localKey struct {
 	public PublicKey
 	sign   func([]byte) ([]byte, error)
@@ -51,42 +75,64 @@ func (k localKey) Algorithm() Algorithm                     { return k.public.Al
 func (k localKey) Public() crypto.PublicKey                 { return k.public.Key }
 func (k localKey) Sign(signingInput []byte) ([]byte, error) { return k.sign(signingInput) }
 
-// NewES256 is a Signer over a P-256 key in memory. An empty kid stands for the
-// key's RFC 7638 thumbprint.
+// NewSigner is a Signer over any private key that signs for itself: in memory, in
+// a PKCS #11 token, behind a KMS. Its public key, on P-256 or Ed25519, says which
+// algorithm it is for. An empty kid stands for the key's RFC 7638 thumbprint.
+//
+// An ECDSA key is asked to sign a SHA-256 digest and answers in ASN.1, an Ed25519
+// key is asked to sign the whole input, as [crypto.Signer] has it. key must be
+// safe for concurrent use.
+func NewSigner(kid string, key crypto.Signer) (Signer, error) {
+	if key == nil {
+		return nil, errors.New("making signer: no key")
+	}
+	public, err := NewPublicKey(kid, key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("making signer: %w", err)
+	}
+	k := localKey{public: public, sign: func(input []byte) ([]byte, error) {
+		return key.Sign(rand.Reader, input, crypto.Hash(0))
+	}}
+	if public.Algorithm == ES256 {
+		k.sign = func(input []byte) ([]byte, error) { return signES256(key, input) }
+	}
+	return k, nil
+}
+
+// signES256 turns the ASN.1 of a crypto.Signer into r ‖ s.
+func signES256(key crypto.Signer, input []byte) ([]byte, error) {
+	digest := sha256.Sum256(input)
+	der, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	var r, s []byte
+	outer := cryptobyte.String(der)
+	var inner cryptobyte.String
+	if !outer.ReadASN1(&inner, asn1.SEQUENCE) || !outer.Empty() ||
+		!inner.ReadASN1Integer(&r) || !inner.ReadASN1Integer(&s) || !inner.Empty() || len(r) > 32 || len(s) > 32 {
+		return nil, errors.New("the key's answer is no ECDSA signature of P-256")
+	}
+	sig := make([]byte, signatureBytes)
+	copy(sig[32-len(r):32], r)
+	copy(sig[64-len(s):], s)
+	return sig, nil
+}
+
+// NewES256 is a Signer over a P-256 key in memory, see NewSigner.
 func NewES256(kid string, key *ecdsa.PrivateKey) (Signer, error) {
 	if key == nil {
 		return nil, errors.New("making ES256 signer: no key")
 	}
-	public, err := NewPublicKey(kid, &key.PublicKey)
-	if err != nil {
-		return nil, fmt.Errorf("making ES256 signer: %w", err)
-	}
-	return localKey{public: public, sign: func(input []byte) ([]byte, error) {
-		digest := sha256.Sum256(input)
-		r, s, err := ecdsa.Sign(rand.Reader, key, digest[:])
-		if err != nil {
-			return nil, fmt.Errorf("signing: %w", err)
-		}
-		sig := make([]byte, signatureBytes)
-		r.FillBytes(sig[:32])
-		s.FillBytes(sig[32:])
-		return sig, nil
-	}}, nil
+	return NewSigner(kid, key)
 }
 
-// NewEdDSA is a Signer over an Ed25519 key in memory. An empty kid stands for
-// the key's RFC 7638 thumbprint.
+// NewEdDSA is a Signer over an Ed25519 key in memory, see NewSigner.
 func NewEdDSA(kid string, key ed25519.PrivateKey) (Signer, error) {
 	if len(key) != ed25519.PrivateKeySize {
 		return nil, errors.New("making EdDSA signer: no Ed25519 private key")
 	}
-	public, err := NewPublicKey(kid, key.Public())
-	if err != nil {
-		return nil, fmt.Errorf("making EdDSA signer: %w", err)
-	}
-	return localKey{public: public, sign: func(input []byte) ([]byte, error) {
-		return ed25519.Sign(key, input), nil
-	}}, nil
+	return NewSigner(kid, key)
 }
 
 // Thumbprint is the RFC 7638 SHA-256 thumbprint of a public key, unpadded

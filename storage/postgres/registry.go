@@ -45,11 +45,11 @@ CREATE TABLE revocation_head (
   one BOOLEAN PRIMARY KEY DEFAULT true CHECK (one),
   seq BIGINT NOT NULL
 ) WITH (fillfactor = 50);
-INSERT INTO revocation_head (seq) VALUES (0);`, schemaCatalog}}
+INSERT INTO revocation_head (seq) VALUES (0);`, schemaCatalog, schemaKeys}}
 
-// Registry keeps issued delegations, revocations, bound ids and the catalog. It
-// implements registry.Issued, registry.Revocations, registry.Bindings and
-// registry.Catalog, for any number of processes.
+// Registry keeps issued delegations, revocations, issuer keys, bound ids and the
+// catalog. It implements registry.Issued, registry.Revocations, registry.Keys,
+// registry.Bindings and registry.Catalog, for any number of processes.
 type Registry struct {
 	db   *database
 	puts *group[put]

@@ -12,7 +12,7 @@ import (
 	"github.com/lineal-auth/lineal/registry"
 )
 
-var registryLayout = layout{application: 0x4c4e5231 /* "LNR1" */, steps: []string{schemaIssued, schemaRevocations, schemaCatalog}}
+var registryLayout = layout{application: 0x4c4e5231 /* "LNR1" */, steps: []string{schemaIssued, schemaRevocations, schemaCatalog, schemaKeys}}
 
 const schemaIssued = `
 CREATE TABLE issued (
@@ -35,9 +35,9 @@ CREATE TABLE binding (
 // maxPutBatch bounds one transaction of Put.
 const maxPutBatch = 256
 
-// Registry keeps issued delegations, revocations, bound ids and the catalog in
-// registry.db. It implements registry.Issued, registry.Revocations,
-// registry.Bindings and registry.Catalog.
+// Registry keeps issued delegations, revocations, issuer keys, bound ids and the
+// catalog in registry.db. It implements registry.Issued, registry.Revocations,
+// registry.Keys, registry.Bindings and registry.Catalog.
 type Registry struct {
 	db   pair
 	turn chan struct{} // holds one item while a batch is being committed

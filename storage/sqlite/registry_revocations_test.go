@@ -68,7 +68,7 @@ func TestRegistryUpgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = db.ExecContext(t.Context(), "DROP TABLE revocation; DROP TABLE revocation_head; DROP TABLE catalog; DROP TABLE catalog_head; PRAGMA user_version = 1")
+	_, err = db.ExecContext(t.Context(), "DROP TABLE revocation; DROP TABLE revocation_head; DROP TABLE issuer_key; DROP TABLE catalog; DROP TABLE catalog_head; PRAGMA user_version = 1")
 	if err != nil || db.Close() != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 type Registry interface {
 	registry.Issued
 	registry.Revocations
+	registry.Keys
 	registry.Bindings
 	registry.Catalog
 	io.Closer
@@ -69,6 +70,9 @@ func RunRegistries(t *testing.T, open Registries) {
 		{"CatalogRefuses", testCatalogRefuses},
 		{"RevokeRefuses", testRevokeRefuses},
 		{"RevokeConcurrently", testRevokeConcurrently},
+		{"IssuerKeysSurviveRestart", testIssuerKeysSurviveRestart},
+		{"IssuerKeyVersions", testIssuerKeyVersions},
+		{"OneWriterOfAnIssuerKey", testOneWriterOfAnIssuerKey},
 		{"UsedProofsSurviveRestart", testUsedProofsSurviveRestart},
 		{"OneFirstUse", testOneFirstUse},
 		{"UsesAreForgottenLate", testUsesAreForgottenLate},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,6 +89,7 @@ func (w *Writer) sign(linked []Linked, sealed []sealedDraft) []*Pending {
 				return
 			}
 			sealed[i].record.Envelope, errs[i] = w.cfg.Sealer.Sign(linked[i].Payload)
+			runtime.Gosched() // a commit that has ended goes on before the next signature
 		}
 	}
 	var wg sync.WaitGroup

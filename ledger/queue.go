@@ -15,8 +15,9 @@ import (
 // takes from ready. Linking runs ahead of storing, so a refused batch frees
 // its seqs, and everything linked behind it is linked again: rewind.
 type queue struct {
-	mu   sync.Mutex // guards all fields
-	cond sync.Cond  // something changed, for the two goroutines
+	mu      sync.Mutex // guards all fields
+	toSeal  sync.Cond  // there may be something for the sealing goroutine
+	toStore sync.Cond  // there may be something for the storing goroutine
 
 	waiting, bytes int           // drafts that the store has not got: in items, ready or between
 	space          chan struct{} // closed and replaced when they become fewer
@@ -53,7 +54,7 @@ type sealedDraft struct {
 }
 
 func (q *queue) init(prev string) {
-	q.cond.L = &q.mu
+	q.toSeal.L, q.toStore.L = &q.mu, &q.mu
 	q.space = make(chan struct{})
 	q.linked = position{prev: prev}
 	q.stored = q.linked
@@ -84,7 +85,7 @@ func (q *queue) admit(p *Pending, c *WriterConfig) (ok bool, space <-chan struct
 	q.items = append(q.items, p)
 	q.waiting++
 	q.bytes += p.size
-	q.cond.Broadcast()
+	q.toSeal.Signal()
 	return true, nil, nil
 }
 
@@ -98,7 +99,7 @@ func (q *queue) pushFront(ps []*Pending) {
 	for _, p := range ps {
 		q.bytes += p.size
 	}
-	q.cond.Broadcast()
+	q.toSeal.Signal()
 }
 
 // gone counts drafts that wait no more. The caller holds mu.
@@ -125,7 +126,13 @@ func (q *queue) close() {
 	defer q.mu.Unlock()
 	q.closed = true
 	q.shrunk()
-	q.cond.Broadcast()
+	q.wakeBoth()
+}
+
+// wakeBoth lets both goroutines look again. The caller holds mu.
+func (q *queue) wakeBoth() {
+	q.toSeal.Signal()
+	q.toStore.Signal()
 }
 
 // shrunk lets those who wait for space look again. The caller holds mu.
@@ -140,7 +147,7 @@ func (q *queue) take(dst []*Pending, c *WriterConfig) []*Pending {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for !q.ended() && (len(q.items) == 0 || len(q.ready) >= c.BatchMax || q.readyBytes >= c.BatchMaxBytes) {
-		q.cond.Wait()
+		q.toSeal.Wait()
 	}
 	if q.ended() {
 		return nil
@@ -182,7 +189,7 @@ func (q *queue) addReady(ds []sealedDraft, next position, epoch int) bool {
 	q.ready = append(q.ready, ds...)
 	q.readyBytes += size
 	q.linked = next
-	q.cond.Broadcast()
+	q.toStore.Signal()
 	return true
 }
 
@@ -195,14 +202,14 @@ func (q *queue) takeReady(c *WriterConfig) ([]sealedDraft, position) {
 	defer q.mu.Unlock()
 	for {
 		for !q.ended() && len(q.ready) == 0 {
-			q.cond.Wait()
+			q.toStore.Wait()
 		}
 		if q.ended() {
 			return nil, position{}
 		}
 		if batch := q.claim(c); len(batch) > 0 {
 			q.storing = true
-			q.cond.Broadcast()
+			q.toSeal.Signal() // there is room in ready
 			return batch, q.stored
 		}
 		q.rewindLocked(nil)
@@ -238,7 +245,7 @@ func (q *queue) confirm(to position, follow []*Pending) {
 	q.stored = to
 	q.storing = false
 	q.pushFront(follow)
-	q.cond.Broadcast()
+	q.wakeBoth()
 }
 
 // rewind frees every seq that is not stored: again, and then what is ready,
@@ -260,7 +267,7 @@ func (q *queue) rewindLocked(again []*Pending) {
 	q.linked = q.stored
 	q.epoch++
 	q.pushFront(again)
-	q.cond.Broadcast()
+	q.wakeBoth()
 }
 
 // fail ends the writer with its first fatal error, or with nil because its
@@ -273,7 +280,7 @@ func (q *queue) fail(err error) {
 	}
 	q.closed, q.stopped = true, true
 	q.shrunk()
-	q.cond.Broadcast()
+	q.wakeBoth()
 }
 
 // rest takes everything that is left, after both goroutines have ended.

@@ -18,34 +18,37 @@ func BenchmarkAppend(b *testing.B) { storagetest.BenchAppend(b, open) }
 
 // BenchmarkRawCeiling sends BEGIN, one insert of all rows and COMMIT in one
 // round trip, to the same server; the bytes are stored as the ledger's are.
-func BenchmarkRawCeiling(b *testing.B) {
-	storagetest.BenchCeiling(b, func(b *testing.B, env []byte) func(int) error {
-		server := pgtest.Shared(b)
-		conn, err := pgx.Connect(b.Context(), server.URL(server.Database(b)))
-		if err != nil {
+func BenchmarkRawCeiling(b *testing.B) { storagetest.BenchCeiling(b, ceiling) }
+
+// BenchmarkShare is the first as a share of the second.
+func BenchmarkShare(b *testing.B) { storagetest.BenchShare(b, open, ceiling) }
+
+func ceiling(b *testing.B, env []byte) func(int) error {
+	server := pgtest.Shared(b)
+	conn, err := pgx.Connect(b.Context(), server.URL(server.Database(b)))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = conn.Close(context.Background()) })
+	for _, sql := range []string{
+		`CREATE TABLE raw (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, envelope BYTEA NOT NULL) WITH (toast_tuple_target = 8160)`,
+		`ALTER TABLE raw ALTER COLUMN envelope SET STORAGE EXTERNAL`,
+	} {
+		if _, err := conn.Exec(b.Context(), sql); err != nil {
 			b.Fatal(err)
 		}
-		b.Cleanup(func() { _ = conn.Close(context.Background()) })
-		for _, sql := range []string{
-			`CREATE TABLE raw (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, envelope BYTEA NOT NULL) WITH (toast_tuple_target = 8160)`,
-			`ALTER TABLE raw ALTER COLUMN envelope SET STORAGE EXTERNAL`,
-		} {
-			if _, err := conn.Exec(b.Context(), sql); err != nil {
-				b.Fatal(err)
-			}
+	}
+	return func(n int) error {
+		rows := make([][]byte, n)
+		for i := range rows {
+			rows[i] = env
 		}
-		return func(n int) error {
-			rows := make([][]byte, n)
-			for i := range rows {
-				rows[i] = env
-			}
-			var batch pgx.Batch
-			batch.Queue(`BEGIN`)
-			batch.Queue(`INSERT INTO raw (envelope) SELECT * FROM unnest($1::bytea[])`, rows)
-			batch.Queue(`COMMIT`)
-			return conn.SendBatch(b.Context(), &batch).Close()
-		}
-	})
+		var batch pgx.Batch
+		batch.Queue(`BEGIN`)
+		batch.Queue(`INSERT INTO raw (envelope) SELECT * FROM unnest($1::bytea[])`, rows)
+		batch.Queue(`COMMIT`)
+		return conn.SendBatch(b.Context(), &batch).Close()
+	}
 }
 
 // BenchmarkUse is what the store of used proofs adds to a call, with many at

@@ -122,23 +122,48 @@ func (s *Store) claim(ctx context.Context, b *ledger.Batch) (stored bool, err er
 	}
 }
 
+// insert stores the records of a batch that was claimed. Ids of intake rise in
+// the order of the records.
 func (s *Store) insert(ctx context.Context, b *ledger.Batch, at int64) error {
-	for i := range b.Records {
-		r := &b.Records[i]
+	for rest := b.Records; len(rest) > 0; {
+		n := 1
+		if len(rest) >= rowsAtOnce {
+			n = rowsAtOnce
+		}
+		if err := s.insertRows(ctx, b.Log, rest[:n], at); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// insertRows stores one record, or rowsAtOnce of them.
+func (s *Store) insertRows(ctx context.Context, log string, records []ledger.Record, at int64) error {
+	addBody, addIntake := s.stmts.addBody, s.stmts.addIntake
+	if len(records) == rowsAtOnce {
+		addBody, addIntake = s.stmts.addBodies, s.stmts.addIntakes
+	}
+	bodies, waiting := make([]any, 0, 2*rowsAtOnce), append(make([]any, 0, 2+rowsAtOnce), log, at)
+	for i := range records {
+		r := &records[i]
 		if n := len(r.Envelope); n == 0 || n > ledger.MaxEntry {
 			return fmt.Errorf("record %s of %d bytes: %w", r.RecordID, n, ledger.ErrTooLarge)
 		}
-		if _, err := s.stmts.addBody.ExecContext(ctx, r.RecordID, r.Envelope); err != nil {
-			if isDuplicate(err) {
-				return fmt.Errorf("record %s: %w", r.RecordID, ledger.ErrDuplicate)
-			}
-			return err
+		bodies, waiting = append(bodies, r.RecordID, r.Envelope), append(waiting, r.RecordID)
+	}
+	if _, err := addBody.ExecContext(ctx, bodies...); err != nil {
+		if isDuplicate(err) {
+			return fmt.Errorf("record %s or one of the %d after it: %w", records[0].RecordID, len(records)-1, ledger.ErrDuplicate)
 		}
-		if _, err := s.stmts.addIntake.ExecContext(ctx, b.Log, r.RecordID, at); err != nil {
-			return err
-		}
-		for j := range r.Blobs {
-			if err := s.insertBlob(ctx, &r.Blobs[j]); err != nil {
+		return err
+	}
+	if _, err := addIntake.ExecContext(ctx, waiting...); err != nil {
+		return err
+	}
+	for i := range records {
+		for j := range records[i].Blobs {
+			if err := s.insertBlob(ctx, &records[i].Blobs[j]); err != nil {
 				return err
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -16,8 +17,9 @@ import (
 type statements struct {
 	all                     []*sql.Stmt
 	begin, commit, rollback *sql.Stmt
-	moveTail, addBody       *sql.Stmt
-	addIntake, addBlob      *sql.Stmt
+	moveTail, addBlob       *sql.Stmt
+	addBody, addIntake      *sql.Stmt
+	addBodies, addIntakes   *sql.Stmt // of rowsAtOnce
 	addKey, addEntry        *sql.Stmt
 	dropIntake, moveHead    *sql.Stmt
 }
@@ -32,7 +34,9 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.rollback, `ROLLBACK`},
 		{&s.moveTail, `UPDATE writer SET next_seq = ?, tail = ? WHERE log = ? AND gw_id = ? AND run = ? AND next_seq = ? AND tail = ?`},
 		{&s.addBody, `INSERT INTO body (record_id, envelope) VALUES (?, ?)`},
-		{&s.addIntake, `INSERT INTO intake (log, record_id, at) VALUES (?, ?, ?)`},
+		{&s.addIntake, `INSERT INTO intake (log, at, record_id) VALUES (?, ?, ?)`},
+		{&s.addBodies, `INSERT INTO body (record_id, envelope) VALUES (?, ?)` + strings.Repeat(`, (?, ?)`, rowsAtOnce-1)},
+		{&s.addIntakes, insertIntakes()},
 		{&s.addBlob, `INSERT INTO blob (digest, class, bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`},
 		{&s.addKey, `INSERT INTO data_key (digest, person_ref, wrapped) VALUES (?, ?, ?)`},
 		{&s.addEntry, `INSERT INTO entry (origin, idx, record_id, leaf_hash, at) VALUES (?, ?, ?, ?, ?)`},
@@ -47,6 +51,22 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		s.all = append(s.all, st)
 	}
 	return nil
+}
+
+// rowsAtOnce is how many rows one statement inserts where there are as many.
+const rowsAtOnce = 16
+
+// insertIntakes takes log, at, and the ids of rowsAtOnce rows.
+func insertIntakes() string {
+	var b strings.Builder
+	b.WriteString(`INSERT INTO intake (log, at, record_id) VALUES `)
+	for i := range rowsAtOnce {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "(?1, ?2, ?%d)", i+3)
+	}
+	return b.String()
 }
 
 func (s *statements) close() error {

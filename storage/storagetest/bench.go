@@ -1,10 +1,10 @@
 package storagetest
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -46,18 +46,28 @@ func (s edSealer) Link(draft any, at ledger.Position) (ledger.Linked, error) {
 	return ledger.Linked{RecordID: id, RecordHash: base64.RawURLEncoding.EncodeToString(h[:]), Payload: p}, nil
 }
 
-// Sign implements [ledger.Sealer].
+// Sign implements [ledger.Sealer]: DSSE, written as package record writes it.
 func (s edSealer) Sign(payload []byte) ([]byte, error) {
-	type sig struct {
-		KeyID string `json:"keyid"`
-		Sig   []byte `json:"sig"`
-	}
-	return json.Marshal(struct {
-		Payload     []byte `json:"payload"`
-		PayloadType string `json:"payloadType"`
-		Signatures  []sig  `json:"signatures"`
-	}{payload, "application/vnd.lineal.record.v1+json", []sig{{"k", ed25519.Sign(s.key, payload)}}})
+	sig := ed25519.Sign(s.key, payload)
+	env := append(make([]byte, 0, 2*payloadBytes), `{"payload":"`...)
+	env = base64.StdEncoding.AppendEncode(env, payload)
+	env = append(env, `","payloadType":"application/vnd.lineal.record.v1+json","signatures":[{"keyid":"`...)
+	env = append(append(env, benchKeyID...), `","sig":"`...)
+	return append(base64.StdEncoding.AppendEncode(env, sig), `"}]}`...), nil
 }
+
+// benchKeyID has the length of a key's digest.
+const benchKeyID = "CXpZFbMNLV_khwJj-qa793ieD_4RqQ6xN7plBr2UzN4"
+
+// presigned gives an envelope of the same size that was signed before: what
+// remains is the ledger's own part.
+type presigned struct {
+	edSealer
+	envelope []byte
+}
+
+// Sign implements [ledger.Sealer].
+func (s presigned) Sign([]byte) ([]byte, error) { return s.envelope, nil }
 
 // benchID is shaped as a UUIDv7: rising, with a tail that looks random.
 func benchID(n int64) string {
@@ -104,62 +114,186 @@ var benchWriters = []int{1, 64}
 func BenchAppend(b *testing.B, open Opener) {
 	for _, n := range benchWriters {
 		b.Run(fmt.Sprintf("writers=%d", n), func(b *testing.B) {
-			s := open(b, b.TempDir())
-			if err := s.CreateLog(b.Context(), Log, Origin); err != nil {
-				b.Fatal(err)
-			}
-			w, err := ledger.NewWriter(b.Context(), ledger.WriterConfig{
-				Store: s, Log: Log, GWID: "g", Sealer: newEdSealer(), MaxIntakeRows: 1 << 40, MaxIntakeAge: 1 << 60, Deadline: time.Minute,
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-			parallel(b, n, func(i int64) error {
-				_, err := w.Append(b.Context(), ledger.Draft{Body: benchID(i), Size: 3700})
-				return err
-			})
-			if err := w.Close(b.Context()); err != nil {
-				b.Fatal(err)
-			}
-			if err := s.Close(); err != nil {
-				b.Fatal(err)
-			}
+			a := startAppend(b, open, newEdSealer())
+			parallel(b, n, a.append)
+			a.stop()
 		})
 	}
 }
 
+// OpenCeiling prepares a bare table of two columns, an identity and the bytes
+// of a row, and gives a function that stores row n times in one transaction.
+// It cleans up by itself.
+type OpenCeiling func(b *testing.B, row []byte) (commit func(n int) error)
+
 // BenchCeiling is what an engine gives at best: group commit of ready bytes of
-// the same size, with the same hand-over between goroutines. open prepares a
-// bare table and gives a function that stores an envelope n times in one
-// transaction; it cleans up by itself.
-func BenchCeiling(b *testing.B, open func(b *testing.B, envelope []byte) (commit func(n int) error)) {
+// the same size, with the same hand-over between goroutines.
+func BenchCeiling(b *testing.B, open OpenCeiling) {
+	row := ceilingRow(b)
+	for _, n := range benchWriters {
+		b.Run(fmt.Sprintf("writers=%d", n), func(b *testing.B) {
+			c := startCeiling(b, open, row)
+			parallel(b, n, c.append)
+			c.stop()
+		})
+	}
+}
+
+// BenchShare gives the append throughput as a share of the ceiling (ledger.md
+// section 12), and besides it that of records which need no signature any
+// more. They take turns in short rounds, so that whatever else the machine does
+// meets all alike. The metrics share-% and presigned-share-% are medians.
+func BenchShare(b *testing.B, open Opener, ceiling OpenCeiling) {
+	const round = 4096 // records of one turn
+	row := ceilingRow(b)
+	for _, n := range benchWriters {
+		b.Run(fmt.Sprintf("writers=%d", n), func(b *testing.B) {
+			signed, ready := startAppend(b, open, newEdSealer()), startAppend(b, open, presigned{newEdSealer(), row[:len(row)-rowExtra]})
+			c := startCeiling(b, ceiling, row)
+			var took [3]time.Duration
+			shares := [2][]float64{make([]float64, b.N), make([]float64, b.N)}
+			b.ResetTimer()
+			for i := range b.N {
+				x, y, z := turn(b, n, round, signed.append), turn(b, n, round, ready.append), turn(b, n, round, c.append)
+				took[0], took[1], took[2] = took[0]+x, took[1]+y, took[2]+z
+				shares[0][i], shares[1][i] = 100*z.Seconds()/x.Seconds(), 100*z.Seconds()/y.Seconds()
+			}
+			b.StopTimer()
+			total := float64(b.N) * round
+			for i, name := range []string{"append/s", "presigned/s", "ceiling/s"} {
+				b.ReportMetric(total/took[i].Seconds(), name)
+			}
+			for i, name := range []string{"share-%", "presigned-share-%"} {
+				slices.Sort(shares[i])
+				b.ReportMetric(shares[i][b.N/2], name)
+			}
+			b.ReportMetric(total/float64(signed.commits.Load()), "append-batch")
+			b.ReportMetric(total/float64(c.commits.Load()), "ceiling-batch")
+			signed.stop()
+			ready.stop()
+			c.stop()
+		})
+	}
+}
+
+// turn runs k operations from n goroutines and gives the time they took.
+func turn(b *testing.B, n int, k int64, op func(i int64) error) time.Duration {
+	b.Helper()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range n {
+		wg.Go(func() {
+			for i := next.Add(1); i <= k; i = next.Add(1) {
+				if err := op(i); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(start)
+}
+
+// counted counts the batches that a store is given.
+type counted struct {
+	ledger.Store
+	commits *atomic.Int64
+}
+
+func (c counted) Append(ctx context.Context, b ledger.Batch) (time.Time, error) {
+	c.commits.Add(1)
+	return c.Store.Append(ctx, b)
+}
+
+// appending is a writer over a fresh store.
+type appending struct {
+	b       *testing.B
+	store   ledger.Store
+	w       *ledger.Writer
+	ids     atomic.Int64
+	commits atomic.Int64
+}
+
+func startAppend(b *testing.B, open Opener, sealer ledger.Sealer) *appending {
+	b.Helper()
+	a := &appending{b: b, store: open(b, b.TempDir())}
+	if err := a.store.CreateLog(b.Context(), Log, Origin); err != nil {
+		b.Fatal(err)
+	}
+	var err error
+	a.w, err = ledger.NewWriter(b.Context(), ledger.WriterConfig{
+		Store: counted{a.store, &a.commits}, Log: Log, GWID: "g", Sealer: sealer, MaxIntakeRows: 1 << 40, MaxIntakeAge: 1 << 60, Deadline: time.Minute,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return a
+}
+
+func (a *appending) append(int64) error {
+	_, err := a.w.Append(a.b.Context(), ledger.Draft{Body: benchID(a.ids.Add(1)), Size: 3700})
+	return err
+}
+
+func (a *appending) stop() {
+	a.b.Helper()
+	if err := a.w.Close(a.b.Context()); err != nil {
+		a.b.Fatal(err)
+	}
+	if err := a.store.Close(); err != nil {
+		a.b.Fatal(err)
+	}
+}
+
+// committing is the ceiling: one goroutine commits what the others hand over.
+type committing struct {
+	queue   chan chan error
+	stopped chan struct{}
+	commits atomic.Int64
+}
+
+func startCeiling(b *testing.B, open OpenCeiling, row []byte) *committing {
+	b.Helper()
+	store := open(b, row)
+	c := &committing{queue: make(chan chan error, 256), stopped: make(chan struct{})}
+	go func() {
+		defer close(c.stopped)
+		groupCommit(func(n int) error { c.commits.Add(1); return store(n) }, c.queue)
+	}()
+	return c
+}
+
+func (c *committing) append(int64) error {
+	done := make(chan error, 1)
+	c.queue <- done
+	return <-done
+}
+
+func (c *committing) stop() {
+	close(c.queue)
+	<-c.stopped
+}
+
+// ceilingRow is as many bytes as the ledger stores for one record while the
+// sequencer is off: the envelope, and twice its id, the log and a time.
+func ceilingRow(b *testing.B) []byte {
+	b.Helper()
 	sealer := newEdSealer()
 	l, err := sealer.Link(benchID(1), ledger.Position{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	env, err := sealer.Sign(l.Payload)
+	row, err := sealer.Sign(l.Payload)
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, n := range benchWriters {
-		b.Run(fmt.Sprintf("writers=%d", n), func(b *testing.B) {
-			commit := open(b, env)
-			queue, stopped := make(chan chan error, 256), make(chan struct{})
-			go func() {
-				defer close(stopped)
-				groupCommit(commit, queue)
-			}()
-			parallel(b, n, func(int64) error {
-				done := make(chan error, 1)
-				queue <- done
-				return <-done
-			})
-			close(queue)
-			<-stopped
-		})
-	}
+	return append(row, make([]byte, rowExtra)...)
 }
+
+// rowExtra is the size of two record ids, the log and a time.
+const rowExtra = 36 + 36 + len(Log) + 8
 
 // groupCommit stores whatever has queued in one transaction, over and over.
 func groupCommit(commit func(n int) error, queue chan chan error) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -37,10 +38,12 @@ func oracleTree(t testing.TB, s string) any {
 	return v
 }
 
+var unescape = strings.NewReplacer("~1", "/", "~0", "~")
+
 // oracleAt is c[p].
 func oracleAt(doc any, pointer string) any {
 	for _, tok := range strings.Split(pointer, "/")[1:] {
-		tok = strings.NewReplacer("~1", "/", "~0", "~").Replace(tok)
+		tok = unescape.Replace(tok)
 		o, ok := doc.(obj)
 		if !ok {
 			return broken{}
@@ -115,12 +118,28 @@ func oracleSame(x, v any) bool {
 
 var numberShape = regexp.MustCompile(`^-?(\d+)(?:\.(\d+))?(?:[eE]([-+]?\d+))?$`)
 
+// oracleRead keeps what was read: the same few literals are asked for a million
+// times.
+var oracleRead sync.Map // json.Number → *big.Rat, nil if out of bounds
+
 // oracleNumber is false for what is no number, or out of bounds.
 func oracleNumber(v any) (*big.Rat, bool) {
 	n, ok := v.(json.Number)
 	if !ok {
 		return nil, false
 	}
+	if r, ok := oracleRead.Load(n); ok {
+		return r.(*big.Rat), r.(*big.Rat) != nil
+	}
+	r, ok := oracleExact(n)
+	if !ok {
+		r = nil
+	}
+	oracleRead.Store(n, r)
+	return r, ok
+}
+
+func oracleExact(n json.Number) (*big.Rat, bool) {
 	m := numberShape.FindStringSubmatch(string(n))
 	if len(m[3]) > 6 {
 		return nil, false
@@ -206,10 +225,21 @@ func oracleNet(s string) (*net.IPNet, bool) {
 	return n, true
 }
 
+// oracleRoots is what the two actions that the generators use can have.
+var oracleRoots = map[string][]string{
+	"mcp:tools/call":  {"args", "mcp", "sql", "urls"},
+	"mcp:prompts/get": {"args", "mcp", "urls"},
+}
+
 // oracleDetail is c ∈ M(D), guarded paths included.
 func oracleDetail(d obj, location, action, name string, doc any) bool {
 	for member, value := range map[string]string{"locations": location, "actions": action, "names": name} {
 		if !slices.Contains(d[member].(arr), any(value)) {
+			return false
+		}
+	}
+	for root := range doc.(obj) {
+		if !slices.Contains(oracleRoots[action], root) {
 			return false
 		}
 	}

@@ -32,6 +32,10 @@ type Config struct {
 	// ClockLeeway is the clock difference allowed; default 30 s. A smaller one
 	// is for machines that share a clock.
 	ClockLeeway time.Duration `yaml:"clock_leeway,omitempty"`
+	// Roles are what this process runs of "gateway", "tokens" and "ledger", which
+	// sequences; default: all three. Processes with other roles share its PostgreSQL
+	// store, and keep only the keys that their own roles need.
+	Roles []Role `yaml:"roles,omitempty"`
 
 	Gateway Gateway `yaml:"gateway"`
 	Tokens  Tokens  `yaml:"tokens"`
@@ -44,20 +48,28 @@ type Config struct {
 	Upstreams Upstreams `yaml:"upstreams"`
 }
 
-// Gateway is the gateway's listener and identity.
+// Gateway is the gateway's listener and identity. All gateways of a deployment
+// have one identity. A process without this role needs only spiffe_id.
 type Gateway struct {
 	// Address to listen on, "127.0.0.1:8443".
 	Address string `yaml:"address"`
 	// Socket is the SPIFFE Workload API that issues the gateway's identity.
 	Socket string `yaml:"spiffe_socket"`
+	// ID is the gateway's SPIFFE ID where another process runs it; default: the
+	// one that the socket gives.
+	ID string `yaml:"spiffe_id,omitempty"`
 }
 
-// Tokens is the token service.
+// Tokens is the token service. All processes that run it have one issuer and one
+// identity. A process without this role needs only issuer and spiffe_id.
 type Tokens struct {
 	// Issuer is its URL, the `iss` of every token: scheme, host and path.
 	Issuer  string `yaml:"issuer"`
 	Address string `yaml:"address"`
 	Socket  string `yaml:"spiffe_socket"`
+	// ID is the token service's SPIFFE ID where another process runs it; default:
+	// the one that the socket gives.
+	ID string `yaml:"spiffe_id,omitempty"`
 	// Lifetime of a delegation token; default 5 min.
 	Lifetime time.Duration `yaml:"lifetime,omitempty"`
 	// PersonIssuers are the OpenID providers whose logins are accepted.
@@ -114,19 +126,6 @@ type Client struct {
 	// is listed among the agents.
 	Authority string `yaml:"authority,omitempty"`
 }
-
-// Ledger names the log.
-type Ledger struct {
-	// Family is the log's family, "ledger.acme.example/std".
-	Family string `yaml:"family"`
-	// Period is the period of the family now open, "2026-11".
-	Period    string `yaml:"period"`
-	Region    string `yaml:"region"`
-	DataClass string `yaml:"data_class"`
-}
-
-// Origin is the log's origin, the name in its checkpoints.
-func (l Ledger) Origin() string { return l.Family + "/" + l.Period }
 
 // Policy is the operator's rules.
 type Policy struct {
@@ -289,12 +288,14 @@ func (c Config) Validate() error {
 	}
 	need("data_dir", c.DataDir)
 	need("trust_domain", c.TrustDomain)
-	need("gateway.spiffe_socket", c.Gateway.Socket)
-	need("tokens.spiffe_socket", c.Tokens.Socket)
+	for _, n := range c.identitiesNeeded() {
+		need(n.path, n.value)
+	}
 	need("ledger.family", c.Ledger.Family)
 	need("ledger.period", c.Ledger.Period)
 	need("ledger.region", c.Ledger.Region)
 	need("ledger.data_class", c.Ledger.DataClass)
+	errs = append(errs, c.validateSharing()...)
 	need("policy.bundle", c.Policy.Bundle)
 	if err := baseURL(c.PublicURL, false); err != nil {
 		errs = append(errs, fmt.Errorf("public_url: %w", err))

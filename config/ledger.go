@@ -1,0 +1,119 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Ledger names the log, and where it is kept.
+type Ledger struct {
+	// Family is the log's family, "ledger.acme.example/std".
+	Family string `yaml:"family"`
+	// Period is the period of the family now open, "2026-11".
+	Period    string `yaml:"period"`
+	Region    string `yaml:"region"`
+	DataClass string `yaml:"data_class"`
+
+	// Store is a PostgreSQL database for ledger and registries, which any number of
+	// processes share: "postgres://lineal@db.internal/lineal?sslmode=verify-full".
+	// A password is better left to PGPASSFILE. Default: SQLite files in data_dir,
+	// for one process.
+	Store Secret `yaml:"store,omitempty"`
+	// Persons is the PostgreSQL database of the person map, for processes with the
+	// role tokens: another one than store, with a login and backups of its own,
+	// because who reads it knows who is behind every record. Default with SQLite: a
+	// file in data_dir.
+	Persons Secret `yaml:"persons,omitempty"`
+	// Node names this process among those that share the store, and so its writers:
+	// gateway-<node>. No two may have one name: the later ends the earlier. Default:
+	// none, and the writers are called gateway, tokens and admin.
+	Node string `yaml:"node,omitempty"`
+	// RequireStandby refuses a PostgreSQL server without synchronous standbys; set
+	// it where failover goes to a replica. Default: false.
+	RequireStandby bool `yaml:"require_standby,omitempty"`
+}
+
+// Origin is the log's origin, the name in its checkpoints.
+func (l Ledger) Origin() string { return l.Family + "/" + l.Period }
+
+// Role is a part of the product that a process runs.
+type Role string
+
+// The roles.
+const (
+	RoleGateway Role = "gateway"
+	RoleTokens  Role = "tokens"
+	RoleLedger  Role = "ledger"
+)
+
+// AllRoles are the roles of a process that names none.
+func AllRoles() []Role { return []Role{RoleGateway, RoleTokens, RoleLedger} }
+
+// Runs reports whether this process has a role.
+func (c Config) Runs(r Role) bool { return len(c.Roles) == 0 || slices.Contains(c.Roles, r) }
+
+// nodeName keeps writer ids readable, and apart from each other.
+var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+
+// validateSharing checks what several processes on one store rest on.
+func (c Config) validateSharing() (errs []error) {
+	for _, r := range c.Roles {
+		if !slices.Contains(AllRoles(), r) {
+			errs = append(errs, fmt.Errorf("roles: %q is none of %q", r, AllRoles()))
+		}
+	}
+	l := c.Ledger
+	if l.Node != "" && !nodeName.MatchString(l.Node) {
+		errs = append(errs, fmt.Errorf("ledger.node: %q is not of lower-case letters, digits and inner hyphens, 32 at most", l.Node))
+	}
+	if l.Store == "" {
+		for _, r := range AllRoles() {
+			if !c.Runs(r) {
+				errs = append(errs, fmt.Errorf("roles: without %s: only processes with a PostgreSQL store (ledger.store) can share the work", r))
+			}
+		}
+		if l.Persons != "" || l.RequireStandby {
+			errs = append(errs, errors.New("ledger.persons, ledger.require_standby: are for a PostgreSQL store (ledger.store)"))
+		}
+		return errs
+	}
+	for _, u := range []struct {
+		path  string
+		value Secret
+	}{{"ledger.store", l.Store}, {"ledger.persons", l.Persons}} {
+		if u.value != "" && !strings.HasPrefix(u.value.Reveal(), "postgres://") && !strings.HasPrefix(u.value.Reveal(), "postgresql://") {
+			errs = append(errs, fmt.Errorf("%s: must begin with postgres://", u.path)) // the value may hold a password
+		}
+	}
+	switch {
+	case c.Runs(RoleTokens) && l.Persons == "":
+		errs = append(errs, errors.New("ledger.persons: required with a PostgreSQL store"))
+	case l.Persons == l.Store:
+		errs = append(errs, errors.New("ledger.persons: must be another database than ledger.store"))
+	}
+	return errs
+}
+
+type needed struct{ path, value string }
+
+// identitiesNeeded are the settings without which this process cannot prove who
+// it is, or does not know who the others are.
+func (c Config) identitiesNeeded() (out []needed) {
+	gateway, tokens := c.Runs(RoleGateway), c.Runs(RoleTokens)
+	switch {
+	case gateway:
+		out = append(out, needed{"gateway.spiffe_socket", c.Gateway.Socket})
+	case tokens:
+		out = append(out, needed{"gateway.spiffe_id", c.Gateway.ID})
+	}
+	switch {
+	case tokens:
+		out = append(out, needed{"tokens.spiffe_socket", c.Tokens.Socket})
+	case gateway:
+		out = append(out, needed{"tokens.spiffe_id", c.Tokens.ID})
+	}
+	return out
+}

@@ -9,35 +9,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
-
-	"go.yaml.in/yaml/v4"
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/evidence"
-	"github.com/lineal-auth/lineal/internal/durable"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/search"
 	"github.com/lineal-auth/lineal/storage/disk"
-	"github.com/lineal-auth/lineal/storage/sqlite"
 	"github.com/lineal-auth/lineal/token"
 )
 
-// ledgerFile says which log a data directory holds.
-const ledgerFile = "ledger.yaml"
-
-// Archive reads the log of a data directory, whether its server runs or not.
-// It writes nothing.
+// Archive reads the log of a data directory, or of the store that the data
+// directory names, whether its server runs or not. It writes nothing.
 type Archive struct {
 	dataDir string
 	cfg     config.Ledger
-	store   *sqlite.Store
-	reader  *ledger.Reader
-	persons *sqlite.Persons // nil where the person map is not at hand
+	store   ledger.Store
+	persons personStore // nil where the person map is not at hand
 }
 
 // OpenArchive opens a data directory for reading. The person map is used where
@@ -49,26 +38,18 @@ func OpenArchive(ctx context.Context, dataDir string) (*Archive, error) {
 		return nil, fmt.Errorf("opening archive: %w", err)
 	}
 	a := &Archive{dataDir: dataDir, cfg: cfg}
-	if a.store, err = sqlite.Open(ctx, sqlite.Config{Path: ledgerPath(dataDir), ReadOnly: true}); err != nil {
+	e := newEngine(dataDir, cfg, engineOptions{})
+	if a.store, err = e.reader(ctx); err != nil {
 		return nil, fmt.Errorf("opening archive: %w", err)
 	}
-	tiles, err := disk.Open(disk.Config{Dir: tilesPath(dataDir, a.cfg), ReadOnly: true})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening archive: %w", err), a.store.Close())
-	}
-	a.reader = ledger.NewReader(a.store, tiles)
-	if _, err := os.Stat(filepath.Join(dataDir, "persons.db")); err == nil {
-		a.persons, err = sqlite.OpenPersons(ctx, sqlite.RegistryConfig{Dir: dataDir})
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("opening person map: %w", err), a.Close())
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.Join(err, a.Close())
+	if a.persons, err = e.knownPersons(ctx); err != nil {
+		a.persons = nil
+		return nil, errors.Join(fmt.Errorf("opening person map: %w", err), a.Close())
 	}
 	return a, nil
 }
 
-// Close releases the files.
+// Close releases the files, or connections.
 func (a *Archive) Close() error {
 	err := a.store.Close()
 	if a.persons != nil {
@@ -80,13 +61,13 @@ func (a *Archive) Close() error {
 // Records indexes every record of the log up to its newest published
 // checkpoint.
 func (a *Archive) Records(ctx context.Context) (*search.Index, error) {
-	c, err := a.reader.Published(ctx, a.cfg.Origin())
+	c, err := a.store.LastCheckpoint(ctx, a.cfg.Origin(), true)
 	if err != nil {
 		return nil, fmt.Errorf("reading records: %w", err)
 	}
 	names := make(map[string]string) // looked up now: the index outlives the archive
 	x := search.New(search.Config{Name: func(ref string) string { return names[ref] }})
-	for e, err := range a.reader.Entries(ctx, c.Origin, 0, c.Size) {
+	for e, err := range a.store.ReadRange(ctx, c.Origin, 0, c.Size) {
 		if err != nil {
 			return nil, fmt.Errorf("reading records: %w", err)
 		}
@@ -163,7 +144,8 @@ func personsOf(r record.Record) []string {
 }
 
 // Export writes the evidence bundle of the whole log up to its newest
-// published checkpoint, signed with the deployment's manifest key.
+// published checkpoint, signed with the deployment's manifest key: where a
+// process has the roles tokens and ledger.
 func (a *Archive) Export(ctx context.Context, w io.Writer, now time.Time) error {
 	keys, err := loadKeys(a.dataDir)
 	if err != nil {
@@ -177,7 +159,17 @@ func (a *Archive) Export(ctx context.Context, w io.Writer, now time.Time) error 
 }
 
 func (a *Archive) contents(ctx context.Context, keys keyRing, now time.Time) (evidence.Contents, error) {
-	last, err := a.reader.Published(ctx, a.cfg.Origin())
+	if keys.manifest == nil || keys.log == nil {
+		return evidence.Contents{}, errNotHere("manifest or log")
+	}
+	if keys.issuer == nil {
+		return evidence.Contents{}, errNotHere("issuer")
+	}
+	tiles, err := disk.Open(disk.Config{Dir: tilesPath(a.dataDir, a.cfg), ReadOnly: true})
+	if err != nil {
+		return evidence.Contents{}, err
+	}
+	last, err := proven(ctx, tiles, a.cfg.Origin(), keys)
 	if err != nil {
 		return evidence.Contents{}, err
 	}
@@ -193,10 +185,10 @@ func (a *Archive) contents(ctx context.Context, keys keyRing, now time.Time) (ev
 		return c, err
 	}
 	c.IssuerKeys = [][]byte{jwks}
-	if err := a.continueFrom(ctx, &c, last); err != nil {
+	if err := a.continueFrom(ctx, &c, tiles, last); err != nil {
 		return c, err
 	}
-	for e, err := range a.reader.Entries(ctx, last.Origin, 0, last.Size) {
+	for e, err := range a.store.ReadRange(ctx, last.Origin, 0, last.Size) {
 		if err != nil {
 			return c, err
 		}
@@ -208,15 +200,29 @@ func (a *Archive) contents(ctx context.Context, keys keyRing, now time.Time) (ev
 	return c, nil
 }
 
+// proven is the newest checkpoint that this process's tiles prove. Where another
+// process sequences, the store may be a little ahead of it.
+func proven(ctx context.Context, tiles *disk.Store, origin string, keys keyRing) (ledger.Checkpoint, error) {
+	_, verifier, err := ledger.NewCheckpointKey(origin, keys.log)
+	if err != nil {
+		return ledger.Checkpoint{}, err
+	}
+	msg, err := tiles.GetCheckpoint(ctx)
+	if err != nil {
+		return ledger.Checkpoint{}, err
+	}
+	return ledger.OpenCheckpoint(msg, verifier)
+}
+
 // continueFrom adds the first checkpoint of the log, so that the bundle shows
 // that the tree only grew.
-func (a *Archive) continueFrom(ctx context.Context, c *evidence.Contents, last ledger.Checkpoint) error {
+func (a *Archive) continueFrom(ctx context.Context, c *evidence.Contents, tiles *disk.Store, last ledger.Checkpoint) error {
 	earlier, err := a.store.Checkpoints(ctx, last.Origin, 1, 1)
 	if err != nil || len(earlier) == 0 || earlier[0].Size >= last.Size {
 		return err
 	}
 	c.First = earlier[0].Note
-	c.Consistency, err = a.reader.ConsistencyProof(ctx, last.Origin, earlier[0].Size, last.Size)
+	c.Consistency, err = ledger.NewReader(a.store, tiles).ConsistencyProof(ctx, last.Origin, earlier[0].Size, last.Size)
 	return err
 }
 
@@ -265,11 +271,14 @@ func Trust(dataDir, issuer string) (evidence.Trust, error) {
 	if err != nil {
 		return evidence.Trust{}, err
 	}
+	if keys.log == nil || keys.issuer == nil {
+		return evidence.Trust{}, errNotHere("log or issuer")
+	}
 	logKey, err := evidenceKey(cfg.Origin(), keys.log)
 	if err != nil {
 		return evidence.Trust{}, err
 	}
-	manifest, err := evidenceKey(cfg.Family, keys.manifest)
+	manifest, err := evidence.NewKey(cfg.Family, keys.manifestPublic)
 	if err != nil {
 		return evidence.Trust{}, err
 	}
@@ -314,43 +323,21 @@ func ManifestKey(dataDir string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if keys.manifest == nil {
+		return nil, errNotHere("manifest")
+	}
 	return keys.manifest, nil
 }
 
-// saveLedger notes which log the directory holds.
-func saveLedger(dataDir string, l config.Ledger) error {
-	text, err := yaml.Dump(l)
-	if err != nil {
-		return err
-	}
-	return durable.WriteFile(filepath.Join(dataDir, ledgerFile), text, 0o600)
-}
-
-// readLedger is the inverse of saveLedger.
-func readLedger(dataDir string) (l config.Ledger, err error) {
-	text, err := os.ReadFile(filepath.Join(dataDir, ledgerFile)) //nolint:gosec // the operator names the directory
-	if err != nil {
-		return l, err
-	}
-	if err := yaml.Load(text, &l, yaml.WithKnownFields()); err != nil {
-		return l, fmt.Errorf("%s: %w", ledgerFile, err)
-	}
-	return l, nil
-}
-
-// Flush sequences, integrates and publishes everything recorded so far,
-// including outcomes of calls that have ended.
+// Flush returns when everything recorded so far is sequenced, integrated and
+// published, including outcomes of calls that have ended.
 func (s *Server) Flush(ctx context.Context) error {
-	if err := s.gateway.Wait(ctx); err != nil {
-		return err
-	}
-	for _, r := range []*recorder{s.ledger.gateway, s.ledger.tokens, s.ledger.admin} {
-		if err := r.drain(ctx); err != nil {
+	if s.gateway != nil {
+		if err := s.gateway.Wait(ctx); err != nil {
 			return err
 		}
 	}
-	_, err := s.ledger.seq.Flush(ctx)
-	return err
+	return s.ledger.flush(ctx)
 }
 
 // Export flushes and writes the evidence bundle of the whole log.

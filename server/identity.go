@@ -11,13 +11,12 @@ import (
 	"github.com/lineal-auth/lineal/identity/kubernetes"
 	"github.com/lineal-auth/lineal/identity/oidc"
 	"github.com/lineal-auth/lineal/identity/spiffe"
-	"github.com/lineal-auth/lineal/storage/sqlite"
 	"github.com/lineal-auth/lineal/sts"
 )
 
 // assertions are the configured sources of workload identity beside
 // certificates, nil if there are none. Which key each JWT is held to is in
-// pins.db, which all replicas share.
+// a store that all replicas share.
 func (s *Server) assertions(ctx context.Context) (*sts.AssertionConfig, error) {
 	platforms, err := s.platforms()
 	if err != nil {
@@ -38,20 +37,24 @@ func (s *Server) assertions(ctx context.Context) (*sts.AssertionConfig, error) {
 	if len(platforms) == 0 {
 		return nil, nil //nolint:nilnil // absent is a choice
 	}
-	if s.pins, err = sqlite.OpenPins(ctx, sqlite.RegistryConfig{Dir: s.cfg.DataDir, Now: s.now}); err != nil {
+	pins, err := opened(ctx, s, s.engine.pins)
+	if err != nil {
 		return nil, err
 	}
-	a.Sources, a.Pins = identity.FirstAssertions(platforms...), s.pins
+	a.Sources, a.Pins = identity.FirstAssertions(platforms...), pins
 	return a, nil
 }
 
 // jwtSVIDs follows the JWT bundles of the token service's Workload API.
-func (s *Server) jwtSVIDs(ctx context.Context) (_ identity.Assertions, err error) {
-	if s.jwtBundles, err = spiffe.OpenJWTBundles(ctx, spiffe.JWTBundleConfig{Socket: s.cfg.Tokens.Socket, Logger: s.logger}); err != nil {
+func (s *Server) jwtSVIDs(ctx context.Context) (identity.Assertions, error) {
+	bundles, err := opened(ctx, s, func(ctx context.Context) (*spiffe.JWTBundles, error) {
+		return spiffe.OpenJWTBundles(ctx, spiffe.JWTBundleConfig{Socket: s.cfg.Tokens.Socket, Logger: s.logger})
+	})
+	if err != nil {
 		return nil, err
 	}
 	return spiffe.NewJWTSource(spiffe.JWTConfig{
-		Audience: s.cfg.Tokens.Issuer, TrustDomains: []string{s.cfg.TrustDomain}, Bundles: s.jwtBundles,
+		Audience: s.cfg.Tokens.Issuer, TrustDomains: []string{s.cfg.TrustDomain}, Bundles: bundles,
 	})
 }
 

@@ -13,30 +13,61 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/internal/durable"
 )
 
-// keyRing is the deployment's own keys, each in a file of its own below
-// DataDir/keys, PKCS #8, mode 0600.
+// keyRing is the keys of one process, each in a file of its own below
+// DataDir/keys, PKCS #8, mode 0600. Manifest, log and issuer key are the
+// deployment's; a process holds those that its roles need, and the others are
+// nil. The keys of its writers are its own.
 type keyRing struct {
 	manifest ed25519.PrivateKey // signs key records, policy bundles and evidence manifests
 	log      ed25519.PrivateKey // signs the checkpoints of this origin
 	gateway  ed25519.PrivateKey // signs the gateway's records
 	tokens   ed25519.PrivateKey // signs the token service's records
 	issuer   *ecdsa.PrivateKey  // signs tokens and receipts
+
+	manifestPublic ed25519.PublicKey // always there
 }
 
-const keysDir = "keys"
+const (
+	keysDir = "keys"
+	// manifestPublicFile stands beside the keys of a process that does not hold
+	// the manifest key.
+	manifestPublicFile = "manifest.pub"
+)
 
 // createKeys makes the keys of a new deployment. A key that is there already
 // is an error: no start ever replaces one.
 func createKeys(dataDir string) error {
-	dir := filepath.Join(dataDir, keysDir)
-	if err := durable.MkdirAll(dir, 0o700); err != nil {
+	dir, err := makeKeysDir(dataDir)
+	if err != nil {
+		return err
+	}
+	if err := createSigningKeys(dir, "manifest", "log", "gateway", "tokens"); err != nil {
+		return err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
 		return fmt.Errorf("creating keys: %w", err)
 	}
-	for _, name := range []string{"manifest", "log", "gateway", "tokens"} {
+	return writeKey(dir, "issuer", key)
+}
+
+func makeKeysDir(dataDir string) (string, error) {
+	dir := filepath.Join(dataDir, keysDir)
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("creating keys: %w", err)
+	}
+	return dir, nil
+}
+
+// createSigningKeys makes Ed25519 keys.
+func createSigningKeys(dir string, names ...string) error {
+	for _, name := range names {
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
 			return fmt.Errorf("creating keys: %w", err)
@@ -45,11 +76,7 @@ func createKeys(dataDir string) error {
 			return err
 		}
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return fmt.Errorf("creating keys: %w", err)
-	}
-	return writeKey(dir, "issuer", key)
+	return nil
 }
 
 func writeKey(dir, name string, key crypto.PrivateKey) error {
@@ -64,7 +91,8 @@ func writeKey(dir, name string, key crypto.PrivateKey) error {
 	return durable.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
-// loadKeys reads the keys and refuses files that others may read (threat O3).
+// loadKeys reads the keys that are there, and refuses files that others may read
+// (threat O3). What for they suffice is another question.
 func loadKeys(dataDir string) (keyRing, error) {
 	dir := filepath.Join(dataDir, keysDir)
 	var ring keyRing
@@ -72,6 +100,9 @@ func loadKeys(dataDir string) (keyRing, error) {
 		"manifest": &ring.manifest, "log": &ring.log, "gateway": &ring.gateway, "tokens": &ring.tokens,
 	} {
 		key, err := readKey(dir, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return keyRing{}, err
 		}
@@ -82,15 +113,78 @@ func loadKeys(dataDir string) (keyRing, error) {
 		*to = ed
 	}
 	key, err := readKey(dir, "issuer")
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
 		return keyRing{}, err
+	default:
+		ec, ok := key.(*ecdsa.PrivateKey)
+		if !ok || ec.Curve != elliptic.P256() {
+			return keyRing{}, errors.New("reading key issuer: not a P-256 key")
+		}
+		ring.issuer = ec
 	}
-	ec, ok := key.(*ecdsa.PrivateKey)
-	if !ok || ec.Curve != elliptic.P256() {
-		return keyRing{}, errors.New("reading key issuer: not a P-256 key")
+	return ring, ring.loadManifestPublic(dir)
+}
+
+// loadManifestPublic takes the manifest key's public part from the key itself,
+// or else from the file that stands for it.
+func (r *keyRing) loadManifestPublic(dir string) error {
+	if r.manifest != nil {
+		pub, ok := r.manifest.Public().(ed25519.PublicKey)
+		if !ok {
+			return errors.New("manifest key has no public part")
+		}
+		r.manifestPublic = pub
+		return nil
 	}
-	ring.issuer = ec
-	return ring, nil
+	data, err := os.ReadFile(filepath.Join(dir, manifestPublicFile)) //nolint:gosec // below the configured directory
+	if err != nil {
+		return fmt.Errorf("reading the manifest key: %w", err)
+	}
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != "PUBLIC KEY" || len(rest) != 0 {
+		return fmt.Errorf("reading %s: not one PEM block of a public key", manifestPublicFile)
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", manifestPublicFile, err)
+	}
+	pub, ok := key.(ed25519.PublicKey)
+	if !ok {
+		return fmt.Errorf("reading %s: not an Ed25519 key", manifestPublicFile)
+	}
+	r.manifestPublic = pub
+	return nil
+}
+
+// suffice reports which keys are missing for what a process runs.
+func (r keyRing) suffice(cfg config.Config) error {
+	var missing []string
+	for _, k := range []struct {
+		role config.Role
+		name string
+		have bool
+	}{
+		{config.RoleGateway, "gateway", r.gateway != nil},
+		{config.RoleTokens, "tokens", r.tokens != nil},
+		{config.RoleTokens, "issuer", r.issuer != nil},
+		{config.RoleLedger, "manifest", r.manifest != nil},
+		{config.RoleLedger, "log", r.log != nil},
+	} {
+		if cfg.Runs(k.role) && !k.have {
+			missing = append(missing, fmt.Sprintf("%s (role %s)", k.name, k.role))
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%s holds no key %s", filepath.Join(cfg.DataDir, keysDir), strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// errNotHere says that a process does not hold a key of the deployment's.
+func errNotHere(name string) error {
+	return fmt.Errorf("this data directory does not hold the key %s: ask where a process sequences and issues tokens", name)
 }
 
 func readKey(dir, name string) (crypto.PrivateKey, error) {

@@ -6,137 +6,132 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/lineal-auth/lineal/config"
-	"github.com/lineal-auth/lineal/internal/durable"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/storage/disk"
-	"github.com/lineal-auth/lineal/storage/sqlite"
 )
 
-// The writers of a deployment, `gw.id` of their records.
+// The writers of a process, `gw.id` of their records. Where the process has a
+// node name, that follows after a hyphen.
 const (
 	writerAdmin   = "admin"
 	writerGateway = "gateway"
 	writerTokens  = "tokens"
 )
 
-// ledgerService is the ledger of one process: store, tiles, sequencer and the
-// recorders that write to it.
+// writerID is the `gw.id` of one of a node's writers.
+func writerID(writer, node string) string {
+	if node == "" {
+		return writer
+	}
+	return writer + "-" + node
+}
+
+// ledgerConfig is what a ledgerService needs.
+type ledgerConfig struct {
+	config.Ledger
+	dataDir   string
+	keys      keyRing
+	sequences bool // this process takes part in the sequencing
+	createLog bool
+	createDir bool // make the directory of the tiles
+	now       func() time.Time
+	logger    *slog.Logger
+}
+
+// ledgerService is the ledger of one process: the store, the recorders that
+// write to it, and its part in the sequencing.
 type ledgerService struct {
-	cfg    config.Ledger
-	store  *sqlite.Store
-	tiles  *disk.Store
-	seq    *ledger.Sequencer
-	reader *ledger.Reader
+	cfg    ledgerConfig
+	store  ledger.Store
+	order  *sequencing
 	now    func() time.Time
 	logger *slog.Logger
 
-	admin, gateway, tokens *recorder
+	admin, gateway, tokens *recorder   // nil without the role
+	recorders              []*recorder // those that are there
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	failed chan error // the first fatal error of a part; buffered
 }
 
-func ledgerPath(dataDir string) string { return filepath.Join(dataDir, "ledger.db") }
-
 func tilesPath(dataDir string, l config.Ledger) string {
 	return filepath.Join(dataDir, "tiles", strings.ReplaceAll(l.Origin(), "/", "_"))
 }
 
-// Init creates a deployment in an empty data directory: its keys, its log, and
-// as the first records the keys of its writers. Only this function creates a
-// log; a server that finds none refuses to start (ledger.md §4).
-func Init(ctx context.Context, dataDir string, l config.Ledger, now func() time.Time, logger *slog.Logger) error {
-	if err := durable.MkdirAll(dataDir, 0o700); err != nil {
-		return fmt.Errorf("creating %s: %w", dataDir, err)
+// newLedgerService opens the store and begins to sequence, or to wait for its
+// turn; recorders come after.
+func newLedgerService(ctx context.Context, e engine, cfg ledgerConfig) (_ *ledgerService, err error) {
+	l := &ledgerService{cfg: cfg, now: cfg.now, logger: cfg.logger, failed: make(chan error, 4)}
+	if l.logger == nil {
+		l.logger = slog.New(slog.DiscardHandler)
 	}
-	if err := createKeys(dataDir); err != nil {
-		return err
-	}
-	keys, err := loadKeys(dataDir)
-	if err != nil {
-		return err
-	}
-	s, err := newLedgerService(ctx, dataDir, l, keys, true, now, logger)
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.introduce(ctx, keys), s.close(ctx), saveLedger(dataDir, l))
-}
-
-// newLedgerService opens store, tiles and sequencer; recorders come after.
-func newLedgerService(ctx context.Context, dataDir string, l config.Ledger, keys keyRing, create bool, now func() time.Time, logger *slog.Logger) (*ledgerService, error) {
-	s := &ledgerService{cfg: l, now: now, logger: logger, failed: make(chan error, 4)}
-	var err error
-	if s.store, err = sqlite.Open(ctx, sqlite.Config{Path: ledgerPath(dataDir), Create: create, Now: now, Logger: logger}); err != nil {
+	if l.store, err = e.ledger(ctx); err != nil {
 		return nil, fmt.Errorf("opening ledger: %w", err)
 	}
-	if err := s.openLog(ctx, dataDir, keys, create); err != nil {
-		return nil, errors.Join(err, s.store.Close())
-	}
-	return s, nil
-}
-
-func (l *ledgerService) openLog(ctx context.Context, dataDir string, keys keyRing, create bool) (err error) {
-	if create {
-		if err := l.store.CreateLog(ctx, l.cfg.Family, l.cfg.Origin()); err != nil {
-			return fmt.Errorf("creating log: %w", err)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.store.Close())
+		}
+	}()
+	if cfg.createLog {
+		if err := l.createLog(ctx); err != nil {
+			return nil, err
 		}
 	}
-	if l.tiles, err = disk.Open(disk.Config{Dir: tilesPath(dataDir, l.cfg), Create: create}); err != nil {
-		return fmt.Errorf("opening tiles: %w", err)
+	if err := l.openSequencing(ctx); err != nil {
+		return nil, fmt.Errorf("opening sequencer: %w", err)
 	}
-	signer, verifier, err := ledger.NewCheckpointKey(l.cfg.Origin(), keys.log)
-	if err != nil {
-		return err
-	}
-	if l.seq, err = l.openSequencer(ctx, keys, signer, verifier); err != nil {
-		return fmt.Errorf("opening sequencer: %w", err)
-	}
-	l.reader = ledger.NewReader(l.store, l.tiles)
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	l.cancel = cancel
 	l.wg.Go(func() {
-		if err := l.seq.Run(run); err != nil {
+		if err := l.order.run(run); err != nil {
 			l.fail(fmt.Errorf("sequencer: %w", err))
 		}
 	})
+	return l, nil
+}
+
+// createLog makes the log, which must not be there: who made it has its keys.
+func (l *ledgerService) createLog(ctx context.Context) error {
+	switch _, err := l.store.Head(ctx, l.cfg.Family); {
+	case err == nil:
+		return fmt.Errorf("creating log: the store holds %s already; another process of its deployment joins it", l.cfg.Family)
+	case !errors.Is(err, ledger.ErrNotFound):
+		return fmt.Errorf("creating log: %w", err)
+	}
+	if err := l.store.CreateLog(ctx, l.cfg.Family, l.cfg.Origin()); err != nil {
+		return fmt.Errorf("creating log: %w", err)
+	}
 	return nil
 }
 
-func (l *ledgerService) openSequencer(ctx context.Context, keys keyRing, signer note.Signer, verifier note.Verifier) (*ledger.Sequencer, error) {
-	head, err := l.store.Head(ctx, l.cfg.Family)
+func (l *ledgerService) openSequencing(ctx context.Context) (err error) {
+	l.order = &sequencing{
+		store: l.store, family: l.cfg.Family, origin: l.cfg.Origin(), manifest: l.cfg.keys.manifestPublic, logger: l.logger,
+	}
+	if !l.cfg.sequences {
+		return nil
+	}
+	// Tiles are this process's own, also where the store is shared: each process
+	// that may sequence makes them from the entries, and checks the others by it.
+	tiles, err := disk.Open(disk.Config{Dir: tilesPath(l.cfg.dataDir, l.cfg.Ledger), Create: l.cfg.createDir})
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("opening tiles: %w", err)
 	}
-	manifest, ok := keys.manifest.Public().(ed25519.PublicKey)
-	if !ok {
-		return nil, errors.New("manifest key has no public part")
+	l.order.tiles = tiles
+	if l.order.signer, l.order.verifier, err = ledger.NewCheckpointKey(l.cfg.Origin(), l.cfg.keys.log); err != nil {
+		return err
 	}
-	check := newAdmission(manifest, func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error] {
-		return l.store.ReadRange(ctx, head.Origin, from, to)
-	})
-	if err := check.catchUp(ctx, head.Size); err != nil {
-		return nil, err
-	}
-	return ledger.OpenSequencer(ctx, ledger.SequencerConfig{
-		Store: l.store, Tiles: l.tiles, Log: l.cfg.Family, Signer: signer, Verifier: verifier, Check: check.check,
-		OnRejected: func(ctx context.Context, r ledger.Rejected) {
-			l.logger.ErrorContext(ctx, "record refused by the sequencer", slog.String("record", r.RecordID), slog.String("cause", r.Err.Error()))
-		},
-		Logger: l.logger,
-	})
+	return l.order.attend(ctx)
 }
 
 // fail keeps the first fatal error; the server ends on it.
@@ -148,58 +143,76 @@ func (l *ledgerService) fail(err error) {
 }
 
 // introduce writes the key records, signed by the manifest key: which key is
-// which writer's.
-func (l *ledgerService) introduce(ctx context.Context, keys keyRing) error {
-	admin, err := l.openRecorder(ctx, writerAdmin, record.RoleAdmin, keys.manifest)
+// which writer's. It returns when they are in the log, so that nothing that
+// these writers record can come before.
+func (l *ledgerService) introduce(ctx context.Context) error {
+	admin, err := l.openRecorder(ctx, writerAdmin, record.RoleAdmin, l.cfg.keys.manifest)
 	if err != nil {
 		return err
 	}
 	for _, w := range []struct {
-		id   string
+		name string
 		role record.Role
 		key  ed25519.PrivateKey
-	}{{writerGateway, record.RoleGateway, keys.gateway}, {writerTokens, record.RoleTokenService, keys.tokens}} {
+	}{{writerGateway, record.RoleGateway, l.cfg.keys.gateway}, {writerTokens, record.RoleTokenService, l.cfg.keys.tokens}} {
+		if w.key == nil {
+			continue
+		}
 		pub, ok := w.key.Public().(ed25519.PublicKey)
 		if !ok {
-			return fmt.Errorf("key of %s has no public part", w.id)
+			return fmt.Errorf("key of %s has no public part", w.name)
 		}
 		rec := admin.own(record.KindKey)
 		rec.KeyChange = &record.KeyChange{
-			Op: record.KeyAdd, For: w.id, Role: w.role, KeyID: record.KeyID(pub),
+			Op: record.KeyAdd, For: writerID(w.name, l.cfg.Node), Role: w.role, KeyID: record.KeyID(pub),
 			PublicKey: base64.RawURLEncoding.EncodeToString(pub),
 		}
 		if err := admin.Record(ctx, rec); err != nil {
-			return errors.Join(fmt.Errorf("introducing %s: %w", w.id, err), admin.writer.Close(ctx))
+			return errors.Join(fmt.Errorf("introducing %s: %w", w.name, err), admin.writer.Close(ctx))
 		}
 	}
 	if err := admin.writer.Close(ctx); err != nil {
 		return err
 	}
-	_, err = l.seq.Flush(ctx)
-	return err
+	return l.order.flush(ctx)
 }
 
-// openRecorders begins a run of each writer with its heartbeat.
-func (l *ledgerService) openRecorders(ctx context.Context, keys keyRing, build string) (err error) {
+// openRecorders begins a run of each writer with its heartbeat: the gateway's,
+// the token service's, and, where the manifest key is, the admin's.
+func (l *ledgerService) openRecorders(ctx context.Context, runs func(config.Role) bool, build string) (err error) {
 	for _, w := range []struct {
-		to   **recorder
-		id   string
-		role record.Role
-		key  ed25519.PrivateKey
+		to      **recorder
+		name    string
+		role    record.Role
+		key     ed25519.PrivateKey
+		present bool
 	}{
-		{&l.admin, writerAdmin, record.RoleAdmin, keys.manifest},
-		{&l.gateway, writerGateway, record.RoleGateway, keys.gateway},
-		{&l.tokens, writerTokens, record.RoleTokenService, keys.tokens},
+		{&l.gateway, writerGateway, record.RoleGateway, l.cfg.keys.gateway, runs(config.RoleGateway)},
+		{&l.tokens, writerTokens, record.RoleTokenService, l.cfg.keys.tokens, runs(config.RoleTokens)},
+		{&l.admin, writerAdmin, record.RoleAdmin, l.cfg.keys.manifest, runs(config.RoleLedger)},
 	} {
-		if *w.to, err = l.openRecorder(ctx, w.id, w.role, w.key); err != nil {
+		if !w.present {
+			continue
+		}
+		if *w.to, err = l.openRecorder(ctx, w.name, w.role, w.key); err != nil {
 			return err
 		}
+		l.recorders = append(l.recorders, *w.to)
 		if err := (*w.to).beat(ctx, record.BeatStart, build, l.checkpointBody(ctx)); err != nil {
-			return fmt.Errorf("first heartbeat of %s: %w", w.id, err)
+			return fmt.Errorf("first heartbeat of %s: %w", w.name, err)
 		}
 		l.keepBeating(*w.to, build)
 	}
 	return nil
+}
+
+// own is the recorder of what concerns the process itself: the admin's, or,
+// where the manifest key is elsewhere, the first that there is.
+func (l *ledgerService) own() *recorder {
+	if l.admin != nil {
+		return l.admin
+	}
+	return l.recorders[0]
 }
 
 // keepBeating writes heartbeats until the service closes.
@@ -230,30 +243,38 @@ func (l *ledgerService) keepBeating(r *recorder, build string) {
 
 // checkpointBody is the last published checkpoint as heartbeats state it.
 func (l *ledgerService) checkpointBody(ctx context.Context) string {
-	c, err := l.reader.Published(ctx, l.cfg.Origin())
+	c, err := l.store.LastCheckpoint(ctx, l.cfg.Origin(), true)
 	if err != nil {
 		return ""
 	}
 	return record.CheckpointBody(c.Origin, uint64(c.Size), c.Root) //nolint:gosec // a size is never negative
 }
 
+// flush returns when every outcome recorded so far is sequenced and published.
+func (l *ledgerService) flush(ctx context.Context) error {
+	for _, r := range l.recorders {
+		if err := r.drain(ctx); err != nil {
+			return err
+		}
+	}
+	return l.order.flush(ctx)
+}
+
 // close stops in the order of the data: recorders first, then everything they
-// wrote is sequenced and published, then the store.
+// wrote is sequenced and published, here or by the process that holds the
+// lease, then the store.
 func (l *ledgerService) close(ctx context.Context) error {
 	var errs []error
-	for _, r := range []*recorder{l.gateway, l.tokens, l.admin} {
-		if r == nil {
-			continue
-		}
+	for _, r := range l.recorders {
 		if err := r.beat(ctx, record.BeatStop, buildDigest(), l.checkpointBody(ctx)); err != nil {
 			errs = append(errs, fmt.Errorf("last heartbeat of %s: %w", r.id, err))
 		}
 		errs = append(errs, r.writer.Close(ctx))
 	}
-	if _, err := l.seq.Flush(ctx); err != nil {
+	if err := l.order.finish(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("publishing the end: %w", err))
 	}
 	l.cancel()
 	l.wg.Wait()
-	return errors.Join(append(errs, l.seq.Close(ctx), l.store.Close())...)
+	return errors.Join(append(errs, l.order.close(ctx), l.store.Close())...)
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/lineal-auth/lineal/internal/ssrf"
 	"github.com/lineal-auth/lineal/registry"
 	"github.com/lineal-auth/lineal/scope"
-	"github.com/lineal-auth/lineal/storage/sqlite"
 	"github.com/lineal-auth/lineal/sts"
 )
 
@@ -32,11 +31,12 @@ func (s *Server) directLogin(ctx context.Context, dir *registry.Static) (*sts.Lo
 	if err != nil {
 		return nil, err
 	}
-	if s.loginStore, err = sqlite.OpenLogins(ctx, sqlite.RegistryConfig{Dir: s.cfg.DataDir, Now: s.now}); err != nil {
+	store, err := opened(ctx, s, s.engine.logins)
+	if err != nil {
 		return nil, err
 	}
 	login := &sts.LoginConfig{
-		Provider: loginProvider{provider}, Clients: dir, Store: s.loginStore, Assertions: s.proofs, Refresh: cfg.Refresh,
+		Provider: loginProvider{provider}, Clients: dir, Store: store, Assertions: s.proofs, Refresh: cfg.Refresh,
 	}
 	if d := cfg.Documents; d != nil {
 		c := ssrf.Config{Loopback: d.AllowLoopback, Now: s.now}

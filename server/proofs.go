@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 
-	"github.com/lineal-auth/lineal/storage/sqlite"
 	"github.com/lineal-auth/lineal/token"
 )
 
@@ -14,10 +13,10 @@ const (
 )
 
 // proofVerifier verifies DPoP proofs for one service. Used proofs and the key
-// of the nonces are in proofs.db, which all replicas share.
+// of the nonces are in a store that all replicas share.
 func (s *Server) proofVerifier(ctx context.Context, service string) (_ *token.ProofVerifier, err error) {
 	if s.proofs == nil {
-		if s.proofs, err = sqlite.OpenProofs(ctx, sqlite.RegistryConfig{Dir: s.cfg.DataDir, Now: s.now}); err != nil {
+		if s.proofs, err = opened(ctx, s, s.engine.proofs); err != nil {
 			return nil, err
 		}
 	}

@@ -52,11 +52,12 @@ func (s sealer) Link(draft any, at ledger.Position) (ledger.Linked, error) {
 func (s sealer) Sign(payload []byte) ([]byte, error) { return record.Sign(payload, s.signer) }
 
 // openRecorder begins a run of the writer. Its first record is its heartbeat.
-func (l *ledgerService) openRecorder(ctx context.Context, id string, role record.Role, key ed25519.PrivateKey) (*recorder, error) {
+func (l *ledgerService) openRecorder(ctx context.Context, name string, role record.Role, key ed25519.PrivateKey) (*recorder, error) {
 	signer, err := record.NewSigner(key)
 	if err != nil {
 		return nil, err
 	}
+	id := writerID(name, l.cfg.Node)
 	w, err := ledger.NewWriter(ctx, ledger.WriterConfig{
 		Store: l.store, Log: l.cfg.Family, GWID: id, Sealer: sealer{signer}, Now: l.now, Logger: l.logger,
 	})

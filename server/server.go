@@ -4,7 +4,8 @@
 //
 // [Start] opens the parts in that order and [Server.Close] closes them in the
 // opposite one, so that whatever can still make a record stops before the
-// ledger does. [Init] creates a deployment; nothing else creates a log.
+// ledger does. [Init] creates a deployment; nothing else creates a log. [Join]
+// creates another process of one: any number of them share one store.
 package server
 
 import (
@@ -18,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,7 +27,6 @@ import (
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/identity/spiffe"
 	"github.com/lineal-auth/lineal/policy/cedar"
-	"github.com/lineal-auth/lineal/storage/sqlite"
 	"github.com/lineal-auth/lineal/sts"
 	"github.com/lineal-auth/lineal/token"
 )
@@ -48,21 +49,19 @@ type Server struct {
 	logger *slog.Logger
 	keys   keyRing
 
-	gatewayID, tokensID *spiffe.Source
+	gatewayID, tokensID *spiffe.Source // nil in a process without the role
+	engine              engine
 	ledger              *ledgerService
 	policy              *cedar.Live
-	issued              *sqlite.Registry
-	persons             *sqlite.Persons
-	proofs              *sqlite.Proofs
-	pins                *sqlite.Pins
-	jwtBundles          *spiffe.JWTBundles
-	loginStore          *sqlite.Logins
-	gateway             *gateway.Gateway
-	tokens              *sts.Service
-	feed                *token.Feed // of the gateway
+	registry            registryStore
+	proofs              proofStore
+	gateway             *gateway.Gateway // nil without the role
+	tokens              *sts.Service     // nil without the role
+	feed                *token.Feed      // of the gateway
 	stopFeed            context.CancelFunc
 	following           sync.WaitGroup
 
+	opened    []io.Closer    // in the order in which they were opened
 	idle      []*http.Client // whose kept connections end with the server
 	listeners []*http.Server
 	serving   sync.WaitGroup
@@ -96,59 +95,75 @@ func Start(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err
 	if err := s.buildServices(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.listen(opts.TokensListener, cfg.Tokens.Address, s.tokensID, s.tokens); err != nil {
-		return nil, err
-	}
-	if err := s.followRevocations(ctx); err != nil {
-		return nil, err
-	}
-	return s, s.listen(opts.GatewayListener, cfg.Gateway.Address, s.gatewayID, s.gateway)
-}
-
-// openIdentities waits for the SVIDs of gateway and token service.
-func (s *Server) openIdentities(ctx context.Context) (err error) {
-	open := func(name, socket string) (*spiffe.Source, error) {
-		source, err := spiffe.Open(ctx, spiffe.Config{Socket: socket, TrustDomain: s.cfg.TrustDomain, Now: s.now, Logger: s.logger})
-		if err != nil {
-			return nil, fmt.Errorf("identity of the %s: %w", name, err)
+	if s.tokens != nil {
+		if err := s.listen(opts.TokensListener, cfg.Tokens.Address, s.tokensID, s.tokens); err != nil {
+			return nil, err
 		}
-		return source, nil
 	}
-	if s.gatewayID, err = open("gateway", s.cfg.Gateway.Socket); err != nil {
-		return err
+	if s.gateway != nil {
+		if err := s.followRevocations(ctx); err != nil {
+			return nil, err
+		}
+		if err := s.listen(opts.GatewayListener, cfg.Gateway.Address, s.gatewayID, s.gateway); err != nil {
+			return nil, err
+		}
 	}
-	s.tokensID, err = open("token service", s.cfg.Tokens.Socket)
-	return err
+	return s, nil
 }
 
-// openLedger opens keys, log, policy and writers; the policy's activation is
+// openLedger opens keys, registry, log, policy and writers; the policy's activation is
 // the first record after the heartbeats.
 func (s *Server) openLedger(ctx context.Context) (err error) {
 	if s.keys, err = loadKeys(s.cfg.DataDir); err != nil {
 		return err
 	}
+	if err := s.keys.suffice(s.cfg); err != nil {
+		return err
+	}
+	if err := noteLedger(s.cfg.DataDir, s.cfg.Ledger); err != nil {
+		return err
+	}
 	if s.policy, err = loadPolicy(s.cfg, s.keys); err != nil {
 		return err
 	}
-	if s.ledger, err = newLedgerService(ctx, s.cfg.DataDir, s.cfg.Ledger, s.keys, false, s.now, s.logger); err != nil {
+	s.engine = newEngine(s.cfg.DataDir, s.cfg.Ledger, engineOptions{now: s.now, logger: s.logger})
+	if s.registry, err = opened(ctx, s, s.engine.registry); err != nil {
 		return err
 	}
-	if err := s.ledger.openRecorders(ctx, s.keys, buildDigest()); err != nil {
-		return err
-	}
-	return activate(ctx, s.ledger.admin, s.policy)
-}
-
-func (s *Server) buildServices(ctx context.Context) error {
-	dir, err := directory(s.cfg, s.gatewayID.Agent())
+	s.ledger, err = newLedgerService(ctx, s.engine, ledgerConfig{
+		Ledger: s.cfg.Ledger, dataDir: s.cfg.DataDir, keys: s.keys, sequences: s.cfg.Runs(config.RoleLedger), now: s.now, logger: s.logger,
+	})
 	if err != nil {
 		return err
 	}
-	if s.tokens, err = s.tokenService(ctx, s.keys, dir); err != nil {
-		return fmt.Errorf("token service: %w", err)
+	if err := s.ledger.openRecorders(ctx, s.cfg.Runs, buildDigest()); err != nil {
+		return err
 	}
-	if s.gateway, err = s.gatewayService(ctx, s.tokensID.Agent()); err != nil {
-		return fmt.Errorf("gateway: %w", err)
+	return activate(ctx, s.ledger.own(), s.policy)
+}
+
+func (s *Server) buildServices(ctx context.Context) error {
+	if s.cfg.Runs(config.RoleTokens) {
+		gatewayID, err := s.agentOf(s.gatewayID, s.cfg.Gateway.ID)
+		if err != nil {
+			return fmt.Errorf("gateway.spiffe_id: %w", err)
+		}
+		dir, err := directory(s.cfg, gatewayID)
+		if err != nil {
+			return err
+		}
+		if s.tokens, err = s.tokenService(ctx, s.keys, dir); err != nil {
+			return fmt.Errorf("token service: %w", err)
+		}
+	}
+	if s.cfg.Runs(config.RoleGateway) {
+		tokensID, err := s.agentOf(s.tokensID, s.cfg.Tokens.ID)
+		if err != nil {
+			return fmt.Errorf("tokens.spiffe_id: %w", err)
+		}
+		if s.gateway, err = s.gatewayService(ctx, tokensID); err != nil {
+			return fmt.Errorf("gateway: %w", err)
+		}
 	}
 	return nil
 }
@@ -186,8 +201,8 @@ func (s *Server) ledgerFailed(err error) {
 // then end and start again through recovery.
 func (s *Server) Failed() <-chan error { return s.ledger.failed }
 
-// Close stops listeners, then waits for outcomes, then closes the ledger, the
-// registry and the identities. It may be called more than once.
+// Close stops listeners, then waits for outcomes, then closes the ledger, and
+// then what else was opened, last first. It may be called more than once.
 func (s *Server) Close(ctx context.Context) error {
 	s.closing.Do(func() {
 		var errs []error
@@ -207,7 +222,7 @@ func (s *Server) Close(ctx context.Context) error {
 		if s.ledger != nil {
 			errs = append(errs, s.ledger.close(ctx))
 		}
-		for _, c := range s.closers() {
+		for _, c := range slices.Backward(s.opened) {
 			errs = append(errs, c.Close())
 		}
 		s.closeErr = errors.Join(errs...)
@@ -215,31 +230,13 @@ func (s *Server) Close(ctx context.Context) error {
 	return s.closeErr
 }
 
-func (s *Server) closers() (out []io.Closer) {
-	if s.issued != nil {
-		out = append(out, s.issued)
+// opened remembers what a start opened, so that Close closes it.
+func opened[C io.Closer](ctx context.Context, s *Server, open func(context.Context) (C, error)) (C, error) {
+	c, err := open(ctx)
+	if err == nil {
+		s.opened = append(s.opened, c)
 	}
-	if s.persons != nil {
-		out = append(out, s.persons)
-	}
-	if s.proofs != nil {
-		out = append(out, s.proofs)
-	}
-	if s.pins != nil {
-		out = append(out, s.pins)
-	}
-	if s.jwtBundles != nil {
-		out = append(out, s.jwtBundles)
-	}
-	if s.loginStore != nil {
-		out = append(out, s.loginStore)
-	}
-	for _, id := range []*spiffe.Source{s.gatewayID, s.tokensID} {
-		if id != nil {
-			out = append(out, id)
-		}
-	}
-	return out
+	return c, err
 }
 
 // buildDigest is the SHA-256 of the running binary, which heartbeats state;

@@ -182,7 +182,7 @@ func TestOnlyInitCreatesALog(t *testing.T) {
 	if _, err := Start(t.Context(), d.cfg, Options{GatewayListener: d.gateway, TokensListener: d.tokens}); err == nil {
 		t.Fatal("a server started without a deployment")
 	}
-	if _, err := os.Stat(ledgerPath(d.cfg.DataDir)); err == nil {
+	if _, err := os.Stat(filepath.Join(d.cfg.DataDir, "ledger.db")); err == nil {
 		t.Fatal("a start created a ledger")
 	}
 	d.init(t)

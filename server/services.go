@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,7 +22,6 @@ import (
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/registry"
 	"github.com/lineal-auth/lineal/scope"
-	"github.com/lineal-auth/lineal/storage/sqlite"
 	"github.com/lineal-auth/lineal/sts"
 	"github.com/lineal-auth/lineal/token"
 )
@@ -99,24 +97,21 @@ func loadPolicy(cfg config.Config, keys keyRing) (*cedar.Live, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading policy bundle: %w", err)
 	}
-	pub, ok := keys.manifest.Public().(ed25519.PublicKey)
-	if !ok {
-		return nil, errors.New("manifest key has no public part")
-	}
-	live, err := cedar.NewLive(archive, pub, 1)
+	live, err := cedar.NewLive(archive, keys.manifestPublic, 1)
 	if err != nil {
 		return nil, fmt.Errorf("loading policy bundle %s: %w", cfg.Policy.Bundle, err)
 	}
 	return live, nil
 }
 
-// activate records that the policy came into force, with the bundle beside it.
-func activate(ctx context.Context, admin *recorder, live *cedar.Live) error {
+// activate records that the policy came into force in this process, with the
+// bundle beside it.
+func activate(ctx context.Context, by *recorder, live *cedar.Live) error {
 	v := live.Engine().Version()
-	rec := admin.own(record.KindPolicy)
+	rec := by.own(record.KindPolicy)
 	rec.PolicyChange = &record.PolicyChange{BundleDigest: v.Digest, Serial: v.Serial, Engine: v.Engine, Approvals: []string{}}
 	blob := ledger.Blob{Digest: v.Digest, Class: blobPolicy, Bytes: live.Engine().Bundle()}
-	if err := admin.append(ctx, rec, []ledger.Blob{blob}); err != nil {
+	if err := by.append(ctx, rec, []ledger.Blob{blob}); err != nil {
 		return fmt.Errorf("recording the policy: %w", err)
 	}
 	return nil
@@ -134,10 +129,8 @@ func (s *Server) tokenService(ctx context.Context, keys keyRing, dir *registry.S
 	if err != nil {
 		return nil, err
 	}
-	if s.issued, err = sqlite.OpenRegistry(ctx, sqlite.RegistryConfig{Dir: s.cfg.DataDir, Now: s.now}); err != nil {
-		return nil, err
-	}
-	if s.persons, err = sqlite.OpenPersons(ctx, sqlite.RegistryConfig{Dir: s.cfg.DataDir, Now: s.now}); err != nil {
+	persons, err := opened(ctx, s, s.engine.persons)
+	if err != nil {
 		return nil, err
 	}
 	logins, err := s.logins()
@@ -158,8 +151,8 @@ func (s *Server) tokenService(ctx context.Context, keys keyRing, dir *registry.S
 	}
 	rec := s.ledger.tokens
 	return sts.New(sts.Config{
-		Issuer: s.cfg.Tokens.Issuer, Signer: signer, Directory: dir, Persons: s.persons, Issued: keptReceipts{s.issued, s.ledger.store},
-		Logins: logins, Login: login, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Revocations: s.issued, Recorder: draftRecorder{rec},
+		Issuer: s.cfg.Tokens.Issuer, Signer: signer, Directory: dir, Persons: persons, Issued: keptReceipts{s.registry, s.ledger.store},
+		Logins: logins, Login: login, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Revocations: s.registry, Recorder: draftRecorder{rec},
 		Writer: record.Writer{ID: rec.id, Role: rec.role, Run: rec.writer.Run(), KeyID: rec.keyID}, Log: rec.log,
 		Region: rec.header.Region, DataClass: rec.header.DataClass, PolicyVersion: s.policy.Engine().Version().Digest,
 		Lifetime: s.cfg.Tokens.Lifetime, Now: s.now, Logger: s.logger,
@@ -228,7 +221,7 @@ func (d draftRecorder) Record(ctx context.Context, draft record.Draft) error {
 // it by the hash that records name.
 type keptReceipts struct {
 	registry.Issued
-	store *sqlite.Store
+	store ledger.Appender
 }
 
 func (k keptReceipts) Put(ctx context.Context, d registry.Delegation) error {

@@ -1,0 +1,89 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/internal/durable"
+)
+
+// ledgerFile says which log a data directory belongs to and where that is kept,
+// so that readers of the log need only the directory. It may hold the password
+// of the store; like the keys, nobody else may read it.
+const ledgerFile = "ledger.yaml"
+
+// noted is config.Ledger with its secrets in the open.
+type noted struct {
+	Family         string `yaml:"family"`
+	Period         string `yaml:"period"`
+	Region         string `yaml:"region"`
+	DataClass      string `yaml:"data_class"`
+	Store          string `yaml:"store,omitempty"`
+	Persons        string `yaml:"persons,omitempty"`
+	Node           string `yaml:"node,omitempty"`
+	RequireStandby bool   `yaml:"require_standby,omitempty"`
+}
+
+// saveLedger notes the ledger in the directory.
+func saveLedger(dataDir string, l config.Ledger) error {
+	text, err := ledgerText(l)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(dataDir, ledgerFile), text, 0o600)
+}
+
+func ledgerText(l config.Ledger) ([]byte, error) {
+	return yaml.Dump(noted{
+		Family: l.Family, Period: l.Period, Region: l.Region, DataClass: l.DataClass,
+		Store: l.Store.Reveal(), Persons: l.Persons.Reveal(), Node: l.Node, RequireStandby: l.RequireStandby,
+	})
+}
+
+// readLedger is the inverse of saveLedger.
+func readLedger(dataDir string) (config.Ledger, error) {
+	text, err := os.ReadFile(filepath.Join(dataDir, ledgerFile)) //nolint:gosec // the operator names the directory
+	if err != nil {
+		return config.Ledger{}, err
+	}
+	var n noted
+	if err := yaml.Load(text, &n, yaml.WithKnownFields()); err != nil {
+		return config.Ledger{}, fmt.Errorf("%s: %w", ledgerFile, err)
+	}
+	return config.Ledger{
+		Family: n.Family, Period: n.Period, Region: n.Region, DataClass: n.DataClass,
+		Store: config.Secret(n.Store), Persons: config.Secret(n.Persons), Node: n.Node, RequireStandby: n.RequireStandby,
+	}, nil
+}
+
+// noteLedger keeps the file as the configuration is: a password may change. A
+// directory without it holds no deployment, and one of another log or node is
+// not this process's.
+func noteLedger(dataDir string, l config.Ledger) error {
+	was, err := readLedger(dataDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s holds no deployment: %w", dataDir, err)
+	}
+	if err != nil {
+		return err
+	}
+	if was.Origin() != l.Origin() || was.Node != l.Node {
+		return fmt.Errorf("%s is of node %q of %s, not of node %q of %s", dataDir, was.Node, was.Origin(), l.Node, l.Origin())
+	}
+	before, err := ledgerText(was)
+	if err != nil {
+		return err
+	}
+	now, err := ledgerText(l)
+	if err != nil || bytes.Equal(before, now) {
+		return err
+	}
+	return saveLedger(dataDir, l)
+}

@@ -1,0 +1,167 @@
+package server
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/internal/durable"
+	"github.com/lineal-auth/lineal/ledger"
+)
+
+// Init creates a deployment in an empty data directory: its keys, its log, and
+// as the first records the keys of its writers. Only this function creates a
+// log; a server that finds none refuses to start (ledger.md §4).
+func Init(ctx context.Context, dataDir string, l config.Ledger, now func() time.Time, logger *slog.Logger) error {
+	if err := durable.MkdirAll(dataDir, 0o700); err != nil {
+		return fmt.Errorf("creating %s: %w", dataDir, err)
+	}
+	if err := createKeys(dataDir); err != nil {
+		return err
+	}
+	keys, err := loadKeys(dataDir)
+	if err != nil {
+		return err
+	}
+	e := newEngine(dataDir, l, engineOptions{create: true, now: now, logger: logger})
+	s, err := newLedgerService(ctx, e, ledgerConfig{
+		Ledger: l, dataDir: dataDir, keys: keys, sequences: true, createLog: true, createDir: true, now: now, logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	err = s.introduce(ctx)
+	if l.Store != "" {
+		err = errors.Join(err, createRegistries(ctx, e, l))
+	}
+	return errors.Join(err, s.close(ctx), saveLedger(dataDir, l))
+}
+
+// Join creates the data directory of another process of a deployment, one that
+// shares its store: keys of its own for its writers, and their introduction in
+// the log. member is the data directory of a process that issues tokens and
+// sequences; the new one gets copies of the deployment's keys that it needs for
+// its own roles, and no others. So Join is done where those keys are, and the
+// directory is then taken to where the process shall run.
+func Join(ctx context.Context, cfg config.Config, member string, now func() time.Time, logger *slog.Logger) error {
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	if cfg.Ledger.Store == "" || cfg.Ledger.Node == "" {
+		return errors.New("joining: ledger.store and ledger.node are required: processes share a PostgreSQL store, and each has its name")
+	}
+	deployment, err := loadKeys(member)
+	if err != nil {
+		return fmt.Errorf("joining: %w", err)
+	}
+	if deployment.manifest == nil || deployment.log == nil {
+		return fmt.Errorf("joining: %w", errNotHere("manifest or log"))
+	}
+	theirs, err := readLedger(member)
+	if err != nil {
+		return fmt.Errorf("joining: %w", err)
+	}
+	if theirs.Origin() != cfg.Ledger.Origin() {
+		return fmt.Errorf("joining: the log there is %s, not %s", theirs.Origin(), cfg.Ledger.Origin())
+	}
+	e := newEngine(cfg.DataDir, cfg.Ledger, engineOptions{now: now, logger: logger})
+	if err := isNew(ctx, e, cfg.Ledger, deployment); err != nil {
+		return fmt.Errorf("joining: %w", err)
+	}
+	if err := joinKeys(cfg, member, deployment); err != nil {
+		return fmt.Errorf("joining: %w", err)
+	}
+	keys, err := loadKeys(cfg.DataDir)
+	if err != nil {
+		return fmt.Errorf("joining: %w", err)
+	}
+	keys.manifest, keys.log = deployment.manifest, deployment.log
+	s, err := newLedgerService(ctx, e, ledgerConfig{
+		Ledger: cfg.Ledger, dataDir: cfg.DataDir, keys: keys, sequences: true, createDir: true, now: now, logger: logger,
+	})
+	if err != nil {
+		return fmt.Errorf("joining: %w", err)
+	}
+	err = errors.Join(s.introduce(ctx), s.close(ctx), saveLedger(cfg.DataDir, cfg.Ledger))
+	if err == nil && !cfg.Runs(config.RoleLedger) {
+		err = os.RemoveAll(filepath.Join(cfg.DataDir, "tiles")) // nobody would keep them up
+	}
+	return err
+}
+
+// isNew reads the log for the writers of a node of this name: opening one of
+// them would end the process that has it.
+func isNew(ctx context.Context, e engine, l config.Ledger, deployment keyRing) error {
+	store, err := e.reader(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = store.Close() }() // it only read
+	head, err := store.Head(ctx, l.Family)
+	if err != nil {
+		return err
+	}
+	known := newAdmission(deployment.manifestPublic, func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error] {
+		return store.ReadRange(ctx, head.Origin, from, to)
+	})
+	if err := known.catchUp(ctx, head.Size); err != nil {
+		return err
+	}
+	for _, w := range []string{writerAdmin, writerGateway, writerTokens} {
+		if _, there := known.tails[writerID(w, l.Node)]; there {
+			return fmt.Errorf("a node %q is there already: choose another name", l.Node)
+		}
+	}
+	return nil
+}
+
+// joinKeys makes the keys of a process's own writers, and copies those of the
+// deployment that its roles need.
+func joinKeys(cfg config.Config, member string, deployment keyRing) error {
+	if err := durable.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return err
+	}
+	dir, err := makeKeysDir(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	var own, copies []string
+	if cfg.Runs(config.RoleGateway) {
+		own = append(own, "gateway")
+	}
+	if cfg.Runs(config.RoleTokens) {
+		own, copies = append(own, "tokens"), append(copies, "issuer")
+	}
+	if cfg.Runs(config.RoleLedger) {
+		copies = append(copies, "manifest", "log")
+	}
+	if err := createSigningKeys(dir, own...); err != nil {
+		return err
+	}
+	for _, name := range copies {
+		key, err := readKey(filepath.Join(member, keysDir), name)
+		if err != nil {
+			return err
+		}
+		if err := writeKey(dir, name, key); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(copies, "manifest") {
+		return nil
+	}
+	der, err := x509.MarshalPKIXPublicKey(deployment.manifestPublic)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(dir, manifestPublicFile), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600)
+}

@@ -1,0 +1,235 @@
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/lineal-auth/lineal/ledger"
+)
+
+const (
+	// turn is how often a process that does not hold the lease asks for it.
+	turn = time.Second
+	// parting is how long a process that never sequences waits, when it closes, for
+	// one that does. Its records are durable either way.
+	parting = 5 * time.Second
+)
+
+// sequencing is one process's part in giving the log's entries their indexes.
+// One process holds the lease and does it; the others follow, and the first that
+// asks after the lease ended goes on.
+//
+//	store ── lease held ──▶ Sequencer.Run ── epoch lost ──┐
+//	  ▲                                                   │
+//	  └── every second: take in entries, mirror tiles, ask for the lease ◀─┘
+//
+// Whoever loses the epoch wrote nothing under it and knows nothing that counts:
+// it takes part again from the store, through the recovery of every start. Any
+// other fatal error ends the process.
+type sequencing struct {
+	store          ledger.Store
+	family, origin string
+	manifest       ed25519.PublicKey
+	logger         *slog.Logger
+	// Of a process that takes part; else nil, and it waits for the others.
+	tiles    ledger.TileStore
+	signer   note.Signer
+	verifier note.Verifier
+
+	follow sync.Mutex // held while following; guards check, and tiles until held
+	check  *admission // what is known of the log's entries
+
+	mu   sync.Mutex        // guards held
+	held *ledger.Sequencer // nil while another process has the lease
+}
+
+// run takes part until ctx ends, or a fatal error comes.
+func (q *sequencing) run(ctx context.Context) error {
+	if q.signer == nil {
+		return nil
+	}
+	for {
+		if seq := q.holding(); seq != nil {
+			err := seq.Run(ctx)
+			if !errors.Is(err, ledger.ErrEpochLost) {
+				return err
+			}
+			q.hold(nil)
+			q.logger.WarnContext(ctx, "another process sequences now", slog.String("log", q.family))
+		}
+		if !pause(ctx, turn) {
+			return nil
+		}
+		switch err := q.attend(ctx); {
+		case err == nil || ctx.Err() != nil && !ledger.Fatal(err):
+		case errors.Is(err, ledger.ErrUnavailable), errors.Is(err, ledger.ErrAmbiguous): // the next turn recovers, whatever was stored
+			q.logger.WarnContext(ctx, "waiting for the store", slog.Any("error", err))
+		default:
+			return err
+		}
+	}
+}
+
+// attend follows the log to its end and takes the lease if it is free.
+func (q *sequencing) attend(ctx context.Context) error {
+	q.follow.Lock()
+	defer q.follow.Unlock()
+	if err := q.catchUp(ctx); err != nil {
+		return err
+	}
+	if err := q.mirror(ctx); err != nil {
+		return err
+	}
+	seq, err := ledger.OpenSequencer(ctx, ledger.SequencerConfig{
+		Store: q.store, Tiles: q.tiles, Log: q.family, Signer: q.signer, Verifier: q.verifier, Check: q.check.check,
+		OnRejected: func(ctx context.Context, r ledger.Rejected) {
+			q.logger.ErrorContext(ctx, "record refused by the sequencer", slog.String("record", r.RecordID), slog.String("cause", r.Err.Error()))
+		},
+		Logger: q.logger,
+	})
+	if errors.Is(err, ledger.ErrLeaseHeld) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	q.check = nil // the sequencer's own from here on: it is ahead of the store at times
+	q.hold(seq)
+	q.logger.InfoContext(ctx, "this process sequences", slog.String("log", q.family))
+	return nil
+}
+
+// catchUp takes in what the log has, so that whoever gets the lease can judge
+// the next entry at once.
+func (q *sequencing) catchUp(ctx context.Context) error {
+	head, err := q.store.Head(ctx, q.family)
+	if err != nil {
+		return err
+	}
+	if q.check == nil {
+		q.check = newAdmission(q.manifest, func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error] {
+			return q.store.ReadRange(ctx, head.Origin, from, to)
+		})
+	}
+	return q.check.catchUp(ctx, head.Size)
+}
+
+// mirror brings the tiles to the newest published checkpoint.
+func (q *sequencing) mirror(ctx context.Context) error {
+	return ledger.Mirror(ctx, ledger.MirrorConfig{Source: q.store, Tiles: q.tiles, Verifier: q.verifier, Logger: q.logger})
+}
+
+func (q *sequencing) holding() *ledger.Sequencer {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.held
+}
+
+func (q *sequencing) hold(seq *ledger.Sequencer) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.held = seq
+}
+
+// flush returns when everything that is in intake now is published, by this
+// process or by the one that holds the lease, and this process's tiles show it.
+func (q *sequencing) flush(ctx context.Context) error {
+	intake, err := q.store.IntakeStats(ctx, q.family)
+	if err != nil {
+		return err
+	}
+	var size int64 // of the log when intake had passed on
+	for {
+		if seq := q.holding(); seq != nil {
+			_, err := seq.Flush(ctx)
+			if !errors.Is(err, ledger.ErrEpochLost) { // else another goes on with it
+				return err
+			}
+		} else if done, err := q.published(ctx, intake.MaxID, &size); err != nil {
+			return err
+		} else if done {
+			return q.followUp(ctx)
+		}
+		if !pause(ctx, 50*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
+
+// published reports whether the rows of intake up to an id have their indexes,
+// and a published checkpoint covers them. *size is 0 until the first holds.
+func (q *sequencing) published(ctx context.Context, id int64, size *int64) (bool, error) {
+	if *size == 0 {
+		rows, err := q.store.ReadIntake(ctx, q.family, 1)
+		if err != nil || len(rows) > 0 && rows[0].IntakeID <= id {
+			return false, err
+		}
+		head, err := q.store.Head(ctx, q.family)
+		if err != nil {
+			return false, err
+		}
+		*size = head.Size
+	}
+	c, err := q.store.LastCheckpoint(ctx, q.origin, true)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return false, nil
+	}
+	return c.Size >= *size, err
+}
+
+// followUp mirrors what another process published, unless this one sequences by
+// now, and has it already.
+func (q *sequencing) followUp(ctx context.Context) error {
+	if q.signer == nil {
+		return nil
+	}
+	q.follow.Lock()
+	defer q.follow.Unlock()
+	if q.holding() != nil {
+		return nil
+	}
+	return q.mirror(ctx)
+}
+
+// finish is the flush of a process that ends. If it never sequences it does not
+// wait long: what it recorded is durable, and gets its index from another.
+func (q *sequencing) finish(ctx context.Context) error {
+	if q.signer != nil {
+		return q.flush(ctx)
+	}
+	wait, cancel := context.WithTimeout(ctx, parting)
+	defer cancel()
+	err := q.flush(wait)
+	if err != nil && wait.Err() != nil {
+		q.logger.WarnContext(ctx, "the last records wait for a process that sequences", slog.String("log", q.family))
+		return nil
+	}
+	return err
+}
+
+// close gives the lease back. run must have returned.
+func (q *sequencing) close(ctx context.Context) error {
+	if seq := q.holding(); seq != nil {
+		return seq.Close(ctx)
+	}
+	return nil
+}
+
+// pause waits, and reports whether ctx is still there.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -64,30 +64,12 @@ func (v *verifier) checkChains() {
 	v.pass(Chain, "%d decisions, %d receipts, %d issuers", c.decisions, len(c.receipts), len(c.verifiers))
 }
 
-// makeVerifiers finds, for each issuer of the policy, its keys among those of
-// the bundle: a key counts if the policy pins its thumbprint for that issuer.
+// makeVerifiers builds a verifier of receipts for each issuer with keys that
+// count.
 func (c *chainCheck) makeVerifiers() {
-	pinned := map[string][]token.PublicKey{}
-	for _, jwks := range c.v.jwks {
-		keys, err := token.ParseJWKS(jwks)
-		if err != nil {
-			c.v.fail(Chain, "issuer keys: %v", err)
-			continue
-		}
-		for _, k := range keys {
-			t, err := token.Thumbprint(k.Key)
-			if err != nil {
-				continue
-			}
-			for _, i := range c.v.policy.issuers {
-				if i.Thumbprint == t && !slices.ContainsFunc(pinned[i.URL], func(o token.PublicKey) bool { return o.KeyID == k.KeyID }) {
-					pinned[i.URL] = append(pinned[i.URL], k)
-				}
-			}
-		}
-	}
-	for _, issuer := range slices.Sorted(maps.Keys(pinned)) {
-		keys, err := token.NewStaticKeys(pinned[issuer]...)
+	known := c.v.issuerKeys()
+	for _, issuer := range slices.Sorted(maps.Keys(known)) {
+		keys, err := token.NewStaticKeys(known[issuer]...)
 		if err != nil {
 			c.v.fail(Chain, "keys of %s: %v", issuer, err)
 			continue
@@ -237,9 +219,9 @@ func (c *chainCheck) verifyReceipts(d *record.Decision, leaf string) verifiedCha
 	}
 	verifier, ok := c.verifiers[d.Issuer]
 	if !ok {
-		return missing("no key of issuer %s in the bundle is one that the policy pins", d.Issuer)
+		return missing("no key of issuer %s in the bundle is one that the policy pins or a key record adds", d.Issuer)
 	}
-	var raws []string
+	var raws, hashes []string
 	for k, h := range d.Chain {
 		hash := h.ReceiptHash
 		if k == len(d.Chain)-1 {
@@ -257,11 +239,14 @@ func (c *chainCheck) verifyReceipts(d *record.Decision, leaf string) verifiedCha
 		if got, err := token.HashOf(raw); err != nil || got != hash {
 			return verifiedChain{err: fmt.Errorf("the receipt of hop %d does not have the hash it is kept under", k)}
 		}
-		raws = append(raws, raw)
+		raws, hashes = append(raws, raw), append(hashes, hash)
 	}
 	closed, err := verifier.VerifyClosed(context.Background(), raws, leaf)
 	if err != nil {
 		return verifiedChain{err: fmt.Errorf("receipts: %w", err)}
+	}
+	if bad := c.checkReceiptKeys(d.Issuer, hashes, closed.KeyIDs); bad.err != nil {
+		return bad
 	}
 	hops, err := record.ChainOf(closed.Chain)
 	if err != nil {

@@ -61,6 +61,7 @@ type verifier struct {
 	first, last checkpoint // size -1 if there is none that verified
 	lastNote    []byte
 	keys        keyHistory
+	pinned      map[issuerKeyName]bool // issuer keys that the policy pins
 }
 
 // entry is one record of the bundle.

@@ -16,6 +16,9 @@ type keyHistory struct {
 	manifest map[string]ed25519.PublicKey // by keyid, from the policy
 	byID     map[string]ed25519.PublicKey // all, by keyid
 	periods  map[string][]*keyPeriod      // by gw.id
+	issuers  map[issuerKeyName]*issuerKey // those that sign tokens and receipts, and no record
+
+	added, ended int
 }
 
 // keyPeriod is the life of one key for one writer.
@@ -41,23 +44,17 @@ func (h *keyHistory) public(keyID string) (ed25519.PublicKey, bool) {
 func (v *verifier) checkWriterKeys() {
 	v.keys = keyHistory{
 		manifest: map[string]ed25519.PublicKey{}, byID: map[string]ed25519.PublicKey{}, periods: map[string][]*keyPeriod{},
+		issuers: map[issuerKeyName]*issuerKey{},
 	}
 	for _, k := range v.policy.manifests {
 		v.keys.manifest[k.KeyID()] = k.Public()
 	}
-	keys, ended := 0, 0
 	for _, e := range v.records {
 		if !e.readable || e.record.Kind != record.KindKey {
 			continue
 		}
-		added, err := v.keys.apply(e)
-		switch {
-		case err != nil:
+		if err := v.keys.apply(e); err != nil {
 			v.fail(WriterKeys, "key record %d: %v", e.index, err)
-		case added:
-			keys++
-		default:
-			ended++
 		}
 	}
 	for _, e := range v.records {
@@ -69,45 +66,50 @@ func (v *verifier) checkWriterKeys() {
 	if v.manifest.Mode == ModeSelected {
 		caveat = "; a revocation outside the selection would not show"
 	}
-	v.pass(WriterKeys, "%d keys, %d ended%s", keys, ended, caveat)
+	v.pass(WriterKeys, "%d keys, %d ended%s", v.keys.added, v.keys.ended, caveat)
 }
 
-// apply takes in one key record; added is false for the end of a key.
-func (h *keyHistory) apply(e *entry) (added bool, err error) {
+// apply takes in one key record.
+func (h *keyHistory) apply(e *entry) error {
 	pub, ok := h.manifest[e.envelope.KeyID]
 	if !ok {
-		return false, errors.New("not signed by a manifest key of the policy")
+		return errors.New("not signed by a manifest key of the policy")
 	}
 	if err := e.envelope.Verify(pub); err != nil {
-		return false, err
+		return err
 	}
 	k := e.record.KeyChange
+	if k.Role == record.RoleIssuer {
+		return h.applyIssuer(k, e.index)
+	}
 	open := func(p *keyPeriod) bool { return p.keyID == k.KeyID && p.until < 0 }
 	i := slices.IndexFunc(h.periods[k.For], open)
 	if k.Op == record.KeyAdd {
 		if i >= 0 {
-			return false, fmt.Errorf("the key of %q is added twice", k.For)
+			return fmt.Errorf("the key of %q is added twice", k.For)
 		}
 		raw, err := decodeDigest(k.PublicKey)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if digest(raw) != k.KeyID {
-			return false, errors.New("keyid is not that of the key")
+			return errors.New("keyid is not that of the key")
 		}
 		h.byID[k.KeyID] = raw
 		h.periods[k.For] = append(h.periods[k.For], &keyPeriod{keyID: k.KeyID, role: k.Role, from: e.index, until: -1})
-		return true, nil
+		h.added++
+		return nil
 	}
 	if i < 0 {
-		return false, fmt.Errorf("it ends a key of %q that was never added", k.For)
+		return fmt.Errorf("it ends a key of %q that was never added", k.For)
 	}
 	p := h.periods[k.For][i]
 	p.until, p.ended = e.index, k.Op
+	h.ended++
 	if k.Op == record.KeyRevoke {
 		p.revoked = string(k.Since)
 	}
-	return false, nil
+	return nil
 }
 
 // checkWriterKey checks that the key was its writer's at that index.

@@ -113,16 +113,24 @@ type PolicyChange struct {
 	Approvals []string `json:"approvals"`
 }
 
-// KeyChange adds, retires or revokes a writer's key, valid by the index of this
-// record. It is signed by the manifest key.
+// KeyChange adds, retires or revokes a writer's key, or a key that signs tokens
+// and receipts, valid by the index of this record. It is signed by the manifest
+// key.
 type KeyChange struct {
 	Op KeyOp `json:"op"`
-	// For is the gw.id of the writer.
-	For   string `json:"for"`
-	Role  Role   `json:"role"`
+	// For is the gw.id of the writer; of RoleIssuer the URL of the token issuer.
+	For  string `json:"for"`
+	Role Role   `json:"role"`
+	// KeyID is the SHA-256 of PublicKey.
 	KeyID string `json:"keyid"`
-	// PublicKey is the raw Ed25519 key, unpadded base64url.
+	// PublicKey is the raw Ed25519 key, unpadded base64url. An issuer's may also be
+	// on P-256, as its uncompressed point (SEC 1 §2.3.3).
 	PublicKey string `json:"public_key"`
+	// TokenKeyID is `kid` of an issuer's key.
+	TokenKeyID string `json:"kid,omitempty"`
+	// From is from when an issuer's key signs, where that is later than its
+	// publication. The same key may be added again with another time.
+	From Timestamp `json:"from,omitempty"`
 	// Since is from when a revoked key is suspect.
 	Since Timestamp `json:"since,omitempty"`
 }

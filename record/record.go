@@ -127,6 +127,10 @@ const (
 	RoleAdmin        Role = "admin"
 )
 
+// RoleIssuer is the role of a key that signs tokens and receipts, in key records
+// alone: it writes nothing.
+const RoleIssuer Role = "issuer"
+
 // DataClass is the operator's classification of what the call handles.
 type DataClass string
 

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"crypto/ecdh"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -386,13 +387,24 @@ func (p *PolicyChange) check(c *checker) {
 func (k *KeyChange) check(c *checker) {
 	oneOf(c, "op", k.Op, KeyAdd, KeyRetire, KeyRevoke)
 	c.name("for", k.For)
-	oneOf(c, "role", k.Role, RoleGateway, RoleTokenService, RoleSequencer, RoleAdmin)
+	oneOf(c, "role", k.Role, RoleGateway, RoleTokenService, RoleSequencer, RoleAdmin, RoleIssuer)
 	raw, err := decode64(k.PublicKey, 32)
 	if err == nil {
 		err = checkKey(raw)
+	} else if k.Role == RoleIssuer {
+		if raw, err = decode64(k.PublicKey, 65); err == nil {
+			_, err = ecdh.P256().NewPublicKey(raw)
+		}
 	}
-	c.require(err == nil, "public_key", "is not an acceptable Ed25519 key")
+	c.require(err == nil, "public_key", "is not an acceptable public key of its role")
 	c.require(k.KeyID == Hash(raw), "keyid", "is not the hash of public_key")
+	if k.Role == RoleIssuer {
+		c.name("kid", k.TokenKeyID)
+	} else {
+		c.require(k.TokenKeyID == "", "kid", "is of an issuer's key alone")
+	}
+	c.optTime("from", k.From)
+	c.require(k.From == "" || k.Role == RoleIssuer && k.Op == KeyAdd, "from", "stands where no issuer's key is added")
 	c.optTime("since", k.Since)
 	c.require(k.Since == "" || k.Op == KeyRevoke, "since", "stands without a revocation")
 }

@@ -124,6 +124,9 @@ func (a *admission) learn(rec record.Record, keyID string) error {
 		return fmt.Errorf("a key record that the manifest key did not sign")
 	}
 	k := rec.KeyChange
+	if k.Role == record.RoleIssuer {
+		return nil // it signs tokens, and never a record
+	}
 	if k.Op != record.KeyAdd {
 		delete(a.keys, k.KeyID)
 		delete(a.writers, k.KeyID)

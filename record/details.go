@@ -43,11 +43,10 @@ var ErrWithheld = errors.New("a value of the details was withheld")
 
 // DetailsOf gives the recorded form of a grant.
 func DetailsOf(g scope.Grant) (Details, error) {
-	raw, err := g.MarshalJSON()
-	if err != nil {
-		return Details{}, fmt.Errorf("recording details: %w", err)
+	if g.IsZero() {
+		return Details{}, errors.New("recording details: grant is not set")
 	}
-	return DetailsFrom(raw)
+	return detailsFrom(g.Value())
 }
 
 // DetailsFrom gives the recorded form of an authorization_details array that
@@ -57,6 +56,10 @@ func DetailsFrom(raw []byte) (Details, error) {
 	if err != nil {
 		return Details{}, fmt.Errorf("recording details: %w", err)
 	}
+	return detailsFrom(v)
+}
+
+func detailsFrom(v strictjson.Value) (Details, error) {
 	marked, err := mark(v)
 	if err != nil {
 		return Details{}, fmt.Errorf("recording details: %w", err)

@@ -79,7 +79,7 @@ func ParseValue(v strictjson.Value, root bool) (Grant, error) {
 		}
 		g.details[i] = d
 	}
-	g.raw = v.AppendJSON(nil)
+	g.value, g.raw = v, v.AppendJSON(nil)
 	g.scope = impliedScope(g.details)
 	return g, nil
 }
@@ -190,15 +190,25 @@ func (d *Detail) parseWhere(v strictjson.Value) *MalformedError {
 		}
 	}
 	written := len(d.where)
-	for _, p := range guarded {
-		if !slices.ContainsFunc(d.where[:written], func(b bound) bool { return b.pointer == p }) {
-			r, tokens, _ := parsePointer(p)
-			d.where = append(d.where, bound{pointer: p, root: r, tokens: tokens, c: &constraint{op: opAbsent}})
+	d.where = slices.Grow(d.where, len(absent))
+	for _, b := range absent {
+		if !slices.ContainsFunc(d.where[:written], func(w bound) bool { return w.pointer == b.pointer }) {
+			d.where = append(d.where, b)
 		}
 	}
 	slices.SortFunc(d.where, func(a, b bound) int { return strings.Compare(a.pointer, b.pointer) })
 	return nil
 }
+
+// absent forbids each guarded path. Nothing changes a constraint once it is made.
+var absent = func() []bound {
+	all := make([]bound, len(guarded))
+	for i, p := range guarded {
+		r, tokens, _ := parsePointer(p)
+		all[i] = bound{pointer: p, root: r, tokens: tokens, c: &constraint{op: opAbsent}}
+	}
+	return all
+}()
 
 func parseBound(pointer string, v strictjson.Value, emitted rootSet) (bound, *MalformedError) {
 	if reason := checkText(pointer); reason != "" {

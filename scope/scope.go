@@ -32,6 +32,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/lineal-auth/lineal/internal/strictjson"
 )
 
 // Type is the authorization_details type of a detail: an opaque tag, compared
@@ -62,7 +64,8 @@ const (
 // for concurrent use and exists only by Parse; the zero value permits nothing.
 type Grant struct {
 	details []Detail
-	raw     []byte // compact JSON, order and literals as granted
+	value   strictjson.Value // what was parsed: order and literals as granted
+	raw     []byte           // its compact JSON
 	scope   string
 }
 
@@ -105,6 +108,10 @@ func (g Grant) MarshalJSON() ([]byte, error) {
 	}
 	return slices.Clone(g.raw), nil
 }
+
+// Value is what MarshalJSON writes, for who puts it into a larger document. It
+// is the zero Value for the zero value.
+func (g Grant) Value() strictjson.Value { return g.value }
 
 // Scope returns the OAuth scope: the verbs that the details imply, sorted,
 // separated by one space. It is "" for the zero value.

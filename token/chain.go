@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/lineal-auth/lineal/delegation"
 	"github.com/lineal-auth/lineal/internal/strictjson"
@@ -76,13 +77,12 @@ func (v *Verifier) readReceipts(issuer string, generation uint64, raws []string)
 }
 
 func (v *Verifier) readReceipt(issuer string, generation uint64, raw string) (*receipt, error) {
+	if r, ok := v.seenReceipt(issuer, generation, raw); ok {
+		return r, nil
+	}
 	c, err := split(raw)
 	if err != nil {
 		return nil, err
-	}
-	hash := c.hash()
-	if r, ok := v.receipts.get(receiptKey{issuer, hash}); ok && r.generation == generation && r.raw == raw {
-		return r, nil
 	}
 	h, err := readHeader(c.header, typeReceipt)
 	if err != nil {
@@ -92,11 +92,46 @@ func (v *Verifier) readReceipt(issuer string, generation uint64, raw string) (*r
 	if err != nil {
 		return nil, fmt.Errorf("reading payload: %w", err)
 	}
-	rc, fields, err := readReceipt(payload, hash)
+	rc, fields, err := readReceipt(payload, c.hash())
 	if err != nil {
 		return nil, err
 	}
 	return &receipt{Receipt: rc, fields: fields, raw: raw, header: h, compact: c, generation: generation}, nil
+}
+
+// Adopt takes over a receipt that an [Issuer] of this process has just signed:
+// the next hop's exchange need not read and verify it again. What is no receipt,
+// or not signed with a key that the verifier accepts today, it leaves alone.
+func (v *Verifier) Adopt(ctx context.Context, s Signed) {
+	if s.receipt == nil {
+		return
+	}
+	source, ok := v.issuers[s.receipt.Issuer]
+	if !ok {
+		return
+	}
+	generation := source.Generation()
+	key, err := source.Key(ctx, s.receipt.header.kid)
+	if err != nil || !key.signedAt(s.receipt.Hop.IssuedAt) {
+		return
+	}
+	own, err := PublicKeyOf(s.signer)
+	if own.NotBefore, own.NotAfter = key.NotBefore, key.NotAfter; err != nil || !own.equal(key) {
+		return
+	}
+	r := *s.receipt
+	r.generation, r.verified = generation, true
+	v.receipts.put(receiptKey{r.Issuer, r.Hash}, &r)
+}
+
+// seenReceipt finds a receipt that was verified before, in exactly this spelling.
+func (v *Verifier) seenReceipt(issuer string, generation uint64, raw string) (*receipt, bool) {
+	end := strings.LastIndexByte(raw, '.')
+	if end < 0 || len(raw) > MaxBytes {
+		return nil, false
+	}
+	r, ok := v.receipts.get(receiptKey{issuer, hashOf(raw[:end])})
+	return r, ok && r.generation == generation && r.raw == raw
 }
 
 // cachedReceipts follows `rcpt_hash` from the leaf to the root through the
@@ -198,10 +233,14 @@ func (v *Verifier) VerifyClosed(ctx context.Context, receipts []string, leafHash
 	if !ok {
 		return Closed{}, refuse(CodeIssuerUnknown, "issuer %q is not configured", last.Issuer)
 	}
-	rs, err := v.readReceipts(last.Issuer, source.Generation(), receipts)
+	if !last.verified {
+		last.generation = source.Generation()
+	}
+	rs, err := v.readReceipts(last.Issuer, last.generation, receipts[:len(receipts)-1])
 	if err != nil {
 		return Closed{}, err
 	}
+	rs = append(rs, last)
 	leaf := delegation.Leaf{
 		Issuer: last.Issuer, Txn: last.Txn, Hop: last.Hop, ParentHash: last.ParentHash, ReceiptHash: last.ReceiptHash,
 		Hash: leafHash,
@@ -222,11 +261,21 @@ func (v *Verifier) VerifyClosed(ctx context.Context, receipts []string, leafHash
 	return out, nil
 }
 
-// lastReceipt reads the last receipt, to learn which issuer to ask.
+// lastReceipt reads the last receipt, to learn which issuer to ask. One that is
+// not verified yet belongs to no generation of keys.
 func (v *Verifier) lastReceipt(receipts []string) (*receipt, error) {
-	r, err := v.readReceipt("", 0, receipts[len(receipts)-1])
+	n := len(receipts) - 1
+	if n >= delegation.MaxHops {
+		return nil, refuse(CodeChainDepth, "%d receipts", len(receipts))
+	}
+	for issuer, source := range v.issuers {
+		if r, ok := v.seenReceipt(issuer, source.Generation(), receipts[n]); ok {
+			return r, nil
+		}
+	}
+	r, err := v.readReceipt("", 0, receipts[n])
 	if err != nil {
-		return nil, refuse(CodeChainSigner, "receipt %d: %w", len(receipts)-1, err)
+		return nil, refuse(CodeChainSigner, "receipt %d: %w", n, err)
 	}
 	return r, nil
 }

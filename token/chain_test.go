@@ -473,3 +473,51 @@ func TestCachedReceiptsAreTheSame(t *testing.T) {
 	_, err = w.Verify(t.Context(), byRef.last(), want(2))
 	wantCode(t, err, CodeChainUnavailable) // asked for again, and there is no source
 }
+
+// TestC5Adopt: a receipt is taken over unverified only from an issuer that this
+// verifier trusts, by a key that is that issuer's.
+func TestC5Adopt(t *testing.T) {
+	f := newForge(t)
+	c := f.chain(t, 1)
+	receipt := delegation.Receipt{
+		Issuer: f.name, Txn: c.leaves[0].Txn, Hop: c.leaves[0].Hop, TokenHash: c.leafHash(),
+		Login: delegation.Login{Issuer: "https://idp.test", Hash: thumb(9)},
+	}
+	for name, test := range map[string]struct {
+		signer Signer
+		edit   func(*delegation.Receipt)
+		taken  int
+	}{
+		"the issuer's own":             {f.signer, func(*delegation.Receipt) {}, 1},
+		"another key of the same kid":  {newES256(t, f.signer.KeyID()), func(*delegation.Receipt) {}, 0},
+		"a key that nobody published":  {newES256(t, "other"), func(*delegation.Receipt) {}, 0},
+		"an issuer that nobody trusts": {f.signer, func(r *delegation.Receipt) { elsewhereIssuer(t, r) }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := receipt
+			test.edit(&r)
+			signed := must(must(NewIssuer(r.Issuer, test.signer))(t).SignReceipt(r, Request{Hash: thumb(8), Auth: identity.MethodNone}, thumb(7)))(t)
+			w := newWorld(t, f)
+			w.Adopt(t.Context(), signed)
+			if n := w.receipts.len(); n != test.taken {
+				t.Errorf("%d receipts taken over, want %d", n, test.taken)
+			}
+			_, err := w.VerifyClosed(t.Context(), []string{string(signed.Raw)}, c.leafHash())
+			if (err == nil) != (test.taken == 1) {
+				t.Error(err)
+			}
+			adopted := w.receipts.len()
+			w.Adopt(t.Context(), Signed{})
+			if w.receipts.len() != adopted {
+				t.Error("a token was taken for a receipt")
+			}
+		})
+	}
+}
+
+// elsewhereIssuer makes r one of another issuer, its person too.
+func elsewhereIssuer(t *testing.T, r *delegation.Receipt) {
+	t.Helper()
+	r.Issuer = "https://elsewhere.test"
+	r.Hop.Person = must(identity.ParsePerson(r.Issuer, r.Hop.Person.Ref()))(t)
+}

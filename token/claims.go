@@ -180,7 +180,7 @@ func readHop(r *reader, o strictjson.Value, issuer string) delegation.Hop {
 		h.MayAct = identity.Party{Issuer: r.text(may, "iss", name), Subject: r.text(may, "sub", name)}
 	}
 	if details, ok := r.member(o, "authorization_details", false); ok && r.err == nil {
-		grant, err := scope.Parse(details.AppendJSON(nil), h.Depth == 0)
+		grant, err := scope.ParseValue(details, h.Depth == 0)
 		if err != nil {
 			r.fail("authorization_details", "%w", err)
 		}
@@ -266,12 +266,10 @@ func (m *members) object(name string, of members) {
 }
 
 // tokenClaims writes the claims in the order of §3.
-func tokenClaims(leaf delegation.Leaf, receipts []string) (members, error) {
+func tokenClaims(leaf delegation.Leaf, receipts []string) members {
 	var m members
 	m.text("iss", leaf.Issuer)
-	if err := m.hop(leaf.Hop); err != nil {
-		return nil, err
-	}
+	m.hop(leaf.Hop)
 	m.text("txn", leaf.Txn)
 	m.text("par_hash", leaf.ParentHash)
 	m.text("rcpt_hash", leaf.ReceiptHash)
@@ -280,15 +278,13 @@ func tokenClaims(leaf delegation.Leaf, receipts []string) (members, error) {
 	m.text("acr", leaf.ACR)
 	m.texts("amr", leaf.AMR)
 	m.texts("receipts", receipts)
-	return m, nil
+	return m
 }
 
 // receiptMembers writes the members in the order of §4.
-func receiptMembers(rc delegation.Receipt, f ReceiptFields) (members, error) {
+func receiptMembers(rc delegation.Receipt, f ReceiptFields) members {
 	var m, del, req, login, grant members
-	if err := del.hop(rc.Hop); err != nil {
-		return nil, err
-	}
+	del.hop(rc.Hop)
 	req.text("hash", f.Request.Hash)
 	req.text("auth", string(f.Request.Auth))
 	req.text("source", f.Request.Source)
@@ -315,11 +311,11 @@ func receiptMembers(rc delegation.Receipt, f ReceiptFields) (members, error) {
 	m.text("pol", f.Policy)
 	m.object("login", login)
 	m.object("grant", grant)
-	return m, nil
+	return m
 }
 
 // hop writes `aud` to `exp`.
-func (m *members) hop(h delegation.Hop) error {
+func (m *members) hop(h delegation.Hop) {
 	var mayAct, cnf members
 	mayAct.text("iss", h.MayAct.Issuer)
 	mayAct.text("sub", h.MayAct.Subject)
@@ -334,15 +330,7 @@ func (m *members) hop(h delegation.Hop) error {
 	m.object("may_act", mayAct)
 	m.text("scope", h.Scope())
 	if h.Details.Len() > 0 {
-		b, err := h.Details.MarshalJSON()
-		if err != nil {
-			return fmt.Errorf("writing authorization_details: %w", err)
-		}
-		details, err := strictjson.Parse(b, strictjson.Limits{})
-		if err != nil {
-			return fmt.Errorf("writing authorization_details: %w", err)
-		}
-		m.value("authorization_details", details)
+		m.value("authorization_details", h.Details.Value())
 	}
 	m.object("cnf", cnf)
 	m.text("jti", h.ID)
@@ -350,7 +338,6 @@ func (m *members) hop(h delegation.Hop) error {
 	m.value("del_max_depth", strictjson.Int(int64(h.MaxDepth)))
 	m.time("iat", h.IssuedAt)
 	m.time("exp", h.Expires)
-	return nil
 }
 
 func actMembers(actors []delegation.Actor) members {

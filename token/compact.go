@@ -1,6 +1,7 @@
 package token
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"strings"
 
@@ -27,7 +28,11 @@ type compact struct {
 // hash is H of the token or receipt.
 func (c compact) hash() string { return hashOf(c.input) }
 
-// split is the front filter: length, alphabet, exactly two dots and strict
+// strict takes each string of bytes in one spelling only, but that it skips CR
+// and LF.
+var strict = base64.RawURLEncoding.Strict()
+
+// split is the front filter: length, exactly two dots, no line break, and strict
 // base64url, before any parser sees the string. Go's decoder alone would skip
 // CR and LF and take spare bits (threat P9).
 func split(raw string) (compact, error) {
@@ -37,29 +42,19 @@ func split(raw string) (compact, error) {
 	if len(raw) > MaxBytes {
 		return compact{}, refuse(CodeTokenMalformed, "longer than %d bytes", MaxBytes)
 	}
-	var dots [2]int
-	n := 0
-	for i := range len(raw) {
-		switch c := raw[i]; {
-		case c == '.':
-			if n == len(dots) {
-				return compact{}, refuse(CodeTokenMalformed, "more than two dots")
-			}
-			dots[n] = i
-			n++
-		case !base64url(c):
-			return compact{}, refuse(CodeTokenMalformed, "byte %d is outside base64url", i)
-		}
-	}
-	if n != len(dots) {
+	if n := strings.Count(raw, "."); n != 2 {
 		return compact{}, refuse(CodeTokenMalformed, "%d dots, not two", n)
 	}
-	c := compact{input: raw[:dots[1]]}
+	if strings.ContainsAny(raw, "\r\n") {
+		return compact{}, refuse(CodeTokenMalformed, "a line break")
+	}
+	first, last := strings.IndexByte(raw, '.'), strings.LastIndexByte(raw, '.')
+	c := compact{input: raw[:last]}
 	for _, part := range []struct {
 		to   *[]byte
 		from string
-	}{{&c.header, raw[:dots[0]]}, {&c.payload, raw[dots[0]+1 : dots[1]]}, {&c.signature, raw[dots[1]+1:]}} {
-		b, err := base64.RawURLEncoding.Strict().DecodeString(part.from)
+	}{{&c.header, raw[:first]}, {&c.payload, raw[first+1 : last]}, {&c.signature, raw[last+1:]}} {
+		b, err := strict.DecodeString(part.from)
 		if err != nil {
 			return compact{}, refuse(CodeTokenMalformed, "decoding base64url: %w", err)
 		}
@@ -107,18 +102,28 @@ func readHeader(b []byte, typ string) (header, error) {
 
 // seal is the compact serialization of a payload, signed.
 func seal(s Signer, typ string, payload []byte) (string, error) {
-	input := signingInput(s, typ, payload)
-	sig, err := sign(s, []byte(input))
-	if err != nil {
-		return "", err
-	}
-	return input + "." + base64.RawURLEncoding.EncodeToString(sig), nil
+	raw, _, err := sealed(s, typ, payload)
+	return raw, err
 }
 
-// sealedLen is the length that seal would give.
-func sealedLen(s Signer, typ string, payload []byte) int {
+// sealed is seal, with H of the result.
+func sealed(s Signer, typ string, payload []byte) (raw, hash string, err error) {
 	enc := base64.RawURLEncoding
-	return enc.EncodedLen(len(headerOf(s, typ))) + 1 + enc.EncodedLen(len(payload)) + 1 + enc.EncodedLen(signatureBytes)
+	b := make([]byte, 0, sealedLen(s, typ, len(payload)))
+	b = append(enc.AppendEncode(b, headerOf(s, typ)), '.')
+	b = enc.AppendEncode(b, payload)
+	sum := sha256.Sum256(b)
+	sig, err := sign(s, b)
+	if err != nil {
+		return "", "", err
+	}
+	return string(enc.AppendEncode(append(b, '.'), sig)), enc.EncodeToString(sum[:]), nil
+}
+
+// sealedLen is the length that seal would give to a payload of n bytes.
+func sealedLen(s Signer, typ string, n int) int {
+	enc := base64.RawURLEncoding
+	return enc.EncodedLen(len(headerOf(s, typ))) + 1 + enc.EncodedLen(n) + 1 + enc.EncodedLen(signatureBytes)
 }
 
 func headerOf(s Signer, typ string) []byte {
@@ -127,14 +132,4 @@ func headerOf(s Signer, typ string) []byte {
 		member("kid", strictjson.String(s.KeyID())),
 		member("typ", strictjson.String(typ)),
 	).AppendJSON(nil)
-}
-
-func signingInput(s Signer, typ string, payload []byte) string {
-	enc := base64.RawURLEncoding
-	var b strings.Builder
-	b.Grow(sealedLen(s, typ, payload))
-	b.WriteString(enc.EncodeToString(headerOf(s, typ)))
-	b.WriteByte('.')
-	b.WriteString(enc.EncodeToString(payload))
-	return b.String()
 }

@@ -253,6 +253,44 @@ func TestC9EachKindAtEachHop(t *testing.T) {
 	}
 }
 
+// TestC9ClearedUntilTheNextEntry: that nothing of a chain was revoked is kept
+// until the list has a new entry, of whatever kind, at whatever hop; and in one
+// set it says nothing about another.
+func TestC9ClearedUntilTheNextEntry(t *testing.T) {
+	f := newForge(t)
+	const n = 8
+	c := f.byReference(t, f.chain(t, n))
+	for _, kind := range revocationKinds {
+		for k := range n {
+			set := NewRevocationSet()
+			v := newWorld(t, f, func(cfg *Config) { cfg.Revocations, cfg.Chains = setSource{set}, serving(c) })
+			got := must(v.Verify(t.Context(), c.last(), want(n-1)))(t)
+			for range 2 { // the second is not looked for again
+				wantPass(t, v.Recheck(t.Context(), got, 0))
+			}
+			if err := set.Add(entry(1, RevokedAgent, agentName(99))); err != nil {
+				t.Fatal(err)
+			}
+			wantPass(t, v.Recheck(t.Context(), got, 0)) // the twin: an entry that is not of this chain
+			p := Presented{Chain: got.Chain, KeyIDs: got.KeyIDs, Cleared: got.cleared}
+			other := NewRevocationSet()
+			for _, s := range []*RevocationSet{set, other} {
+				if err := s.Add(entry(2, kind, named(kind, c, k))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if other.Match(p) != kind {
+				t.Errorf("%s of hop %d: cleared in a set that never saw it", kind, k)
+			}
+			set.Prune(start)
+			wantCode(t, v.Recheck(t.Context(), got, 0), Code("revoked_"+kind))
+			_, err := v.Verify(t.Context(), c.last(), want(n-1))
+			wantCode(t, err, Code("revoked_"+kind))
+			wantCode(t, v.Recheck(t.Context(), got, 0), Code("revoked_"+kind)) // and stays
+		}
+	}
+}
+
 // elsewhere is a hop of another person through other agents.
 func elsewhere(t *testing.T, h delegation.Hop) delegation.Hop {
 	t.Helper()
@@ -909,28 +947,36 @@ func FuzzReadRevocations(f *testing.F) {
 	})
 }
 
+// crowdedFeed is a feed that knows so many entries, none of them of a chain that
+// a forge makes.
+func crowdedFeed(t testing.TB, f *forge, now func() time.Time, entries int) *Feed {
+	t.Helper()
+	feed := must(NewFeed(FeedConfig{Issuer: f.name, Keys: f.keys(t), Now: now}))(t)
+	feed.known.asOf = now()
+	for i := range entries {
+		k := revocationKinds[i%len(revocationKinds)]
+		value := map[RevocationKind]string{
+			RevokedHop: uuid(7, i), RevokedTxn: uuid(8, i), RevokedPerson: fmt.Sprintf("p%d", i), RevokedAgent: agentName(1000 + i),
+			RevokedKey: fmt.Sprintf("key-%d", i), RevokedCert: thumb(1000 + i),
+		}[k]
+		if err := feed.set.Add(entry(1, k, value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return feed
+}
+
 // BenchmarkCheck is what each call pays: it grows with neither the number of
-// entries nor, to speak of, the chain.
+// entries nor the chain.
 func BenchmarkCheck(b *testing.B) {
 	f := newForge(b)
 	for _, entries := range []int{0, 10_000} {
 		for _, n := range []int{1, 4, 8} {
 			b.Run(fmt.Sprintf("entries=%d/hops=%d", entries, n), func(b *testing.B) {
-				feed := must(NewFeed(FeedConfig{Issuer: f.name, Keys: f.keys(b), Now: func() time.Time { return start }}))(b)
-				feed.known.asOf = start
-				for i := range entries {
-					k := revocationKinds[i%len(revocationKinds)]
-					value := map[RevocationKind]string{
-						RevokedHop: uuid(7, i), RevokedTxn: uuid(8, i), RevokedPerson: fmt.Sprintf("p%d", i), RevokedAgent: agentName(1000 + i),
-						RevokedKey: fmt.Sprintf("key-%d", i), RevokedCert: thumb(1000 + i),
-					}[k]
-					if err := feed.set.Add(entry(1, k, value)); err != nil {
-						b.Fatal(err)
-					}
-				}
+				feed := crowdedFeed(b, f, func() time.Time { return start }, entries)
 				c := f.byReference(b, f.chain(b, n))
 				got := must(newWorld(b, f, func(cfg *Config) { cfg.Chains = serving(c) }).Verify(b.Context(), c.last(), want(n-1)))(b)
-				p := Presented{Chain: got.Chain, KeyIDs: got.KeyIDs, MaxStaleness: time.Minute}
+				p := Presented{Chain: got.Chain, KeyIDs: got.KeyIDs, MaxStaleness: time.Minute, Cleared: got.cleared}
 				b.ReportAllocs()
 				for b.Loop() {
 					if s, err := feed.Check(b.Context(), p); err != nil || s.Revoked != "" {

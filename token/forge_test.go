@@ -168,14 +168,14 @@ func (f *forge) chainNo(t testing.TB, n, no int, edits ...edit) forged {
 
 func (f *forge) token(t testing.TB, leaf delegation.Leaf, receipts []string) string {
 	t.Helper()
-	return f.seal(t, typeToken, must(tokenClaims(leaf, receipts))(t))
+	return f.seal(t, typeToken, tokenClaims(leaf, receipts))
 }
 
 func (f *forge) receipt(t testing.TB, rc delegation.Receipt) string {
 	t.Helper()
-	return f.seal(t, typeReceipt, must(receiptMembers(rc, ReceiptFields{
+	return f.seal(t, typeReceipt, receiptMembers(rc, ReceiptFields{
 		Request: Request{Hash: thumb(98), Auth: identity.MethodSPIFFEX509, Source: "mesh"}, Policy: thumb(97),
-	}))(t))
+	}))
 }
 
 func (f *forge) seal(t testing.TB, typ string, m members) string {

@@ -52,6 +52,9 @@ type Signed struct {
 	Raw    Raw    // compact
 	Hash   string // H of it
 	Inline bool   // a token that carries its receipts
+
+	receipt *receipt // as the verifier's reader reads it; nil of a token
+	signer  Signer
 }
 
 // ErrTooLarge says that a token would be longer than [InlineLimit] even without
@@ -87,10 +90,7 @@ func (i *Issuer) signToken(leaf delegation.Leaf, receipts []string) (Signed, err
 	if err != nil {
 		return Signed{}, err
 	}
-	m, err := tokenClaims(leaf, nil)
-	if err != nil {
-		return Signed{}, err
-	}
+	m := tokenClaims(leaf, nil)
 	payload, err := m.encode()
 	if err != nil {
 		return Signed{}, err
@@ -98,21 +98,23 @@ func (i *Issuer) signToken(leaf delegation.Leaf, receipts []string) (Signed, err
 	if err := readBack(payload, func(v strictjson.Value) error { _, _, err := readToken(v, ""); return err }); err != nil {
 		return Signed{}, err
 	}
-	if sealedLen(signer, typeToken, payload) > InlineLimit {
+	if sealedLen(signer, typeToken, len(payload)) > InlineLimit {
 		return Signed{}, fmt.Errorf("%w: over %d bytes", ErrTooLarge, InlineLimit)
 	}
 	inline := false
-	if len(receipts) > 0 {
-		m.texts("receipts", receipts)
-		full, err := m.encode()
-		if err != nil {
-			return Signed{}, err
+	if n := len(receipts); n > 0 {
+		more := len(`,"receipts":[]`) + len(`"",`)*n - 1 // a receipt needs no escapes
+		for _, r := range receipts {
+			more += len(r)
 		}
-		if inline = sealedLen(signer, typeToken, full) <= InlineLimit; inline {
-			payload = full
+		if inline = sealedLen(signer, typeToken, len(payload)+more) <= InlineLimit; inline {
+			m.texts("receipts", receipts)
+			if payload, err = m.encode(); err != nil {
+				return Signed{}, err
+			}
 		}
 	}
-	return sealed(signer, typeToken, payload, inline)
+	return signed(signer, typeToken, payload, inline)
 }
 
 // SignReceipt signs the receipt of a hop whose token was signed: r.TokenHash is
@@ -134,29 +136,31 @@ func (i *Issuer) signReceipt(r delegation.Receipt, f ReceiptFields) (Signed, err
 	if err != nil {
 		return Signed{}, err
 	}
-	m, err := receiptMembers(r, f)
+	payload, err := receiptMembers(r, f).encode()
 	if err != nil {
 		return Signed{}, err
 	}
-	payload, err := m.encode()
-	if err != nil {
+	own := &receipt{}
+	if err := readBack(payload, func(v strictjson.Value) (err error) {
+		own.Receipt, own.fields, err = readReceipt(v, "")
+		return err
+	}); err != nil {
 		return Signed{}, err
 	}
-	if err := readBack(payload, func(v strictjson.Value) error { _, _, err := readReceipt(v, ""); return err }); err != nil {
-		return Signed{}, err
-	}
-	if n := sealedLen(signer, typeReceipt, payload); n > MaxBytes {
+	if n := sealedLen(signer, typeReceipt, len(payload)); n > MaxBytes {
 		return Signed{}, fmt.Errorf("%w: receipt of %d bytes", ErrTooLarge, n)
 	}
-	return sealed(signer, typeReceipt, payload, false)
-}
-
-func sealed(s Signer, typ string, payload []byte, inline bool) (Signed, error) {
-	raw, err := seal(s, typ, payload)
+	s, err := signed(signer, typeReceipt, payload, false)
 	if err != nil {
 		return Signed{}, err
 	}
-	hash, err := HashOf(raw)
+	own.Hash, own.raw, own.header = s.Hash, string(s.Raw), header{alg: signer.Algorithm(), kid: signer.KeyID(), typ: typeReceipt}
+	s.receipt, s.signer = own, signer
+	return s, nil
+}
+
+func signed(s Signer, typ string, payload []byte, inline bool) (Signed, error) {
+	raw, hash, err := sealed(s, typ, payload)
 	if err != nil {
 		return Signed{}, err
 	}

@@ -3,6 +3,7 @@ package token
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/lineal-auth/lineal/identity"
@@ -61,7 +62,16 @@ func (e Revocation) Check() error {
 // Add and Prune may not run beside anything else.
 type RevocationSet struct {
 	hop, txn, person, agent, key, cert map[string]mark
+	epoch                              *epoch // another one after each Add
 }
+
+// epoch stands for what a set held between two calls of Add. Prune begins none:
+// what is forgotten revokes nothing more.
+type epoch struct{ _ byte }
+
+// Cleared says of one presented chain under which epoch of which set nothing of
+// it was revoked. The zero value says nothing. It is safe for concurrent use.
+type Cleared struct{ under atomic.Pointer[epoch] }
 
 // mark is what is kept of an entry.
 type mark struct{ before, ends time.Time }
@@ -69,7 +79,8 @@ type mark struct{ before, ends time.Time }
 // NewRevocationSet builds an empty set.
 func NewRevocationSet() *RevocationSet {
 	return &RevocationSet{
-		hop: map[string]mark{}, txn: map[string]mark{}, person: map[string]mark{},
+		epoch: new(epoch),
+		hop:   map[string]mark{}, txn: map[string]mark{}, person: map[string]mark{},
 		agent: map[string]mark{}, key: map[string]mark{}, cert: map[string]mark{},
 	}
 }
@@ -110,6 +121,7 @@ func (s *RevocationSet) Add(e Revocation) error {
 		}
 	}
 	m[e.Value] = next
+	s.epoch = new(epoch)
 	return nil
 }
 
@@ -130,11 +142,27 @@ var revocationKinds = []RevocationKind{RevokedHop, RevokedTxn, RevokedPerson, Re
 // Match returns the kind under which anything of the chain is revoked, "" if
 // nothing is: the transaction and the person first, then hop by hop from the
 // root, then the keys.
+//
+// What it found of p.Cleared's chain under the same entries it does not look for
+// again. A new entry, of whatever kind, makes it look at every hop.
 func (s *RevocationSet) Match(p Presented) RevocationKind {
-	c := p.Chain
-	if c.IsZero() {
+	switch {
+	case p.Chain.IsZero():
+		return ""
+	case p.Cleared == nil:
+		return s.match(p)
+	case p.Cleared.under.Load() == s.epoch:
 		return ""
 	}
+	kind := s.match(p)
+	if kind == "" {
+		p.Cleared.under.Store(s.epoch)
+	}
+	return kind
+}
+
+func (s *RevocationSet) match(p Presented) RevocationKind {
+	c := p.Chain
 	if has(s.txn, c.Txn()) {
 		return RevokedTxn
 	}
@@ -230,7 +258,7 @@ func (i *Issuer) SignRevocations(b RevocationBatch) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("signing revocations: %w", err)
 	}
-	if n := sealedLen(signer, typeRevocations, payload); n > MaxBytes {
+	if n := sealedLen(signer, typeRevocations, len(payload)); n > MaxBytes {
 		return "", fmt.Errorf("signing revocations: %w: message of %d bytes", ErrTooLarge, n)
 	}
 	raw, err := seal(signer, typeRevocations, payload)

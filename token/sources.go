@@ -40,6 +40,10 @@ type Presented struct {
 	// MaxStaleness is how old the knowledge of revocations may be for this
 	// audience; 0 stands for [DefaultMaxStaleness].
 	MaxStaleness time.Duration
+	// Cleared, if not nil, is where a [RevocationSet] keeps that it found nothing
+	// of exactly this chain and these keys. It spares a look at every hop until
+	// the set has a new entry.
+	Cleared *Cleared
 }
 
 // DefaultMaxStaleness is `max_staleness` of an audience that sets none.

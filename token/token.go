@@ -23,7 +23,6 @@
 package token
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -84,6 +83,6 @@ func HashOf(compactJWS string) (string, error) {
 }
 
 func hashOf(signingInput string) string {
-	sum := sha256.Sum256([]byte(signingInput))
+	sum := sumOf(signingInput)
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }

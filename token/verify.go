@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,7 +56,7 @@ type Verifier struct {
 	leeway      time.Duration
 	now         func() time.Time
 	log         *slog.Logger
-	tokens      *lru[[sha256.Size]byte, *verdict]
+	tokens      *lru[verdictKey, *verdict]
 	receipts    *lru[receiptKey, *receipt]
 }
 
@@ -90,7 +91,7 @@ func NewVerifier(cfg Config) (*Verifier, error) {
 	if size <= 0 {
 		size = defaultCacheSize
 	}
-	v.tokens = newLRU[[sha256.Size]byte, *verdict](size)
+	v.tokens = newLRU[verdictKey, *verdict](size)
 	v.receipts = newLRU[receiptKey, *receipt](4 * size)
 	return v, nil
 }
@@ -141,11 +142,19 @@ type Verified struct {
 	Unbound bool
 	// RevocationAge is how old the knowledge was that nothing is revoked.
 	RevocationAge time.Duration
+
+	cleared *Cleared
 }
 
-// verdict is what steps 1 to 3 and 5 found of one string; it never changes.
+// verdict is what steps 1 to 3 and 5 found of one string; it never changes, but
+// for Verified.cleared.
+//
+// It is found by the SHA-256 of the signature alone and is of this token only if
+// input is equal too, so that finding it costs no hash over a chain's actors and
+// ancestors. What is kept is no credential: a signature cannot be had back.
 type verdict struct {
 	Verified
+	input      string // header.payload, as sent
 	source     KeySource
 	generation uint64    // of source, from before the first key was asked for
 	until      time.Time // when the verdict is forgotten
@@ -159,8 +168,8 @@ func (v *Verifier) Verify(ctx context.Context, raw string, want Want) (Verified,
 		return Verified{}, refuse(CodeTokenMalformed, "longer than %d bytes", MaxBytes)
 	}
 	now := v.now()
-	key := sumOf(raw)
-	found, cached := v.lookUp(key, now)
+	key, input := keyOf(raw)
+	found, cached := v.lookUp(key, input, now)
 	var inline []string
 	if !cached {
 		var err error
@@ -171,7 +180,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string, want Want) (Verified,
 	if err := v.checkCall(&found.Leaf.Hop, want, now); err != nil {
 		return Verified{}, err
 	}
-	if err := v.checkBinding(&found.Leaf.Hop, want, key, now); err != nil {
+	if err := v.checkBinding(&found.Leaf.Hop, want, raw, now); err != nil {
 		return Verified{}, claimedBy(err, &found.Leaf.Hop)
 	}
 	if !cached {
@@ -194,7 +203,16 @@ func (v *Verifier) Verify(ctx context.Context, raw string, want Want) (Verified,
 	return out, nil
 }
 
-// sumOf is the SHA-256 of a token, which names it in the cache.
+// verdictKey is the SHA-256 of a token's third part.
+type verdictKey [sha256.Size]byte
+
+// keyOf names a token in the cache, and gives the first two parts of it.
+func keyOf(raw string) (key verdictKey, input string) {
+	end := max(0, strings.LastIndexByte(raw, '.'))
+	return verdictKey(sumOf(raw[end:])), raw[:end]
+}
+
+// sumOf is the SHA-256 of a string.
 func sumOf(raw string) [sha256.Size]byte {
 	b, _ := sumBuffers.Get().(*[]byte)
 	*b = append((*b)[:0], raw...)
@@ -208,9 +226,9 @@ var sumBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // lookUp is step 1: a verdict that is young enough and rests on keys that did
 // not change since.
-func (v *Verifier) lookUp(key [sha256.Size]byte, now time.Time) (*verdict, bool) {
+func (v *Verifier) lookUp(key verdictKey, input string, now time.Time) (*verdict, bool) {
 	found, ok := v.tokens.get(key)
-	if !ok {
+	if !ok || found.input != input {
 		return nil, false
 	}
 	if !now.Before(found.until) || found.source.Generation() != found.generation {
@@ -258,8 +276,8 @@ func (v *Verifier) readLeaf(ctx context.Context, raw string, now time.Time) (*ve
 		until = leaf.Hop.Expires
 	}
 	return &verdict{
-		Verified: Verified{Leaf: leaf, KeyIDs: []string{h.kid}, Unbound: leaf.Hop.Bound.IsZero()},
-		source:   source, generation: generation, until: until,
+		Verified: Verified{Leaf: leaf, KeyIDs: []string{h.kid}, Unbound: leaf.Hop.Bound.IsZero(), cleared: new(Cleared)},
+		input:    strings.Clone(c.input), source: source, generation: generation, until: until,
 	}, inline, nil
 }
 
@@ -295,7 +313,7 @@ func (v *Verifier) checkCall(h *delegation.Hop, want Want, now time.Time) error 
 
 // checkBinding is step 4: the token's key is the connection's or the proof's,
 // and who acts is who is on the connection. It is never cached (threats C7, X9).
-func (v *Verifier) checkBinding(h *delegation.Hop, want Want, sum [sha256.Size]byte, now time.Time) error {
+func (v *Verifier) checkBinding(h *delegation.Hop, want Want, raw string, now time.Time) error {
 	w := want.Workload
 	switch {
 	case want.Binding == BindingUnchecked:
@@ -303,7 +321,7 @@ func (v *Verifier) checkBinding(h *delegation.Hop, want Want, sum [sha256.Size]b
 	case want.Binding != BindingRequired && want.Binding != BindingOptional:
 		return refuse(CodeBindingMissing, "unknown binding rule %d", want.Binding)
 	case h.Bound.KeyThumbprint != "" || want.Proof != nil:
-		if err := checkProofOf(h, want.Proof, sum); err != nil || w == nil {
+		if err := checkProofOf(h, want.Proof, raw); err != nil || w == nil {
 			return err
 		}
 	case h.Bound.IsZero() && want.Binding == BindingRequired:
@@ -334,7 +352,7 @@ func (v *Verifier) checkActor(h *delegation.Hop, w *identity.Workload, now time.
 // the token is bound to signed the proof, over this token's hash (RFC 9449
 // §4.3 point 12, §7.1). A token that is not bound by DPoP does not pass with a
 // proof, nor one that is without (§7.2).
-func checkProofOf(h *delegation.Hop, p *Proof, sum [sha256.Size]byte) error {
+func checkProofOf(h *delegation.Hop, p *Proof, raw string) error {
 	switch bound := h.Bound.KeyThumbprint; {
 	case p == nil:
 		return refuse(CodeBindingMissing, "bound by DPoP, and it came without a proof")
@@ -342,7 +360,7 @@ func checkProofOf(h *delegation.Hop, p *Proof, sum [sha256.Size]byte) error {
 		return refuse(CodeBindingMismatch, "not bound by DPoP, and it came with a proof")
 	case h.Bound.CertThumbprint != "" || p.thumbprint != bound:
 		return refuse(CodeBindingMismatch, "bound to another key than the proof's")
-	case p.tokenHash != ath(sum):
+	case p.tokenHash != ath(sumOf(raw)):
 		return refuse(CodeBindingMismatch, "the proof is not for this token")
 	}
 	return nil
@@ -365,7 +383,9 @@ func (v *Verifier) checkRevocation(ctx context.Context, found *verdict, maxStale
 	if maxStaleness <= 0 {
 		maxStaleness = DefaultMaxStaleness
 	}
-	s, err := v.revocations.Check(ctx, Presented{Chain: found.Chain, KeyIDs: found.KeyIDs, MaxStaleness: maxStaleness})
+	s, err := v.revocations.Check(ctx, Presented{
+		Chain: found.Chain, KeyIDs: found.KeyIDs, MaxStaleness: maxStaleness, Cleared: found.cleared,
+	})
 	if err != nil {
 		return s.Age, refuse(CodeRevocationStale, "asking for revocations: %w", err)
 	}

@@ -329,11 +329,27 @@ func (v Value) MarshalJSON() ([]byte, error) {
 	if v.IsZero() {
 		return nil, errors.New("json: value is not set")
 	}
-	return v.AppendJSON(nil), nil
+	return v.AppendJSON(make([]byte, 0, startLength)), nil
 }
 
+// startLength is room for a small document: a token's claims.
+const startLength = 2048
+
 func appendQuoted(dst []byte, s string) []byte {
+	if isPlain(s) {
+		return append(append(append(dst, '"'), s...), '"')
+	}
 	// The one error of AppendQuote is bad UTF-8, which no Value holds.
 	dst, _ = jsontext.AppendQuote(dst, s)
 	return dst
+}
+
+// isPlain reports whether s stands for itself between quotes.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }

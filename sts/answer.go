@@ -119,7 +119,9 @@ func (x *exchange) account() record.Issuance {
 	if targets := x.form.targets(); len(targets) == 1 {
 		i.Audience = targets[0]
 	}
-	if details, err := record.DetailsFrom([]byte(x.form.get("authorization_details"))); err == nil {
+	if x.asSent {
+		i.Requested, _ = record.DetailsOf(x.granted) // what no record can hold is left out
+	} else if details, err := record.DetailsFrom([]byte(x.form.get("authorization_details"))); err == nil {
 		i.Requested = details
 	}
 	return i
@@ -130,7 +132,10 @@ func (x *exchange) accountIssued() record.Issuance {
 	i.Result, i.Reason = record.Issued, record.ReasonAllowed
 	i.JTI, i.Expires = x.hop.ID, x.hop.Expires.Unix()
 	i.TokenHash, i.ReceiptHash = x.issued.token.Hash, x.issued.receipt.Hash
-	if granted, err := record.DetailsOf(x.granted); err == nil { // else the draft is refused
+	if x.asSent && i.Requested.Len() > 0 {
+		granted := i.Requested
+		i.Granted = &granted
+	} else if granted, err := record.DetailsOf(x.granted); err == nil { // else the draft is refused
 		i.Granted = &granted
 	}
 	return i

@@ -45,6 +45,7 @@ var loginRules = map[string][]func(*exchange, context.Context) error{
 		(*exchange).sign,
 		(*exchange).beginFamily,
 		(*exchange).keep, // 16
+		(*exchange).adopt,
 	},
 	grantRefresh: {
 		(*exchange).checkGrantForm,
@@ -59,6 +60,7 @@ var loginRules = map[string][]func(*exchange, context.Context) error{
 		(*exchange).buildHop,
 		(*exchange).sign,
 		(*exchange).rotateAndKeep,
+		(*exchange).adopt,
 	},
 }
 

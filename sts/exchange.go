@@ -28,6 +28,7 @@ type exchange struct {
 	subject  subject                 // rules 6, 7
 	target   registry.Audience       // rule 9
 	granted  scope.Grant             // rules 10, 11
+	asSent   bool                    // granted is what was asked for, all of it
 	issuedAt time.Time               // rule 12
 	expires  time.Time               // rule 12
 	proof    *token.Proof            // rule 14; nil if the request holds none
@@ -54,6 +55,7 @@ var rules = []func(*exchange, context.Context) error{
 	(*exchange).buildHop,      // the rules again, as a verifier has them
 	(*exchange).sign,
 	(*exchange).keep, // 16
+	(*exchange).adopt,
 }
 
 // run applies the rules of the request's grant. A grant type that is not here
@@ -191,6 +193,7 @@ func (x *exchange) readDetails(context.Context) (err error) {
 	if x.granted, err = scope.Parse([]byte(sent), root); err != nil {
 		return refuse(CodeDetailsMalformed, "%w", err)
 	}
+	x.asSent = true
 	if !root {
 		if err := scope.Subsumes(x.subject.chain.Leaf().Details, x.granted); err != nil {
 			return refuse(CodeDetailsWidened, "%w", err)
@@ -357,6 +360,13 @@ func (x *exchange) keep(ctx context.Context) error {
 	if err := x.s.cfg.Recorder.Record(ctx, draft); err != nil {
 		return refuse(CodeLedgerUnavailable, "%w", err)
 	}
+	return nil
+}
+
+// adopt lets the exchange of the next hop find this one's receipt verified. A
+// rule of no refusal: it comes last, when the token is in the tree.
+func (x *exchange) adopt(ctx context.Context) error {
+	x.s.verifier.Adopt(ctx, x.issued.receipt)
 	return nil
 }
 

@@ -2,8 +2,6 @@ package sts_test
 
 import (
 	"fmt"
-	"net/http"
-	"net/url"
 	"sync"
 	"testing"
 
@@ -160,46 +158,6 @@ func TestConcurrentExchanges(t *testing.T) {
 	}
 	if want := people * (1 + each); len(seen) != want {
 		t.Errorf("%d records, want %d", len(seen), want)
-	}
-}
-
-// BenchmarkExchange is the exchange at depth 3, warm: through the handler, with
-// the tree on disk and the record drafted, without TLS and without ledger.
-func BenchmarkExchange(b *testing.B) {
-	w := newWorld(b)
-	tok := w.root()
-	for n := 1; n <= 2; n++ {
-		tok = w.hop(agent(n), tok, audience(n+1))
-	}
-	body := hopForm(tok, audience(4)).Encode()
-	client := w.as(agent(3))
-	if got := w.postBody(client, body, nil); got.Token == "" {
-		b.Fatalf("%+v", got)
-	}
-	service := w.serviceWith(connected(agent(3)))
-	w.recorder.blind.Store(true)
-	b.ReportAllocs()
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			if status := handle(b, service, body); status != http.StatusOK {
-				b.Errorf("status %d", status)
-				return
-			}
-		}
-	})
-}
-
-// A refusal is cheap: what a stranger can make the service do.
-func BenchmarkRefusal(b *testing.B) {
-	w := newWorld(b)
-	body := url.Values{"grant_type": {exchangeGrant}}.Encode()
-	service := w.serviceWith(connected(app))
-	w.recorder.blind.Store(true)
-	b.ReportAllocs()
-	for b.Loop() {
-		if status := handle(b, service, body); status != http.StatusBadRequest {
-			b.Fatalf("status %d", status)
-		}
 	}
 }
 

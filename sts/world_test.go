@@ -608,10 +608,12 @@ func connected(a identity.Agent) identity.Source {
 	})
 }
 
-func handle(t testing.TB, service *sts.Service, body string) int {
+func handle(t testing.TB, service *sts.Service, body string) int { return serve(t, service, body).Code }
+
+func serve(t testing.TB, service *sts.Service, body string) *httptest.ResponseRecorder {
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/sts/token", strings.NewReader(body))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	rec := httptest.NewRecorder()
 	service.ServeHTTP(rec, req)
-	return rec.Code
+	return rec
 }

@@ -38,6 +38,7 @@ var layout = map[string][]string{
 
 	"sts":     with(vocabulary, "token", "registry", "internal/ssrf", "internal/workloadjwt"),
 	"gateway": with(vocabulary, "token", "registry"),
+	"admin":   with(vocabulary, "token", "registry"),
 	"client":  {"token", "delegation", "scope", "identity", "identity/spiffe", "gateway"},
 
 	"config":     {},

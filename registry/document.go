@@ -76,14 +76,17 @@ func ParseEntry(kind EntryKind, document []byte) (Entry, error) {
 	return e, nil
 }
 
-// Authority is what the entry may ever hold: that of an agent, else nothing.
+// Authority is what the entry may hold as it stands: that of an agent which is
+// enabled, else nothing.
 func (e Entry) Authority() (scope.Grant, error) {
 	if e.Kind != EntryAgent || e.Document == nil {
 		return scope.Grant{}, nil
 	}
 	var p parts
-	err := p.parse(e.Kind, e.Document)
-	return p.agent.Authority, err
+	if err := p.parse(e.Kind, e.Document); err != nil || !p.agent.Enabled {
+		return scope.Grant{}, err
+	}
+	return p.agent.Authority, nil
 }
 
 // parts is an entry as its value: the one of its kind.

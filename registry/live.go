@@ -55,6 +55,8 @@ var (
 	// ErrConfigured says that the configuration has the entry, and nothing else may
 	// change it.
 	ErrConfigured = errors.New("is an entry of the configuration")
+	// ErrUnfit says that an entry is unsound, or does not fit the others.
+	ErrUnfit = errors.New("does not fit")
 	// ErrInUse says that other entries refer to this one.
 	ErrInUse = errors.New("other entries need it")
 )
@@ -179,9 +181,9 @@ func (l *Live) Excluded(ctx context.Context) (int, error) {
 }
 
 // Change makes a change to the catalog as it was at revision at, if the whole is
-// sound with it: [ErrConfigured], [ErrInUse] or what is wrong with the entry
-// otherwise, [ErrChanged] if the catalog is another by now. before is called when
-// nothing but the catalog itself can refuse any more, and stops the change by an
+// sound with it: [ErrConfigured], [ErrInUse], [ErrUnfit] or, for the removal of
+// what is not there, ErrNotFound otherwise; [ErrChanged] if the catalog is another
+// by now. before is called when nothing but the catalog itself can refuse any more, and stops the change by an
 // error.
 func (l *Live) Change(ctx context.Context, at int64, e Entry, before func() error) error {
 	v, err := l.view(ctx)
@@ -298,7 +300,7 @@ func (v *view) find(kind EntryKind, id string) (Listed, error) {
 // admits judges a change by the directory that it would make.
 func (v *view) admits(configured Entries, e Entry) error {
 	if err := e.Check(); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrUnfit, err)
 	}
 	old, err := v.find(e.Kind, e.ID)
 	switch {
@@ -325,7 +327,7 @@ func (v *view) admits(configured Entries, e Entry) error {
 			continue
 		}
 		if x.Kind == e.Kind && x.ID == e.ID {
-			return x.Excluded
+			return fmt.Errorf("%w: %w", ErrUnfit, x.Excluded)
 		}
 		if was, err := v.find(x.Kind, x.ID); err != nil || was.Excluded == nil {
 			return fmt.Errorf("%w: %w", ErrInUse, x.Excluded)

@@ -189,6 +189,9 @@ func TestParseRefuses(t *testing.T) {
 		{"cap: details", repeat(33, with(`t`, `t`)), repeat(32, with(`t`, `t`)), ""},
 		{"cap: paths", toolDetail(quoted(65, `"/args/p%d":{"op":"any"}`)), toolDetail(quoted(64, `"/args/p%d":{"op":"any"}`)), "where"},
 		{"cap: names", with(`"t"]`, quoted(257, `"n%d"`)+`]`), with(`"t"]`, quoted(256, `"n%d"`)+`]`), "names"},
+		{"cap: locations", with(`"https://t.example"]`, quoted(257, `"https://t.example/%d"`)+`]`), with(`"https://t.example"]`, quoted(256, `"https://t.example/%d"`)+`]`), "locations"},
+		{"cap: actions", with(`"a2a:send"]`, strings.Repeat(`"a2a:send",`, 256)+`"a2a:send"]`), with(`"a2a:send"]`, strings.Repeat(`"a2a:send",`, 255)+`"a2a:send"]`), "actions"},
+		{"cap: prefixes", at(`{"op":"cidr","prefixes":[` + quoted(257, `"2001:db8:%x::/48"`) + `]}`), at(`{"op":"cidr","prefixes":[` + quoted(256, `"2001:db8:%x::/48"`) + `]}`), "/args/x prefixes"},
 		{"cap: values", at(`{"op":"one_of","values":[` + quoted(257, `%d`) + `]}`), at(`{"op":"one_of","values":[` + quoted(256, `%d`) + `]}`), "/args/x values"},
 		{"cap: repeated values", at(`{"op":"one_of","values":[1` + strings.Repeat(",1", 256) + `]}`), at(`{"op":"one_of","values":[1` + strings.Repeat(",1", 255) + `]}`), "/args/x values"},
 		{"cap: keys", at(`{"op":"fields","keys":[` + quoted(257, `"%d"`) + `]}`), at(`{"op":"fields","keys":[` + quoted(256, `"%d"`) + `]}`), "/args/x keys"},
@@ -249,6 +252,7 @@ func TestJSONErrorsAreTyped(t *testing.T) {
 	for s, want := range map[string]strictjson.Code{
 		`[]x`:                                    strictjson.CodeTrailingData,
 		with(`"t"]`, `"\ud800"]`):                strictjson.CodeInvalidUTF8,
+		with(`"t"]`, "\"t\xff\"]"):               strictjson.CodeInvalidUTF8,
 		with(`"names"`, `"names":[],"names"`):    strictjson.CodeDuplicateName,
 		"\xef\xbb\xbf" + with(`t`, `t`):          strictjson.CodeBOM,
 		at(nested(6)):                            strictjson.CodeTooDeep,

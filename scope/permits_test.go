@@ -256,6 +256,12 @@ func TestZeroValuesPermitNothing(t *testing.T) {
 	if (Verdict{}).Permitted() || (Verdict{Detail: 3}).Permitted() {
 		t.Error("the zero verdict permits")
 	}
+	var none constraint // what an unknown operator would be, were it not refused
+	for _, v := range []strictjson.Value{strictjson.NullValue(), strictjson.String(""), strictjson.Int(0), strictjson.Array(), strictjson.Object()} {
+		if none.match(v) || none.admits(nil, strictjson.Value{}, Absent) || none.within(&constraint{op: opAny}) {
+			t.Errorf("the zero constraint holds %s, absence, or is within any", v.AppendJSON(nil))
+		}
+	}
 	real := mustParse(t, with(`t`, `t`), true)
 	if real.Permits(Call{}).Permitted() {
 		t.Error("the zero call is permitted")

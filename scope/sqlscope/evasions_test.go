@@ -67,7 +67,7 @@ func predicateEvasions() []evasion {
 		{name: "division in having", sql: `SELECT id` + fromEU + ` GROUP BY id, region HAVING 1 / (id - 5) < 9`, refused: code(CodeExpression)},
 		{name: "cast in where", sql: where + `region = 'EU' AND name::int4 <> 5`, refused: code(CodeExpression), shown: rejected, code: "22P02"},
 		{name: "pattern that ends early", sql: where + `status LIKE 'u\' AND region = 'EU'`, refused: code(CodeLiteral)},
-		{name: "pattern from a column", sql: where + `'us' LIKE status AND region = 'EU'`, refused: code(CodeExpression), shown: harmless, why: "a pattern in another row could fail"},
+		{name: "pattern from a column", sql: where + `'us' LIKE status AND region = 'EU'`, refused: code(CodeExpression), setup: `UPDATE crm.customers SET status = 'u\' WHERE secret = 'a5'`},
 		{name: "late failure", sql: where + `(id <> 5 OR now() > date_trunc('bogus', now())) AND region = 'EU'`, refused: code(CodeExpression)},
 		{name: "late overflow", sql: where + `(id <> 5 OR now() > now() + interval '300000 years') AND region = 'EU'`, refused: code(CodeExpression)},
 		{name: "late cast", sql: where + `(id <> 5 OR now() > CAST(lower('X') AS timestamptz)) AND region = 'EU'`, refused: code(CodeExpression)},
@@ -98,6 +98,8 @@ func nameEvasions() []evasion {
 }
 
 func columnEvasions() []evasion {
+	// The first hidden value of one database becomes the last.
+	const last = `UPDATE crm.customers SET secret = 'z' WHERE secret = 'a1'`
 	return []evasion{
 		{name: "star", sql: `SELECT *` + fromEU, refused: code(CodeColumn)},
 		{name: "qualified star", sql: `SELECT customers.*` + fromEU, refused: code(CodeColumn)},
@@ -107,11 +109,11 @@ func columnEvasions() []evasion {
 		{name: "whole row by alias", sql: `SELECT c::text FROM crm.customers c WHERE region = 'EU'`, refused: code(CodeColumn)},
 		{name: "whole row as an argument", sql: `SELECT row_to_json(c) FROM crm.customers c WHERE region = 'EU'`, refused: code(CodeFunction)},
 		{name: "whole row counted", sql: `SELECT max(c::text) FROM crm.customers c WHERE region = 'EU'`, refused: code(CodeColumn)},
-		{name: "whole row in order by", sql: `SELECT id` + fromEU + ` ORDER BY customers::text`, refused: code(CodeColumn), shown: harmless, why: "the order of hidden values; here they are in order"},
+		{name: "whole row in order by", sql: `SELECT id` + fromEU + ` ORDER BY customers::text`, refused: code(CodeColumn), setup: last},
 		{name: "hidden", sql: `SELECT secret` + fromEU, refused: noColumn},
 		{name: "hidden in where", sql: `SELECT id` + fromEU + ` AND pin = 5`, refused: noColumn},
 		{name: "hidden in order by", sql: `SELECT id` + fromEU + ` ORDER BY pin = 5, id DESC`, refused: noColumn, setup: `UPDATE crm.customers SET pin = 0 WHERE secret = 'a1'`},
-		{name: "hidden in group by", sql: `SELECT count(id)` + fromEU + ` GROUP BY secret LIKE 'a%'`, refused: noColumn, shown: harmless, why: "groups of hidden values"},
+		{name: "hidden in group by", sql: `SELECT count(id)` + fromEU + ` GROUP BY pin = 5 ORDER BY 1`, refused: noColumn, setup: `UPDATE crm.customers SET pin = 0 WHERE secret = 'a1'`},
 		{name: "hidden in having", sql: `SELECT count(id)` + fromEU + ` HAVING max(pin) = 5`, refused: noColumn},
 		{name: "field of the row", sql: `SELECT (c).secret FROM crm.customers c WHERE region = 'EU'`, refused: code(CodeNode)},
 		{name: "function as a column", sql: `SELECT c.leak FROM crm.customers c WHERE region = 'EU'`, refused: noColumn},
@@ -127,7 +129,7 @@ func columnEvasions() []evasion {
 		{name: "distinct on hidden", sql: `SELECT DISTINCT ON (pin = 5) id` + fromEU, refused: code(CodeClause), setup: `UPDATE crm.customers SET pin = 0 WHERE secret = 'a1'`},
 		{name: "greatest", sql: `SELECT greatest(secret, '')` + fromEU, refused: code(CodeNode)},
 		{name: "array", sql: `SELECT ARRAY[secret]` + fromEU, refused: code(CodeNode)},
-		{name: "aggregate order", sql: `SELECT string_agg(name, ',' ORDER BY secret)` + fromEU, refused: code(CodeClause), shown: harmless, why: "the order of hidden values; here they are in order"},
+		{name: "aggregate order", sql: `SELECT string_agg(name, ',' ORDER BY secret)` + fromEU, refused: code(CodeClause), setup: last},
 	}
 }
 
@@ -211,8 +213,9 @@ func statementEvasions(dir string) []evasion {
 		{name: "explain analyze delete", sql: `EXPLAIN ANALYZE DELETE` + from, refused: kind, shown: changes, after: rows},
 		{name: "explain", sql: `EXPLAIN SELECT id` + from, refused: kind},
 		{name: "copy to a file", sql: `COPY crm.customers (secret) TO '` + file + `'`, refused: kind, after: read},
-		{name: "copy to stdout", sql: `COPY crm.customers (secret) TO '` + file + `1'`, refused: kind, after: `SELECT pg_read_file('` + file + `1')`},
+		{name: "copy to stdout", sql: `COPY crm.customers (secret) TO STDOUT`, refused: kind},
 		{name: "copy to a program", sql: `COPY crm.customers (secret) TO PROGRAM 'cat >` + file + `2'`, refused: kind, after: `SELECT pg_read_file('` + file + `2')`},
+		{name: "copy from a file", sql: `COPY crm.customers (name) FROM 'PG_VERSION'`, refused: kind, shown: changes, after: rows},
 		{name: "copy from a program", sql: `COPY crm.customers (secret) FROM PROGRAM 'echo hello'`, refused: kind, shown: changes, after: rows},
 		{name: "do", sql: `DO 'BEGIN RAISE NOTICE ''%'', (SELECT max(secret) FROM crm.customers); END'`, refused: kind},
 		{name: "call", sql: `CALL crm.purge()`, refused: kind, shown: changes, after: rows},
@@ -229,7 +232,7 @@ func statementEvasions(dir string) []evasion {
 		{name: "reset all", sql: `RESET ALL`, setup: `SET statement_timeout = '7s'`, refused: kind, shown: changes, after: `SHOW statement_timeout`},
 		{name: "discard all", sql: `DISCARD ALL`, setup: `SET statement_timeout = '7s'`, refused: kind, bare: true, shown: changes, after: `SHOW statement_timeout`},
 		{name: "set transaction read write", sql: `SET TRANSACTION READ WRITE`, setup: `SET TRANSACTION READ ONLY`, refused: kind, shown: changes, after: `SHOW transaction_read_only`},
-		{name: "commit", sql: `COMMIT`, refused: kind, shown: harmless, why: "it ends the transaction that row security was set up in"},
+		{name: "commit", sql: `COMMIT`, setup: `SET LOCAL row_security = off`, refused: kind, shown: changes, after: `SHOW row_security`},
 		{name: "lock", sql: `LOCK crm.customers`, refused: kind, shown: changes, after: `SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND pid = pg_backend_pid()`},
 		{name: "vacuum", sql: `VACUUM crm.child`, refused: kind, bare: true, shown: harmless, why: "work without bound"},
 		{name: "load", sql: `LOAD '/nowhere/evil'`, refused: kind, shown: rejected, code: "58P01"},

@@ -238,7 +238,15 @@ func (s *session) run(ctx context.Context, sql string) outcome {
 	defer cancel()
 	s.said = nil
 	var o outcome
-	results, err := s.conn.Exec(ctx, sql).ReadAll()
+	var results []*pgconn.Result
+	var err error
+	if strings.HasSuffix(sql, " TO STDOUT") {
+		var copied strings.Builder
+		_, err = s.conn.CopyTo(ctx, &copied, sql)
+		o.Rows = append(o.Rows, copied.String())
+	} else {
+		results, err = s.conn.Exec(ctx, sql).ReadAll()
+	}
 	for _, r := range results {
 		for _, f := range r.FieldDescriptions {
 			o.Columns = append(o.Columns, f.Name)

@@ -16,8 +16,9 @@ const (
 )
 
 // watch looks after a call that is under way, whose answer may stream for
-// hours: once its chain is revoked, or nobody can say whether it is, the call
-// ends within max_staleness (threat S3). It costs a call that is over within a
+// hours: once its token has ended the call ends within a second of when no new
+// one would be let in, and once its chain is revoked, or nobody can say whether
+// it is, within max_staleness (threat S3). It costs a call that is over within a
 // second one timer.
 type watch struct {
 	c      *call

@@ -33,18 +33,29 @@ func endless(gone chan<- struct{}) http.HandlerFunc {
 	}
 }
 
+// lasting is a token that outlives the test; ending one that no gateway accepts
+// any more in four seconds.
+func lasting() mint { return mint{} }
+
+func ending() mint {
+	const life = 5 * time.Second
+	return mint{issued: time.Now().Add(4*time.Second - token.Leeway - life), life: life}
+}
+
 // TestS3StreamEndsWithItsAuthority: an answer that streams ends when its chain
-// is revoked or that is not known any more, at the caller and at the upstream,
-// and the outcome says why. As long as nothing is revoked it goes on.
+// is revoked, when that is not known any more, or when its token ends, at the
+// caller and at the upstream, and the outcome says why. Until then it goes on.
 func TestS3StreamEndsWithItsAuthority(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		kind   token.RevocationKind
 		err    error
+		mint   func() mint
 		reason string
 	}{
-		"revoked": {token.RevokedPerson, nil, "revoked_person"},
-		"stale":   {"", errors.New("the feed is old"), "revocation_stale"},
+		"revoked": {token.RevokedPerson, nil, lasting, "revoked_person"},
+		"stale":   {"", errors.New("the feed is old"), lasting, "revocation_stale"},
+		"ended":   {"", nil, ending, "token_expired"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -53,11 +64,11 @@ func TestS3StreamEndsWithItsAuthority(t *testing.T) {
 			w.up.answers(endless(gone))
 			ctx, cancel := context.WithTimeout(t.Context(), 2*wait)
 			defer cancel()
-			resp, err := w.client(research).Do(w.request(ctx, mcpCall(w.token(mint{}), "find", someone)))
+			resp, err := w.client(research).Do(w.request(ctx, mcpCall(w.token(tt.mint()), "find", someone)))
 			must(t, err)
 			defer func() { _ = resp.Body.Close() }()
-			const lasting = 1500 * time.Millisecond // longer than one look
-			for began := time.Now(); time.Since(began) < lasting; {
+			const undisturbed = 1500 * time.Millisecond // longer than one look
+			for began := time.Now(); time.Since(began) < undisturbed; {
 				if _, err := io.ReadFull(resp.Body, make([]byte, 8)); err != nil {
 					t.Fatalf("ended without a reason: %v", err)
 				}

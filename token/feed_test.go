@@ -1006,3 +1006,17 @@ func TestS3Recheck(t *testing.T) {
 	wantCode(t, v.Recheck(t.Context(), got, 0), CodeRevokedAgent)
 	wantCode(t, v.Recheck(t.Context(), Verified{}, 0), CodeTokenMissing)
 }
+
+// TestS3RecheckTokenEnded: nothing goes on under a token that has ended, though
+// nothing of it is revoked.
+func TestS3RecheckTokenEnded(t *testing.T) {
+	f := newForge(t)
+	c := f.chain(t, 2)
+	w := newWorld(t, f)
+	got, err := w.Verify(t.Context(), c.last(), want(1))
+	wantPass(t, err)
+	w.now = c.hop().Expires.Add(Leeway - time.Second)
+	wantPass(t, w.Recheck(t.Context(), got, 0))
+	w.now = c.hop().Expires.Add(Leeway)
+	wantCode(t, w.Recheck(t.Context(), got, 0), CodeTokenExpired)
+}

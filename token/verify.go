@@ -305,7 +305,12 @@ func (v *Verifier) checkCall(h *delegation.Hop, want Want, now time.Time) error 
 		return refuse(CodeAudienceMismatch, "token is for %q, not for %q", h.Audience, want.Audience)
 	case h.IssuedAt.After(now.Add(v.leeway)):
 		return refuse(CodeTokenExpired, "issued in the future, at %s", h.IssuedAt)
-	case !now.Before(h.Expires.Add(v.leeway)):
+	}
+	return v.checkEnd(h, now)
+}
+
+func (v *Verifier) checkEnd(h *delegation.Hop, now time.Time) error {
+	if !now.Before(h.Expires.Add(v.leeway)) {
 		return refuse(CodeTokenExpired, "ended at %s", h.Expires)
 	}
 	return nil
@@ -366,12 +371,16 @@ func checkProofOf(h *delegation.Hop, p *Proof, raw string) error {
 	return nil
 }
 
-// Recheck is step 6 alone, for what goes on under a token after its call was
-// permitted, a stream for example: an error, an [*Error], says that its chain is
-// revoked by now or that this is not known. got is what Verify returned.
+// Recheck is step 6, and of step 3 the token's end, for what goes on under a
+// token after its call was permitted, a stream for example: an error, an
+// [*Error], says that the token has ended, that its chain is revoked by now, or
+// that this is not known. got is what Verify returned.
 func (v *Verifier) Recheck(ctx context.Context, got Verified, maxStaleness time.Duration) error {
 	if got.Chain.IsZero() {
 		return refuse(CodeTokenMissing, "nothing was verified")
+	}
+	if err := v.checkEnd(&got.Leaf.Hop, v.now()); err != nil {
+		return err
 	}
 	_, err := v.checkRevocation(ctx, &verdict{Verified: got}, maxStaleness)
 	return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -23,8 +24,10 @@ func Parse(data []byte, lim Limits) (Value, error) {
 	if !utf8.Valid(data) {
 		return Value{}, &Error{Code: CodeInvalidUTF8, Offset: validPrefix(data)}
 	}
-	p := parser{lim: lim, src: string(data)}
-	p.dec = jsontext.NewDecoder(bytes.NewBuffer(data))
+	p := parsers.Get().(*parser)
+	defer p.release()
+	p.lim, p.src = lim, string(data)
+	p.dec.Reset(bytes.NewBuffer(data))
 	v, err := p.value(0)
 	if err != nil {
 		return Value{}, err
@@ -44,6 +47,33 @@ type parser struct {
 	lim           Limits
 	names, values int
 	stack         []Member // the elements of the arrays and objects being read
+	unquoted      []byte   // the last string that had escapes
+}
+
+// parsers keeps the decoder and the two buffers from one document to the next.
+var parsers = sync.Pool{New: func() any { return &parser{dec: jsontext.NewDecoder(new(bytes.Buffer))} }}
+
+// What a parser keeps at most, in elements and bytes.
+const (
+	keepStack    = 256
+	keepUnquoted = 16 << 10
+)
+
+// release gives p back, without anything of the document: no value may be held
+// by, or seen in, the next one.
+func (p *parser) release() {
+	stack, unquoted := p.stack[:cap(p.stack)], p.unquoted[:cap(p.unquoted)]
+	if len(stack) > keepStack {
+		stack = nil
+	}
+	if len(unquoted) > keepUnquoted {
+		unquoted = nil
+	}
+	clear(stack)
+	clear(unquoted)
+	p.dec.Reset(new(bytes.Buffer))
+	*p = parser{dec: p.dec, stack: stack[:0], unquoted: unquoted[:0]}
+	parsers.Put(p)
 }
 
 // value reads the next value; depth is the number of arrays and objects around
@@ -166,7 +196,8 @@ func (p *parser) text() (string, error) {
 	if strings.IndexByte(s, '\\') < 0 {
 		return s[1 : len(s)-1], nil
 	}
-	b, err := jsontext.AppendUnquote(nil, s)
+	b, err := jsontext.AppendUnquote(p.unquoted[:0], s)
+	p.unquoted = b
 	if err != nil {
 		return "", p.syntax(err)
 	}

@@ -3,6 +3,7 @@ package strictjson
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -87,4 +88,45 @@ func TestParseRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestParseKeepsNothing: a value is its own, whatever the reader of its document
+// reads afterwards, also in many places at once, also after a refusal.
+func TestParseKeepsNothing(t *testing.T) {
+	documents := []string{
+		`{"a\u0062":"c\nd","list":[1,"\u00e9",{"deep":["x\ty"]}]}`,
+		`["` + strings.Repeat(`\"`, keepUnquoted) + `"]`,
+		`[` + strings.Repeat(`"\n",`, 2*keepStack) + `null]`,
+		`"\u0041"`, `{"cut":["\n"`, `{"d":1,"\u0064":2}`, `[1]x`,
+	}
+	var want []string
+	for _, s := range documents {
+		want = append(want, outcome(s))
+	}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 100 {
+				k := (i*3 + j) % len(documents)
+				v, err := Parse([]byte(documents[k]), Limits{})
+				other := (k + 1 + j%5) % len(documents)
+				if got := outcome(documents[other]); got != want[other] {
+					t.Errorf("%.60s reads as %.200s, then as %.200s", documents[other], want[other], got)
+				}
+				if got := said(v, err); got != want[k] {
+					t.Errorf("%.60s was %.200s, and then %.200s", documents[k], want[k], got)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func outcome(s string) string { return said(Parse([]byte(s), Limits{})) }
+
+func said(v Value, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return string(v.AppendJSON(nil))
 }

@@ -354,9 +354,10 @@ func checkText(s string) string {
 	}
 	ascii := true
 	for _, r := range s {
-		if r >= 0x80 {
-			ascii = false
+		if ' ' <= r && r < 0x7f {
+			continue
 		}
+		ascii = ascii && r < 0x80
 		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return fmt.Sprintf("string holds %U", r)
 		}

@@ -71,6 +71,7 @@ var layout = map[string][]string{
 	"internal/workloadjwt/issuertest": {"identity"},
 
 	"internal/pdp":     {},
+	"internal/sealed":  {},
 	"internal/ssrf":    {},
 	"internal/devca":   {"identity"},
 	"internal/pgtest":  {}, // a server for tests; TestTestServerStaysInTests

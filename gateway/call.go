@@ -55,6 +55,7 @@ type call struct {
 	decision                policy.Decision
 	input                   policy.Input
 
+	commits  *commits // to the content of the call; nil until a record is made
 	recorded bool     // the decision record is durable, or queued for a refusal
 	recordID string   // of the decision record
 	released bool     // the first byte of an answer is out
@@ -296,7 +297,8 @@ func (c *call) askPolicy() {
 	}
 	c.input = policy.Input{
 		Chain: c.verified.Chain, Caller: c.caller(), Resource: c.request.Resource,
-		Call: c.request.call(c.route.audience), Now: c.now, ArgsOpen: open, Address: peerAddress(c.r),
+		Call: c.request.call(c.route.audience), ArgsOpen: open, Address: peerAddress(c.r),
+		Now: c.g.cfg.Now().UTC().Truncate(time.Millisecond), // as the record states it
 	}
 	ctx, cancel := context.WithTimeout(c.r.Context(), decideTimeout) // threat A7
 	defer cancel()

@@ -17,6 +17,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,11 +44,13 @@ type Recorder interface {
 	// *record.LimitError says that it is too large; any other error that it is
 	// not durable, which is answered as ledger_unavailable. It must not change
 	// r, whose slices are shared between calls, and is safe for concurrent use.
-	Record(ctx context.Context, r record.Record) error
+	// disclosed are the values that r names by digest; they are as durable as r,
+	// beside it, and are kept from whoever may read records alone.
+	Record(ctx context.Context, r record.Record, disclosed ...record.Disclosure) error
 	// RecordLater queues an outcome, or the refusal of a call while the ledger
 	// is out. It returns once the record is queued, and waits while the queue is
 	// full. A record that Record may have stored before is stored once.
-	RecordLater(ctx context.Context, r record.Record) error
+	RecordLater(ctx context.Context, r record.Record, disclosed ...record.Disclosure) error
 }
 
 // Verifier verifies delegation tokens; *token.Verifier is the one.
@@ -88,6 +91,8 @@ type Config struct {
 	// NewID makes call and record ids, UUIDv7 in lower case; if nil, random
 	// ones by the system's clock.
 	NewID func() string
+	// Salt fills salt with random bytes; if nil, by crypto/rand.
+	Salt func(salt []byte)
 	// Logger takes the operator's log; if nil, nothing is logged.
 	Logger *slog.Logger
 }
@@ -169,6 +174,9 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	if cfg.NewID == nil {
 		cfg.NewID = func() string { return uuid.Must(uuid.NewV7()).String() }
+	}
+	if cfg.Salt == nil {
+		cfg.Salt = func(salt []byte) { _, _ = rand.Read(salt) } // never fails (crypto/rand)
 	}
 	if cfg.RecordTimeout == 0 {
 		cfg.RecordTimeout = 2 * time.Second

@@ -26,7 +26,7 @@ func (c *call) record() error {
 		return &Refusal{Code: CodeLimitExceeded, Err: err}
 	}
 	var limit *record.LimitError
-	switch err := c.g.cfg.Recorder.Record(ctx, rec); {
+	switch err := c.g.cfg.Recorder.Record(ctx, rec, c.commits.disclosed...); {
 	case errors.As(err, &limit):
 		return &Refusal{Code: CodeLimitExceeded, Err: err}
 	case err != nil:
@@ -42,15 +42,16 @@ func (c *call) record() error {
 // same id, so that it is recorded once (ledger.md §5.2).
 func (c *call) recordRefusal(refusal *Refusal) error {
 	rec, err := c.decisionRecord(refusal)
+	disclosed := c.commits.disclosed
 	var limit *record.LimitError
 	if err != nil { // the chain is no record's
-		rec = rec.Reduced()
+		rec, disclosed = rec.Reduced(), nil
 	}
 	if refusal.Code != CodeLedgerUnavailable {
-		err = c.makeDurable(rec)
+		err = c.makeDurable(rec, disclosed)
 		if errors.As(err, &limit) {
-			rec = rec.Reduced()
-			err = c.makeDurable(rec)
+			rec, disclosed = rec.Reduced(), nil
+			err = c.makeDurable(rec, nil)
 		}
 		if err == nil {
 			c.recorded, c.recordID = true, rec.ID
@@ -59,17 +60,17 @@ func (c *call) recordRefusal(refusal *Refusal) error {
 	}
 	ctx, cancel := c.detached()
 	defer cancel()
-	if later := c.g.cfg.Recorder.RecordLater(ctx, rec); later != nil {
+	if later := c.g.cfg.Recorder.RecordLater(ctx, rec, disclosed...); later != nil {
 		return errors.Join(err, later)
 	}
 	c.recorded, c.recordID = true, rec.ID
 	return nil
 }
 
-func (c *call) makeDurable(rec record.Record) error {
+func (c *call) makeDurable(rec record.Record, disclosed []record.Disclosure) error {
 	ctx, cancel := c.detached()
 	defer cancel()
-	return c.g.cfg.Recorder.Record(ctx, rec)
+	return c.g.cfg.Recorder.Record(ctx, rec, disclosed...)
 }
 
 // decisionRecord is the account of this call as far as it came. The error says
@@ -80,8 +81,9 @@ func (c *call) decisionRecord(refusal *Refusal) (rec record.Record, err error) {
 		Person: record.Person{Presence: record.PresenceNone}, Caller: c.callerRecord(),
 		Chain: []record.Hop{}, Policy: record.PolicyOf(c.asked()),
 		Request: record.Request{Needed: sorted(c.request.Needed), Bytes: int64(len(c.body))},
-		Verdict: c.verdictRecord(refusal), SD: []string{},
+		Verdict: c.verdictRecord(refusal),
 	}
+	c.commit().into(d)
 	if chain := c.verified.Chain; !chain.IsZero() {
 		d.Txn, d.Person = chain.Txn(), record.PersonOf(chain)
 		if d.Chain, err = c.g.chains.of(chain); err == nil {
@@ -98,7 +100,11 @@ func (c *call) decisionRecord(refusal *Refusal) (rec record.Record, err error) {
 		}
 		d.Callee = &record.Callee{Kind: c.route.Kind, ID: c.route.audience, Tool: c.request.Tool, Op: op}
 	}
-	return record.Record{Header: c.g.header(record.KindDecision), Decision: d}, err
+	h := c.g.header(record.KindDecision)
+	if c.policyAsked { // at the moment that policy judged by
+		h.Time = record.At(c.input.Now)
+	}
+	return record.Record{Header: h, Decision: d}, err
 }
 
 func (g *Gateway) header(kind record.Kind) record.Header {

@@ -333,18 +333,20 @@ func (f *far) requests() []seen {
 type recorder struct {
 	mu      sync.Mutex // guards what follows
 	records []record.Record
-	later   int // records that were queued
-	fail    error
-	hang    bool
-	full    bool // RecordLater waits
-	invalid []error
+	// disclosed is what the records name by digest.
+	disclosed []record.Disclosure
+	later     int // records that were queued
+	fail      error
+	hang      bool
+	full      bool // RecordLater waits
+	invalid   []error
 }
 
 var writerOfTests = record.Writer{
 	ID: "gw-test", KeyID: record.Hash([]byte("key")), Role: record.RoleGateway, Run: base64.RawURLEncoding.EncodeToString(make([]byte, 16)),
 }
 
-func (r *recorder) keep(rec record.Record) error {
+func (r *recorder) keep(rec record.Record, disclosed []record.Disclosure) error {
 	rec.Writer = writerOfTests
 	d, err := record.NewDraft(rec)
 	if err == nil {
@@ -366,6 +368,7 @@ func (r *recorder) keep(rec record.Record) error {
 		}
 	}
 	r.records = append(r.records, rec)
+	r.disclosed = append(r.disclosed, disclosed...)
 	return nil
 }
 
@@ -375,7 +378,7 @@ func (r *recorder) state() (hang, full bool, fail error) {
 	return r.hang, r.full, r.fail
 }
 
-func (r *recorder) Record(ctx context.Context, rec record.Record) error {
+func (r *recorder) Record(ctx context.Context, rec record.Record, disclosed ...record.Disclosure) error {
 	hang, _, fail := r.state()
 	if hang {
 		<-ctx.Done()
@@ -384,15 +387,15 @@ func (r *recorder) Record(ctx context.Context, rec record.Record) error {
 	if fail != nil {
 		return fail
 	}
-	return r.keep(rec)
+	return r.keep(rec, disclosed)
 }
 
-func (r *recorder) RecordLater(ctx context.Context, rec record.Record) error {
+func (r *recorder) RecordLater(ctx context.Context, rec record.Record, disclosed ...record.Disclosure) error {
 	if _, full, _ := r.state(); full {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	err := r.keep(rec)
+	err := r.keep(rec, disclosed)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.later++
@@ -412,7 +415,7 @@ func (r *recorder) all() []record.Record {
 }
 
 // reset forgets, so that a test can count anew.
-func (r *recorder) reset() { r.set(func(r *recorder) { r.records = nil }) }
+func (r *recorder) reset() { r.set(func(r *recorder) { r.records, r.disclosed = nil, nil }) }
 
 func (w *world) decisions() []*record.Decision {
 	w.t.Helper()

@@ -112,6 +112,11 @@ type Decision struct {
 	Errors []string
 	// Version names the rules that were asked.
 	Version Version
+	// Reads are the JSON Pointers into the call document of the values that the
+	// engine was given, sorted; nil if it was given all of it. One that ends in a
+	// slash names an object that is there, and nothing in it. A record keeps these
+	// values as disclosures, so that the decision can be made again.
+	Reads []string
 	// Shadow is the answer of a second set on trial, nil if there is none. It
 	// changes nothing.
 	Shadow *Decision

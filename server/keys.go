@@ -2,6 +2,7 @@ package server
 
 import (
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -31,6 +32,9 @@ type keyRing struct {
 	issuer   *ecdsa.PrivateKey  // signs tokens and receipts
 
 	manifestPublic ed25519.PublicKey // always there
+	// disclosures seals the values that records commit to; always there. The
+	// private half opens them and is read by who reads them.
+	disclosures *ecdh.PublicKey
 }
 
 const (
@@ -54,7 +58,10 @@ func createKeys(dataDir string) error {
 	if err != nil {
 		return fmt.Errorf("creating keys: %w", err)
 	}
-	return writeKey(dir, "issuer", key)
+	if err := writeKey(dir, "issuer", key); err != nil {
+		return err
+	}
+	return createDisclosureKey(dir)
 }
 
 func makeKeysDir(dataDir string) (string, error) {
@@ -124,6 +131,9 @@ func loadKeys(dataDir string) (keyRing, error) {
 		}
 		ring.issuer = ec
 	}
+	if ring.disclosures, err = disclosurePublic(dir); err != nil {
+		return keyRing{}, err
+	}
 	return ring, ring.loadManifestPublic(dir)
 }
 
@@ -138,17 +148,9 @@ func (r *keyRing) loadManifestPublic(dir string) error {
 		r.manifestPublic = pub
 		return nil
 	}
-	data, err := os.ReadFile(filepath.Join(dir, manifestPublicFile)) //nolint:gosec // below the configured directory
+	key, err := readPublic(dir, manifestPublicFile)
 	if err != nil {
-		return fmt.Errorf("reading the manifest key: %w", err)
-	}
-	block, rest := pem.Decode(data)
-	if block == nil || block.Type != "PUBLIC KEY" || len(rest) != 0 {
-		return fmt.Errorf("reading %s: not one PEM block of a public key", manifestPublicFile)
-	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", manifestPublicFile, err)
+		return err
 	}
 	pub, ok := key.(ed25519.PublicKey)
 	if !ok {
@@ -156,6 +158,31 @@ func (r *keyRing) loadManifestPublic(dir string) error {
 	}
 	r.manifestPublic = pub
 	return nil
+}
+
+// readPublic reads the public half of a key that is not here, PKIX in PEM.
+func readPublic(dir, file string) (any, error) {
+	data, err := os.ReadFile(filepath.Join(dir, file)) //nolint:gosec // below the configured directory
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != "PUBLIC KEY" || len(rest) != 0 {
+		return nil, fmt.Errorf("reading %s: not one PEM block of a public key", file)
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	return key, nil
+}
+
+func writePublic(dir, file string, key any) error {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600)
 }
 
 // suffice reports which keys are missing for what a process runs.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/internal/sealed"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/storage/disk"
@@ -54,6 +55,7 @@ type ledgerService struct {
 	order  *sequencing
 	now    func() time.Time
 	logger *slog.Logger
+	sealer *sealed.Sealer // of this run's disclosures
 
 	admin, gateway, tokens *recorder   // nil without the role
 	recorders              []*recorder // those that are there
@@ -73,6 +75,9 @@ func newLedgerService(ctx context.Context, e engine, cfg ledgerConfig) (_ *ledge
 	l := &ledgerService{cfg: cfg, now: cfg.now, logger: cfg.logger, failed: make(chan error, 4)}
 	if l.logger == nil {
 		l.logger = slog.New(slog.DiscardHandler)
+	}
+	if l.sealer, err = sealed.NewSealer(cfg.keys.disclosures); err != nil {
+		return nil, err
 	}
 	if l.store, err = e.ledger(ctx); err != nil {
 		return nil, fmt.Errorf("opening ledger: %w", err)

@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"iter"
@@ -142,7 +140,7 @@ func joinKeys(cfg config.Config, member string, deployment keyRing) error {
 		own, copies = append(own, "tokens"), append(copies, "issuer")
 	}
 	if cfg.Runs(config.RoleLedger) {
-		copies = append(copies, "manifest", "log")
+		copies = append(copies, "manifest", "log", keyDisclosures)
 	}
 	if err := createSigningKeys(dir, own...); err != nil {
 		return err
@@ -159,9 +157,8 @@ func joinKeys(cfg config.Config, member string, deployment keyRing) error {
 	if slices.Contains(copies, "manifest") {
 		return nil
 	}
-	der, err := x509.MarshalPKIXPublicKey(deployment.manifestPublic)
-	if err != nil {
+	if err := writePublic(dir, disclosuresPublicFile, deployment.disclosures); err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(dir, manifestPublicFile), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600)
+	return writePublic(dir, manifestPublicFile, deployment.manifestPublic)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -203,9 +204,18 @@ type PolicyExplanation struct {
 	Bundle   string          `json:"bundle_digest,omitempty"`
 	Hops     []HopReading    `json:"hops,omitempty"`
 	Policies []PolicyReading `json:"policies,omitempty"`
+	// Again is what the same rules answer to the question as it was put together
+	// again from record and disclosures: "same" or "different"; "" if it cannot be.
+	Again string `json:"again,omitempty"`
 	// Missing is what the record does not hold, and the answer could turn on.
 	Missing []string `json:"missing,omitempty"`
 }
+
+// The values of PolicyExplanation.Again.
+const (
+	AgainSame      = "same"
+	AgainDifferent = "different"
+)
 
 // ExplainCase explains one case of a set that could be loaded.
 func ExplainCase(check PolicyCheck, name string) (PolicyExplanation, error) {
@@ -263,11 +273,32 @@ func (a *Archive) ExplainPolicy(ctx context.Context, id string) (PolicyExplanati
 	if i < 0 {
 		return PolicyExplanation{}, errors.New("explaining: the record is no decision")
 	}
-	return a.explain(ctx, entries[i].Record)
+	rec := entries[i].Record
+	ds, missing, err := a.disclosures(ctx, rec.Decision)
+	if err != nil {
+		return PolicyExplanation{}, err
+	}
+	return account{
+		rec: rec, disclosed: ds, missing: missing,
+		bundle: func(digest string) ([]byte, error) {
+			b, err := a.store.Blob(ctx, digest)
+			return b.Bytes, err
+		},
+	}.explain(ctx)
 }
 
-func (a *Archive) explain(ctx context.Context, rec record.Record) (PolicyExplanation, error) {
-	d := rec.Decision
+// account is a recorded decision with what it names by digest, as far as that is
+// at hand.
+type account struct {
+	rec       record.Record
+	disclosed []record.Disclosure
+	missing   int // of those that the record names
+	bundle    func(digest string) ([]byte, error)
+}
+
+// explain says why the decision was as it was. What it cannot know it says.
+func (a account) explain(ctx context.Context) (PolicyExplanation, error) {
+	rec, d := a.rec, a.rec.Decision
 	x := PolicyExplanation{
 		RecordID: rec.ID, Time: string(rec.Time), Effect: string(d.Verdict.Effect), Reason: d.Verdict.Reason,
 		Scope: string(d.Verdict.Scope), Policy: string(d.Verdict.Policy), Bundle: d.Policy.BundleDigest,
@@ -283,21 +314,26 @@ func (a *Archive) explain(ctx context.Context, rec record.Record) (PolicyExplana
 		x.Missing = append(x.Missing, err.Error())
 		return x, nil
 	}
+	known, err := a.tell(&asked)
+	if err != nil {
+		x.Missing = append(x.Missing, err.Error())
+	}
 	if d.Verdict.Scope != record.NotEvaluated {
-		x.Hops = cedar.ExplainScope(asked.Grants, cedar.ScopeCall{Call: call, Recorded: d.Verdict.Details, Atoms: asked.Atoms})
+		x.Hops = cedar.ExplainScope(asked.Grants, a.scopeCall(asked))
 		for k := range x.Hops {
 			x.Hops[k].Actor = d.Chain[k].Actor
 		}
 	}
-	if d.Verdict.Effect == record.Deny {
-		x.Missing = append(x.Missing,
-			"the content of the call (arguments, SQL, messages), but for what the route registers as atoms: a record holds commitments to it",
-			"the address the call came from")
+	if d.Verdict.Effect == record.Deny && a.missing > 0 {
+		x.Missing = append(x.Missing, fmt.Sprintf("%d values of the call, which are erased, not disclosed, or sealed to another key", a.missing))
+	}
+	if d.Verdict.Effect == record.Deny && len(d.SD) == 0 {
+		x.Missing = append(x.Missing, "the content of the call, but for what the route registers as atoms: the record names no disclosures")
 	}
 	if d.Verdict.Policy == record.NotEvaluated {
 		return x, nil
 	}
-	engine, err := a.recordedEngine(ctx, d.Policy)
+	engine, err := a.recordedEngine(d.Policy)
 	if err != nil {
 		x.Missing = append(x.Missing, err.Error())
 		return x, nil
@@ -308,13 +344,68 @@ func (a *Archive) explain(ctx context.Context, rec record.Record) (PolicyExplana
 		return x, nil
 	}
 	answer := decisionOf(d)
-	read, err := engine.Explain(c, cedar.Known{Decision: &answer})
+	if known {
+		if digest, err := record.InputDigestOf(c.Input(), a.disclosed); err != nil || digest != d.Policy.InputDigest {
+			x.Missing = append(x.Missing, "the question: what is made of the record has not the input digest that the record states")
+			known = false
+		}
+	}
+	if known { // the same question to the same rules
+		x.Again = AgainDifferent
+		if again := engine.Decide(ctx, c.Input()); cedar.DecisionLine(again) == x.Decision {
+			x.Again = AgainSame
+		}
+	}
+	read, err := engine.Explain(c, cedar.Known{Decision: &answer, Content: known})
 	if err != nil {
 		x.Missing = append(x.Missing, err.Error())
 		return x, nil
 	}
 	x.Policies = read.Policies
 	return x, nil
+}
+
+// tell adds to a question what was disclosed of the call, and reports whether
+// that is all that policy was given of it.
+func (a account) tell(q *cedar.Recorded) (whole bool, err error) {
+	values := slices.DeleteFunc(slices.Clone(a.disclosed), func(d record.Disclosure) bool { return d.Name() == record.NameCall })
+	if q.Call.Doc, err = record.DocumentOf(a.disclosed); err != nil {
+		return false, err
+	}
+	for _, v := range values {
+		if v.Name() == record.NameAddress {
+			text, _ := v.Value().Text()
+			if q.Address, err = netip.ParseAddr(text); err != nil {
+				return false, errors.New("the address that the call came from is disclosed as something else")
+			}
+			continue
+		}
+		if text, ok := v.Value().Text(); ok { // beside the exact value, for where single atoms are read
+			q.Atoms[v.Name()] = text
+		} else {
+			q.Atoms[v.Name()] = string(v.Value().AppendJSON(nil))
+		}
+	}
+	return a.rec.Decision.Policy.InputDigest != "" && a.missing == 0, nil
+}
+
+// scopeCall is the call as scope is explained for it.
+func (a account) scopeCall(q cedar.Recorded) cedar.ScopeCall {
+	v := a.rec.Decision.Verdict
+	out := cedar.ScopeCall{Call: q.Call, Recorded: v.Details, Atoms: q.Atoms}
+	for _, d := range a.disclosed {
+		if strings.HasPrefix(d.Name(), "/") && d.Name() != record.NameAddress {
+			out.Disclosed = append(out.Disclosed, d.Name())
+		}
+	}
+	if x := v.Exceeded; x != nil {
+		detail := cedar.DetailReading{Detail: -1, Path: x.Path, Op: x.Op, Got: string(x.Got)}
+		if x.Detail != nil {
+			detail.Detail = int(*x.Detail)
+		}
+		out.Exceeded = &cedar.Exceeded{Hop: int(x.Hop), Detail: detail}
+	}
+	return out
 }
 
 func decisionOf(d *record.Decision) policy.Decision {
@@ -413,19 +504,19 @@ func routeName(c *record.Callee) string {
 // recordedEngine loads the bundle that decided, from the blobs beside the log.
 // Its digest is in a signed record, which says more than the key it was signed
 // by: it needs no key here.
-func (a *Archive) recordedEngine(ctx context.Context, p record.Policy) (*cedar.Engine, error) {
+func (a account) recordedEngine(p record.Policy) (*cedar.Engine, error) {
 	if !strings.HasPrefix(p.Engine, "cedar-go/") {
 		return nil, fmt.Errorf("the rules are those of %s, and are not kept here", p.Engine)
 	}
-	b, err := a.store.Blob(ctx, p.BundleDigest)
+	archive, err := a.bundle(p.BundleDigest)
 	if err != nil {
 		return nil, fmt.Errorf("the policy bundle %s is not at hand: %w", p.BundleDigest, err)
 	}
-	digest, err := cedar.ManifestDigest(b.Bytes)
+	digest, err := cedar.ManifestDigest(archive)
 	if err != nil || digest != p.BundleDigest {
 		return nil, fmt.Errorf("the policy bundle kept as %s is another one", p.BundleDigest)
 	}
-	source, err := cedar.OpenSource(b.Bytes, nil)
+	source, err := cedar.OpenSource(archive, nil)
 	if err != nil {
 		return nil, fmt.Errorf("the policy bundle %s cannot be read: %w", p.BundleDigest, err)
 	}

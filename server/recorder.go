@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/lineal-auth/lineal/internal/sealed"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 )
@@ -24,6 +25,7 @@ type recorder struct {
 	log    string
 	header record.Header // data class and region of this writer's own records
 	now    func() time.Time
+	sealer *sealed.Sealer // of disclosures
 
 	permits, denials, unavailable atomic.Int64 // decisions of this run
 
@@ -65,14 +67,18 @@ func (l *ledgerService) openRecorder(ctx context.Context, name string, role reco
 		return nil, fmt.Errorf("opening writer %s: %w", id, err)
 	}
 	return &recorder{
-		writer: w, id: id, role: role, keyID: signer.KeyID(), log: l.cfg.Family, now: l.now,
+		writer: w, id: id, role: role, keyID: signer.KeyID(), log: l.cfg.Family, now: l.now, sealer: l.sealer,
 		header: record.Header{DataClass: record.DataClass(l.cfg.DataClass), Region: record.Region(l.cfg.Region)},
 	}, nil
 }
 
-// Record returns after the record is durable.
-func (r *recorder) Record(ctx context.Context, rec record.Record) error {
-	return r.append(ctx, rec, nil)
+// Record returns after the record, and what it discloses, is durable.
+func (r *recorder) Record(ctx context.Context, rec record.Record, disclosed ...record.Disclosure) error {
+	blobs, err := r.sealed(rec, disclosed)
+	if err != nil {
+		return err
+	}
+	return r.append(ctx, rec, blobs)
 }
 
 func (r *recorder) append(ctx context.Context, rec record.Record, blobs []ledger.Blob) error {
@@ -87,9 +93,12 @@ func (r *recorder) append(ctx context.Context, rec record.Record, blobs []ledger
 }
 
 // RecordLater queues a record without a deadline.
-func (r *recorder) RecordLater(ctx context.Context, rec record.Record) error {
+func (r *recorder) RecordLater(ctx context.Context, rec record.Record, disclosed ...record.Disclosure) error {
 	d, err := r.draft(rec)
 	if err != nil {
+		return err
+	}
+	if d.Blobs, err = r.sealed(rec, disclosed); err != nil {
 		return err
 	}
 	r.mu.Lock() // so that last is the last of the queue

@@ -119,8 +119,9 @@ func activate(ctx context.Context, by *recorder, live *cedar.Live) error {
 
 // The classes of content kept beside the log.
 const (
-	blobPolicy  = "policy"
-	blobReceipt = "receipt"
+	blobPolicy     = "policy"
+	blobReceipt    = "receipt"
+	blobDisclosure = "disclosure"
 )
 
 // tokenService builds the token service over its registry.

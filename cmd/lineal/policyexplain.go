@@ -19,8 +19,9 @@ func newPolicyExplain(s streams) *cobra.Command {
 		Short: "Say which rule decided a call, and what would have had to differ",
 		Long: "Say why a recorded call, or a case of a policy set, got its answer: per hop and detail the\n" +
 			"first thing that does not match; per policy the first condition that does not hold, with\n" +
-			"what it read. ID is a record, a call (the Lineal-Request-Id header) or a transaction. A\n" +
-			"record does not hold the content of a call; what turns on it is named as unknown.",
+			"what it read. ID is a record, a call (the Lineal-Request-Id header) or a transaction. The\n" +
+			"values that policy read of a call are kept beside its record, sealed and erasable; what\n" +
+			"turns on one that is gone is named as unknown.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
@@ -94,6 +95,9 @@ func writeExplanation(w io.Writer, x server.PolicyExplanation) error {
 	if len(x.Policies) == 0 && x.Policy == "deny" && len(x.Missing) == 0 {
 		b.WriteString("  no policy names this action and resource: what no policy permits is denied\n")
 	}
+	if x.Again != "" {
+		fmt.Fprintf(&b, "decided again from the record and its disclosures: %s\n", x.Again)
+	}
 	for _, m := range x.Missing {
 		fmt.Fprintf(&b, "not known: %s\n", m)
 	}
@@ -126,7 +130,11 @@ func writeHop(b *strings.Builder, h server.HopReading) {
 			fmt.Fprintf(b, "  detail %d: the %s of the call is not among %s\n", d.Detail, d.Path, d.Want)
 			continue
 		}
-		fmt.Fprintf(b, "  detail %d: %s (%s) is %s and does not match %s\n", d.Detail, d.Path, d.Op, d.Got, d.Want)
+		got := d.Got
+		if d.Value != "" {
+			got = d.Value
+		}
+		fmt.Fprintf(b, "  detail %d: %s (%s) is %s and does not match %s\n", d.Detail, d.Path, d.Op, got, d.Want)
 	}
 }
 

@@ -62,7 +62,7 @@ func TestSixPolicies(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			got := e.Decide(t.Context(), tc.in)
 			want := policy.Decision{Effect: tc.want, Rules: tc.rules, Version: e.Version()}
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := cmp.Diff(want, got, answered); diff != "" {
 				t.Errorf("decision (-want +got):\n%s", diff)
 			}
 		})
@@ -157,7 +157,7 @@ func TestErrorsDeny(t *testing.T) {
 	deep, root := payCall(t, `{"amount":1,"currency":"EUR","note":null}`), payCall(t, `{"amount":1,"currency":"EUR","note":null}`, research)
 	got := e.Decide(t.Context(), deep)
 	want := policy.Decision{Errors: []string{"a-broken: integer overflow", "z-broken: integer overflow"}, Version: e.Version()}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, answered); diff != "" {
 		t.Errorf("decision (-want +got):\n%s", diff)
 	}
 	// The twin: at depth 0 nothing overflows, and the forbids hold.
@@ -178,7 +178,7 @@ func TestSortedIn50Runs(t *testing.T) {
 	want.Version = e.Version()
 	in := payCall(t, `{"amount":1,"currency":"EUR","note":null}`)
 	for range 50 {
-		if diff := cmp.Diff(want, e.Decide(t.Context(), in)); diff != "" {
+		if diff := cmp.Diff(want, e.Decide(t.Context(), in), answered); diff != "" {
 			t.Fatalf("decision (-want +got):\n%s", diff)
 		}
 	}
@@ -228,7 +228,7 @@ func TestA2RefusedInputs(t *testing.T) {
 				return
 			}
 			want := policy.Decision{Errors: []string{tc.want}, Version: e.Version()}
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := cmp.Diff(want, got, answered); diff != "" {
 				t.Errorf("decision (-want +got):\n%s", diff)
 			}
 		})

@@ -88,13 +88,16 @@ func (e *Engine) Decide(_ context.Context, in policy.Input) (d policy.Decision) 
 			d = policy.Decision{Errors: []string{"request: the evaluator failed"}, Version: e.version}
 		}
 	}()
-	d.Version = e.version
+	d.Version, d.Reads = e.version, e.asker.reads(in)
 	q, err := e.asker.ask(in, true)
 	if err != nil {
 		d.Errors = []string{"request: " + err.Error()}
 		return d
 	}
-	return e.answer(cedar.Authorize(q.candidates(e.full), q.entities, q.request))
+	reads := d.Reads
+	d = e.answer(cedar.Authorize(q.candidates(e.full), q.entities, q.request))
+	d.Reads = reads
+	return d
 }
 
 func (q question) candidates(x *index) candidates {

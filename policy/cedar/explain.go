@@ -3,6 +3,7 @@ package cedar
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -345,8 +346,9 @@ type Recorded struct {
 	Person identity.Person
 	Agents []identity.Agent // entry first, the caller last
 	Grants []scope.Grant    // one per hop
-	// Call has location, action and name; its content is not recorded.
+	// Call has location, action and name, and of its content what is disclosed.
 	Call     scope.Call
+	Address  netip.Addr // unverified; the zero value is none
 	Resource policy.Resource
 	Now      time.Time
 	AuthTime time.Time // zero where no login is known
@@ -366,6 +368,7 @@ func CaseOf(r Recorded) (Case, error) {
 		Name: "record", person: r.Person, agents: r.Agents, grants: r.Grants, granted: true, authAge: unknownAge, atoms: r.Atoms,
 		call: policy.Input{
 			Caller: r.Agents[len(r.Agents)-1], Resource: r.Resource, Call: r.Call, Now: r.Now, ArgsOpen: r.ArgsOpen,
+			Address: r.Address,
 		},
 	}
 	if !r.AuthTime.IsZero() {

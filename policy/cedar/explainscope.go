@@ -31,6 +31,8 @@ type DetailReading struct {
 	Got    string `json:"got,omitempty"` // "present", "absent", "unreachable"
 	// Want is what the detail asks for at Path, as JSON.
 	Want string `json:"want,omitempty"`
+	// Value is what the call has there, as JSON, where it is at hand.
+	Value string `json:"value,omitempty"`
 	// Unknown are the paths that decide, where the content is not at hand.
 	Unknown []string `json:"unknown,omitempty"`
 }
@@ -46,6 +48,18 @@ type ScopeCall struct {
 	// Atoms are values of the content that are known one by one, as text by
 	// their JSON Pointer.
 	Atoms map[string]string
+	// Disclosed are the pointers of values that Call.Doc holds exactly, where it
+	// is not the whole content.
+	Disclosed []string
+	// Exceeded is where the first hop that refuses ends, as it was recorded; nil
+	// if it was not.
+	Exceeded *Exceeded
+}
+
+// Exceeded is a reading of one detail of one hop.
+type Exceeded struct {
+	Hop    int
+	Detail DetailReading // of index -1 if no detail can permit the call
 }
 
 // Call is the call of the case with its content.
@@ -77,6 +91,7 @@ func ExplainScope(grants []scope.Grant, call ScopeCall) []HopReading {
 		}
 		if h.Permits != Yes {
 			h.Details, h.Unfit = readDetails(g, call)
+			h.recorded(g, k, call.Exceeded)
 		}
 		if h.Permits == Unknown && !slices.ContainsFunc(h.Details, func(d DetailReading) bool { return d.Path == "" }) {
 			h.Permits = No // every detail fails by what is at hand
@@ -84,6 +99,31 @@ func ExplainScope(grants []scope.Grant, call ScopeCall) []HopReading {
 		hops[k] = h
 	}
 	return hops
+}
+
+// recorded puts what the gateway itself saw in the place of what can be made out
+// of the record.
+func (h *HopReading) recorded(g scope.Grant, k int, x *Exceeded) {
+	switch {
+	case x == nil || x.Hop != k:
+	case x.Detail.Detail < 0:
+		if x.Detail.Op == "in" {
+			return // no detail is of that place; each says so itself
+		}
+		h.Details, h.Unfit = nil, strings.TrimSpace(fmt.Sprintf("%s: %s", x.Detail.Path, x.Detail.Op))
+	case x.Detail.Detail < len(h.Details):
+		r := x.Detail
+		r.Want = shorten(wantsOf(g)(r.Detail, r.Path))
+		r.Value = h.Details[r.Detail].valueAt(r.Path)
+		h.Details[r.Detail] = r
+	}
+}
+
+func (r DetailReading) valueAt(path string) string {
+	if r.Path == path {
+		return r.Value
+	}
+	return ""
 }
 
 func readDetails(g scope.Grant, call ScopeCall) (out []DetailReading, unfit string) {
@@ -120,6 +160,20 @@ func readDetails(g scope.Grant, call ScopeCall) (out []DetailReading, unfit stri
 func readAtoms(i int, d scope.Detail, call ScopeCall, wants func(int, string) string) DetailReading {
 	r := DetailReading{Detail: i}
 	for _, path := range d.Paths() {
+		want := wants(i, path)
+		if v, presence, exact := call.disclosed(path); exact {
+			switch matches, sure := admits(want, path, v, call.Call); {
+			case !sure:
+				r.Unknown = append(r.Unknown, path)
+			case !matches:
+				r = DetailReading{Detail: i, Path: path, Op: opOf(want), Got: presence.String()}
+				if presence == scope.Present {
+					r.Value = shorten(string(v.AppendJSON(nil)))
+				}
+				return r
+			}
+			continue
+		}
 		text, known := call.Atoms[path]
 		if !known {
 			if emits(call.Call.Action, path) {
@@ -127,19 +181,48 @@ func readAtoms(i int, d scope.Detail, call ScopeCall, wants func(int, string) st
 			}
 			continue
 		}
-		want := wants(i, path)
 		switch matches, sure := atomMatches(want, path, text, call.Call); {
 		case !sure:
 			r.Unknown = append(r.Unknown, path)
 		case !matches:
-			op, _ := strictjson.Parse([]byte(want), strictjson.Limits{})
-			name, _ := op.Get("op")
-			r = DetailReading{Detail: i, Path: path, Got: scope.Present.String()}
-			r.Op, _ = name.Text()
-			return r
+			return DetailReading{Detail: i, Path: path, Op: opOf(want), Got: scope.Present.String()}
 		}
 	}
 	return r
+}
+
+// disclosed is what the call has at a path, if it was disclosed.
+func (c ScopeCall) disclosed(path string) (v strictjson.Value, p scope.Presence, exact bool) {
+	within := func(at string) bool { return path == at || strings.HasPrefix(path, at+"/") }
+	if !slices.ContainsFunc(c.Disclosed, within) {
+		return v, scope.Absent, false
+	}
+	v, p = c.Call.Doc.Lookup(path)
+	return v, p, true
+}
+
+func opOf(constraint string) string {
+	c, err := strictjson.Parse([]byte(constraint), strictjson.Limits{})
+	if err != nil {
+		return ""
+	}
+	op, _ := c.Get("op")
+	name, _ := op.Text()
+	return name
+}
+
+// admits asks scope whether a value, or its absence if it is not set, is what a
+// constraint admits; sure is false for a constraint that cannot stand alone.
+func admits(constraint, path string, v strictjson.Value, call scope.Call) (matches, sure bool) {
+	g, err := grantOf(constraint, path, call)
+	if err != nil {
+		return false, false
+	}
+	call.Doc = scope.NewDocument()
+	if !v.IsZero() {
+		call.Doc.Set(path, v)
+	}
+	return g.Permits(call).Permitted(), true
 }
 
 // emits reports whether calls of an action have facts at a path.
@@ -151,19 +234,7 @@ func emits(action, path string) bool {
 // a grant of nothing but that. A value that is known as text may have been a
 // string or what the text says; sure tells that both give one answer.
 func atomMatches(constraint, path, text string, call scope.Call) (matches, sure bool) {
-	c, err := strictjson.Parse([]byte(constraint), strictjson.Limits{})
-	if err != nil {
-		return false, false
-	}
-	m := func(name string, v strictjson.Value) strictjson.Member {
-		return strictjson.Member{Name: name, Value: v}
-	}
-	detail := strictjson.Object(
-		m("type", strictjson.String(scope.Type)), m("locations", strictjson.Strings(call.Location)),
-		m("actions", strictjson.Strings(call.Action)), m("names", strictjson.Strings(call.Name)),
-		m("args", strictjson.String(string(scope.ArgsOpen))), m("where", strictjson.Object(m(path, c))),
-	)
-	g, err := scope.ParseValue(strictjson.Array(detail), true)
+	g, err := grantOf(constraint, path, call)
 	if err != nil {
 		return false, false
 	}
@@ -174,6 +245,27 @@ func atomMatches(constraint, path, text string, call scope.Call) (matches, sure 
 		answers = append(answers, g.Permits(call).Permitted())
 	}
 	return answers[0], !slices.Contains(answers, !answers[0])
+}
+
+// grantOf is a grant of one constraint and nothing else.
+func grantOf(constraint, path string, call scope.Call) (scope.Grant, error) {
+	c, err := strictjson.Parse([]byte(constraint), strictjson.Limits{})
+	if err != nil {
+		return scope.Grant{}, err
+	}
+	m := func(name string, v strictjson.Value) strictjson.Member {
+		return strictjson.Member{Name: name, Value: v}
+	}
+	args := scope.ArgsOpen
+	if path == "/args" && opOf(constraint) == "fields" {
+		args = scope.ArgsClosed
+	}
+	detail := strictjson.Object(
+		m("type", strictjson.String(scope.Type)), m("locations", strictjson.Strings(call.Location)),
+		m("actions", strictjson.Strings(call.Action)), m("names", strictjson.Strings(call.Name)),
+		m("args", strictjson.String(string(args))), m("where", strictjson.Object(m(path, c))),
+	)
+	return scope.ParseValue(strictjson.Array(detail), true)
 }
 
 // atomValues are the values that a text may stand for.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/lineal-auth/lineal/delegation"
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/internal/strictjson"
@@ -261,3 +263,6 @@ func modelCall(t testing.TB, model, llm string, agents ...string) policy.Input {
 	return ask(t, scope.LLMChat, policy.Resource{Kind: policy.KindModel, Service: "llm", Name: model},
 		map[string]string{"/llm": llm}, agents...)
 }
+
+// answered compares what was decided, and not what was read for it.
+var answered = cmpopts.IgnoreFields(policy.Decision{}, "Reads")

@@ -97,7 +97,7 @@ func TestSwapKeepsTheLastGood(t *testing.T) {
 		if err := live.Swap(tc.archive); codeOf(err) != tc.want {
 			t.Errorf("%s: %v, want %s", tc.name, err, tc.want)
 		}
-		if diff := cmp.Diff(want, live.Decide(t.Context(), in)); diff != "" {
+		if diff := cmp.Diff(want, live.Decide(t.Context(), in), answered); diff != "" {
 			t.Errorf("after %s (-want +got):\n%s", tc.name, diff)
 		}
 	}
@@ -129,7 +129,7 @@ func TestShadowChangesNothing(t *testing.T) {
 		t.Fatalf("shadow %+v", got.Shadow)
 	}
 	got.Shadow = nil
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, answered); diff != "" {
 		t.Errorf("with a shadow (-want +got):\n%s", diff)
 	}
 	if !live.Listed(t.Context(), in) {

@@ -21,6 +21,7 @@ type plan struct {
 	chain    []fact
 	env      []fact
 	roots    []rootPlan
+	reads    []string // the pointers of all that the roots' shapes read, sorted
 }
 
 // rootPlan is one root of the call document that policy can read.
@@ -58,6 +59,11 @@ func newPlan(uid types.EntityUID, a resolved.Action, chain []fact) (*plan, error
 		}
 	}
 	slices.SortFunc(p.roots, func(a, b rootPlan) int { return compare(a.name, b.name) })
+	p.reads = []string{}
+	for _, r := range p.roots {
+		p.reads = r.shape.pointers(r.pointer, p.reads)
+	}
+	slices.Sort(p.reads)
 	return p, nil
 }
 
@@ -151,6 +157,15 @@ func (k *asker) planFor(in policy.Input) (*plan, error) {
 		return nil, errors.New("no time")
 	}
 	return p, nil
+}
+
+// reads are the values of a call that the engine takes from its document: none
+// where the action is not in the schema.
+func (k *asker) reads(in policy.Input) []string {
+	if p, err := k.planFor(in); err == nil {
+		return p.reads
+	}
+	return []string{}
 }
 
 // readCall adds what the call holds to the context.

@@ -77,6 +77,21 @@ func newShape(t resolved.IsType, lenient bool) (*shape, error) {
 	return s, nil
 }
 
+// pointers are the places of all that the shape reads, with at as its own. Of a
+// record without members it reads that it is there, and nothing in it.
+func (s *shape) pointers(at string, to []string) []string {
+	switch {
+	case s.kind != shapeRecord:
+		return append(to, at)
+	case len(s.fields) == 0:
+		return append(to, at+"/")
+	}
+	for _, f := range s.fields {
+		to = f.shape.pointers(at+"/"+escapePointer(string(f.name)), to)
+	}
+	return to
+}
+
 // misfit is a value that the schema's type does not hold. It says where, never
 // what: the text goes into the record of the call.
 type misfit struct {

@@ -17,12 +17,13 @@ import (
 	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/internal/devca"
+	"github.com/lineal-auth/lineal/internal/pgtest"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/policy/cedar"
 	"github.com/lineal-auth/lineal/record"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.Main(m)) }
 
 const trustDomain = "server.test"
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net/http"
 	"path/filepath"
@@ -65,5 +66,8 @@ func (s *Server) endRevocations() {
 // Revoke ends authority, see [sts.Service.Revoke]. It is for whoever runs the
 // server in its own process; there is no network API for operators yet.
 func (s *Server) Revoke(ctx context.Context, r sts.Revocation) (seq int64, err error) {
+	if s.tokens == nil {
+		return 0, errors.New("revoking: this process runs no token service")
+	}
 	return s.tokens.Revoke(ctx, r)
 }

@@ -81,7 +81,8 @@ var layout = map[string][]string{
 	"internal/testenv": {"*"},
 
 	// A module of its own: what tests need to run, and the product must not carry.
-	"test/opa": {},
+	"test/opa":     {},
+	"test/tessera": {},
 }
 
 // pure packages may also import these from outside of the standard library.

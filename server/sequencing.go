@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
-	"iter"
 	"log/slog"
 	"sync"
 	"time"
@@ -114,9 +113,7 @@ func (q *sequencing) catchUp(ctx context.Context) error {
 		return err
 	}
 	if q.check == nil {
-		q.check = newAdmission(q.manifest, func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error] {
-			return q.store.ReadRange(ctx, head.Origin, from, to)
-		})
+		q.check = admissionOf(q.manifest, q.store, head.Origin)
 	}
 	return q.check.catchUp(ctx, head.Size)
 }

@@ -32,7 +32,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("TMPDIR", os.TempDir()) // a script's own is too long for a Unix socket
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"newkey": newKey},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"newkey": newKey, "flip": flip},
 	})
 }
 
@@ -48,4 +48,13 @@ func newKey(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[0])
 	ts.Check(os.WriteFile(path+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
 	ts.Check(os.WriteFile(path+".pem", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), 0o600))
+}
+
+// flip changes one bit in the middle of a file; twice puts it back.
+func flip(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	data[len(data)/2] ^= 1
+	ts.Check(os.WriteFile(path, data, 0o600))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -358,4 +359,74 @@ func testFsckFindsEveryFile(t *testing.T, open Opener) {
 	if p := r.fsck().Problems; len(p) == 0 || p[0].File != "tile/0/000" || p[0].Index != 0 {
 		t.Errorf("a missing tile: %v", p)
 	}
+}
+
+// testRebuild: rebuilding mends every derived file, and replaces nothing where
+// the entries are not the signed ones.
+func testRebuild(t *testing.T, open Opener) {
+	r := newRig(t, open)
+	acked, seen := r.grow(600)
+	dir := filepath.Join(r.dir, "tiles")
+	rebuild := func() (ledger.RebuildReport, error) {
+		_, verifier := Key(t)
+		return ledger.Rebuild(r.ctx(), ledger.RebuildConfig{Store: r.store, Tiles: r.tiles, Log: Log, Verifier: verifier})
+	}
+	for _, f := range []string{"tile/0/001", "tile/entries/000", "tile/1/000.p/2", "tile/entries/002.p/88"} {
+		if err := flip(filepath.Join(dir, f), 9); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, "tile/0/002.p/88")); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := rebuild()
+	if err != nil || len(rep.Replaced) != 5 || rep.Size != 600 || rep.Root != seen[1].Root {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	if rep, err = rebuild(); err != nil || len(rep.Replaced) != 0 {
+		t.Fatalf("a second time: %+v, %v", rep, err)
+	}
+	r.verify(acked, seen)
+
+	cfg, err := r.sequencerConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.LeaseTTL = time.Hour
+	q, err := ledger.OpenSequencer(r.ctx(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = rebuild()
+	wantErr(t, "beside a sequencer", err, ledger.ErrLeaseHeld)
+	if err := q.Close(r.ctx()); err != nil {
+		t.Fatal(err)
+	}
+
+	other := newRig(t, open) // of the same size, with other entries
+	other.grow(600)
+	for _, f := range []string{"checkpoint", "highest_seen"} {
+		if err := os.Remove(filepath.Join(other.dir, "tiles", f)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.graft(other, []string{"tile/0/000"})
+	r.store = swapped{r.store, other.store}
+	_, err = rebuild()
+	wantErr(t, "entries that are not the signed ones", err, ledger.ErrCorrupt)
+	if got, err := os.ReadFile(filepath.Join(dir, "tile/0/000")); err != nil {
+		t.Fatal(err)
+	} else if want, err := os.ReadFile(filepath.Join(other.dir, "tiles/tile/0/000")); err != nil || string(got) != string(want) {
+		t.Fatalf("a file was replaced: %v", err)
+	}
+}
+
+// swapped has the entries of another log.
+type swapped struct {
+	ledger.Store
+	entries ledger.Store
+}
+
+func (s swapped) ReadRange(ctx context.Context, origin string, a, b int64) iter.Seq2[ledger.Entry, error] {
+	return s.entries.ReadRange(ctx, origin, a, b)
 }

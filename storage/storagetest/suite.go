@@ -37,6 +37,7 @@ func Run(t *testing.T, open Opener) {
 		{"TwoSequencers", testTwoSequencers},
 		{"Rollback", testRollback},
 		{"TilesRebuilt", testTilesRebuilt},
+		{"Rebuild", testRebuild},
 		{"FsckFindsEveryFile", testFsckFindsEveryFile},
 		{"Faults", testFaults},
 		{"FaultsAtTileEnd", testFaultsAtTileEnd},

@@ -1,0 +1,129 @@
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/lineal-auth/lineal/ledger"
+	"github.com/lineal-auth/lineal/storage/disk"
+)
+
+// FsckReport is what Fsck found.
+type FsckReport struct {
+	ledger.FsckReport
+	Tiles string // the directory of tiles
+	// Records is nil if every record is readable, signed by the key that its
+	// writer had at that index, and follows the same writer's previous one.
+	Records error
+}
+
+// Err is nil for a sound log.
+func (r FsckReport) Err() error { return errors.Join(r.FsckReport.Err(), r.Records) }
+
+// Fsck checks the whole log against the deployment's own keys: tree, tiles,
+// bundles and checkpoints, and then each record at its index. It reads only.
+func (a *Archive) Fsck(ctx context.Context) (FsckReport, error) {
+	keys, err := loadKeys(a.dataDir)
+	if err != nil {
+		return FsckReport{}, err
+	}
+	verifier, err := logVerifier(keys, a.cfg.Origin())
+	if err != nil {
+		return FsckReport{}, err
+	}
+	tiles, err := a.openTiles()
+	if err != nil {
+		return FsckReport{}, err
+	}
+	rep := FsckReport{Tiles: tilesPath(a.dataDir, a.cfg)}
+	if rep.FsckReport, err = ledger.Fsck(ctx, ledger.FsckConfig{Source: a.store, Tiles: tiles, Log: a.cfg.Family, Verifier: verifier}); err != nil {
+		return rep, err
+	}
+	rep.Records = admissionOf(keys.manifestPublic, a.store, rep.Origin).catchUp(ctx, rep.Size)
+	return rep, nil
+}
+
+// LogHandler serves the tiles and checkpoints of the log: see
+// [ledger.NewHandler].
+func (a *Archive) LogHandler(entries bool, logger *slog.Logger) (http.Handler, error) {
+	tiles, err := a.openTiles()
+	if err != nil {
+		return nil, err
+	}
+	return ledger.NewHandler(ledger.HandlerConfig{Reader: ledger.NewReader(a.store, tiles), Tiles: tiles, Origin: a.cfg.Origin(), Entries: entries, Logger: logger})
+}
+
+func (a *Archive) openTiles() (*disk.Store, error) {
+	return disk.Open(disk.Config{Dir: tilesPath(a.dataDir, a.cfg), ReadOnly: true})
+}
+
+// LogKey is the key of the log's checkpoints as C2SP signed-note writes it.
+func LogKey(dataDir string) (string, error) {
+	cfg, err := readLedger(dataDir)
+	if err != nil {
+		return "", err
+	}
+	keys, err := loadKeys(dataDir)
+	if err != nil {
+		return "", err
+	}
+	if keys.log == nil {
+		return "", errNotHere("log")
+	}
+	pub, ok := keys.log.Public().(ed25519.PublicKey)
+	if !ok {
+		return "", errors.New("log key has no public part")
+	}
+	return note.NewEd25519VerifierKey(cfg.Origin(), pub)
+}
+
+// Rebuild writes what is derived from the entries anew: tiles, bundles,
+// checkpoint files. No server may run on the data directory.
+func Rebuild(ctx context.Context, dataDir string, now func() time.Time, logger *slog.Logger) (rep ledger.RebuildReport, err error) {
+	cfg, err := readLedger(dataDir)
+	if err != nil {
+		return rep, err
+	}
+	keys, err := loadKeys(dataDir)
+	if err != nil {
+		return rep, err
+	}
+	verifier, err := logVerifier(keys, cfg.Origin())
+	if err != nil {
+		return rep, err
+	}
+	store, err := newEngine(dataDir, cfg, engineOptions{now: now, logger: logger}).ledger(ctx)
+	if err != nil {
+		return rep, fmt.Errorf("opening ledger: %w", err)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	tiles, err := disk.Open(disk.Config{Dir: tilesPath(dataDir, cfg), Create: true})
+	if err != nil {
+		return rep, err
+	}
+	return ledger.Rebuild(ctx, ledger.RebuildConfig{Store: store, Tiles: tiles, Log: cfg.Family, Verifier: verifier})
+}
+
+// admissionOf is the check of the sequencer over one origin of a log.
+func admissionOf(manifest ed25519.PublicKey, src ledger.Source, origin string) *admission {
+	return newAdmission(manifest, func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error] {
+		return src.ReadRange(ctx, origin, from, to)
+	})
+}
+
+// logVerifier verifies the checkpoints of a data directory's log.
+func logVerifier(keys keyRing, origin string) (note.Verifier, error) {
+	if keys.log == nil {
+		return nil, errNotHere("log")
+	}
+	_, v, err := ledger.NewCheckpointKey(origin, keys.log)
+	return v, err
+}

@@ -12,7 +12,7 @@ import (
 
 // benchEngine has n policies: a few for everything, the others for tools of
 // services of their own, as an operator with many tools has them.
-func benchEngine(b *testing.B, n int) *Engine {
+func benchEngine(b testing.TB, n int) *Engine {
 	b.Helper()
 	in := testInput(b)
 	tools := append([]Tool(nil), testTools...)
@@ -47,6 +47,39 @@ func BenchmarkDecide(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestDecideIsFlat: a decision looks at as many policies, and allocates as much,
+// with a thousand as with ten. What it costs in time .ci/flat compares.
+func TestDecideIsFlat(t *testing.T) {
+	var evaluated []int
+	var allocated []float64
+	for _, n := range sizes {
+		e, in := benchEngine(t, n), payCall(t, `{"amount":499,"currency":"EUR","note":null}`)
+		q, err := e.asker.ask(in, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(e.rules) < n-4 || len(e.rules) > n {
+			t.Fatalf("%d policies, want about %d", len(e.rules), n)
+		}
+		count := 0
+		for range q.candidates(e.full).All() {
+			count++
+		}
+		evaluated = append(evaluated, count)
+		allocated = append(allocated, testing.AllocsPerRun(50, func() {
+			if e.Decide(t.Context(), in).Effect != policy.Permit {
+				t.Fatal("denied")
+			}
+		}))
+	}
+	t.Logf("policies evaluated %v, allocations %v", evaluated, allocated)
+	for i := range sizes {
+		if evaluated[i] != evaluated[0] || evaluated[i] == 0 || allocated[i] > allocated[0]+2 {
+			t.Errorf("%d policies: %d evaluated, %v allocations; with %d, %d and %v", sizes[i], evaluated[i], allocated[i], sizes[0], evaluated[0], allocated[0])
+		}
 	}
 }
 

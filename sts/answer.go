@@ -27,7 +27,7 @@ func (s *Service) serveToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Lineal-Request-Id", id) // the reference to the record (threat A9)
-	x := &exchange{s: s, r: r, id: id, now: s.cfg.Now(), form: readForm(w, r)}
+	x := &exchange{s: s, r: r, endpoint: "/token", id: id, now: s.cfg.Now(), form: readForm(w, r)}
 	x.offerNonce(w.Header())
 	if err := x.run(r.Context()); err != nil {
 		x.refuse(r.Context(), w, err)
@@ -38,18 +38,17 @@ func (s *Service) serveToken(w http.ResponseWriter, r *http.Request) {
 
 // answer gives the token away (RFC 8693 §2.2.1).
 func (x *exchange) answer(ctx context.Context, w http.ResponseWriter) {
-	details, err := x.granted.MarshalJSON()
-	if err != nil { // a granted scope that was recorded cannot fail here
-		writeRefusal(w, x.r, table[CodeSigningUnavailable])
-		return
+	var details json.RawMessage // none of a service token
+	if !x.granted.IsZero() {
+		details = x.granted.Value().AppendJSON(nil)
 	}
 	body, err := marshal(struct {
 		AccessToken     string          `json:"access_token"`
 		IssuedTokenType string          `json:"issued_token_type,omitempty"`
 		TokenType       string          `json:"token_type"`
 		ExpiresIn       int64           `json:"expires_in"`
-		Scope           string          `json:"scope"`
-		Details         json.RawMessage `json:"authorization_details"`
+		Scope           string          `json:"scope,omitempty"`
+		Details         json.RawMessage `json:"authorization_details,omitempty"`
 		RefreshToken    string          `json:"refresh_token,omitempty"`
 	}{
 		string(x.issued.token.Raw), x.issuedType(), x.tokenType(), int64(x.expires.Sub(x.now) / time.Second),
@@ -60,7 +59,7 @@ func (x *exchange) answer(ctx context.Context, w http.ResponseWriter) {
 		return
 	}
 	x.s.cfg.Logger.InfoContext(ctx, "token issued", append(x.attrs(),
-		slog.String("jti", x.hop.ID), slog.Int("depth", x.hop.Depth), slog.Bool("inline", x.issued.token.Inline))...)
+		slog.String("jti", x.hop.ID+x.service.ID), slog.Int("depth", x.hop.Depth), slog.Bool("inline", x.issued.token.Inline))...)
 	writeJSON(w, http.StatusOK, body)
 }
 

@@ -68,9 +68,8 @@ var workloadAnswers = []Answer{
 
 // sendsAssertion reports whether the request holds a client assertion that
 // sources are configured for. Half of one counts: it is refused, not ignored.
-// Only the token endpoint takes any: elsewhere no rule would use up the proof.
 func (x *exchange) sendsAssertion() bool {
-	return !x.aside && x.s.cfg.Assertions != nil && len(x.form.values["client_assertion"])+len(x.form.values["client_assertion_type"]) > 0
+	return x.s.cfg.Assertions != nil && len(x.form.values["client_assertion"])+len(x.form.values["client_assertion_type"]) > 0
 }
 
 // assert is rule 1 for a request with a client assertion. x.workload is who the

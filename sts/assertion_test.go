@@ -594,8 +594,9 @@ func TestMetadataOfAssertions(t *testing.T) {
 		if !slices.Equal(m.TokenEndpointAuth, tt.methods) || !slices.Equal(m.AssertionAlgorithms, tt.algorithms) {
 			t.Errorf("%v: methods %v, algorithms %v", tt.types, m.TokenEndpointAuth, m.AssertionAlgorithms)
 		}
-		if !slices.Equal(m.RevocationAuth, []string{"spiffe_x509"}) {
-			t.Errorf("%v: revocation by %v", tt.types, m.RevocationAuth)
+		if !slices.Equal(m.RevocationAuth, tt.methods) || !slices.Equal(m.RevocationAlgorithms, tt.algorithms) ||
+			!slices.Equal(m.IntrospectionAuth, tt.methods) || !slices.Equal(m.IntrospectionAlgorithms, tt.algorithms) {
+			t.Errorf("%v: revocation by %v, introspection by %v", tt.types, m.RevocationAuth, m.IntrospectionAuth)
 		}
 	}
 }
@@ -619,30 +620,4 @@ func TestAssertionConfig(t *testing.T) {
 	if _, err := sts.New(p.config()); err != nil {
 		t.Error(err)
 	}
-}
-
-// Beside the token endpoint an assertion is nobody, so that a request that was
-// seen at one endpoint is worth nothing at another.
-func TestAssertionsAreForTheTokenEndpoint(t *testing.T) {
-	p := newPlatforms(t)
-	got := p.ask(p.started(), p.podJWT("agent"), p.key)
-	p.accepted(got)
-	for _, path := range []string{"/revoke", "/introspect"} {
-		form := asserted(url.Values{"token": {got.Token}}, p.podJWT("agent"))
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.issuer+path, strings.NewReader(form.Encode()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		p.proven(p.key)(req)
-		resp, err := p.anonymous().Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusUnauthorized {
-			t.Errorf("%s: %d", path, resp.StatusCode)
-		}
-	}
-	p.accepted(p.post(p.as(agent(2)), hopForm(got.Token, audience(3)), nil)) // nothing was revoked
 }

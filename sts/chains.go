@@ -3,6 +3,7 @@ package sts
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -37,8 +38,19 @@ func (s *Service) serveChain(w http.ResponseWriter, r *http.Request, jti string)
 	if !allowRead(w, r) {
 		return
 	}
-	receipts, found, err := s.readChain(r, jti)
+	workload, err := s.caller(r, "/chains/"+jti)
+	refused, shown := errors.AsType[*Refusal](err)
+	var receipts []string
+	var found bool
+	if err == nil {
+		s.offerNonce(w.Header(), r)
+		receipts, found, err = s.readChain(r.Context(), workload, jti)
+	} else if !shown {
+		err = nil // who does not prove an identity is a stranger
+	}
 	switch {
+	case shown:
+		s.challenge(w, r, refused)
 	case err != nil:
 		s.cfg.Logger.ErrorContext(r.Context(), "chain not served", slog.String("jti", jti), slog.String("cause", err.Error()))
 		w.Header().Set("Cache-Control", "no-store")
@@ -54,11 +66,9 @@ func (s *Service) serveChain(w http.ResponseWriter, r *http.Request, jti string)
 
 // readChain returns R0…Rn if the caller may read them. An error means that it
 // could not be decided.
-func (s *Service) readChain(r *http.Request, jti string) (receipts []string, found bool, err error) {
-	ctx := r.Context()
-	workload, err := s.cfg.Source.Identify(r, s.cfg.Now())
-	if err != nil || workload.Agent.IsZero() || !isUUID(jti) {
-		return nil, false, nil //nolint:nilerr // who does not prove an identity is a stranger
+func (s *Service) readChain(ctx context.Context, workload identity.Workload, jti string) (receipts []string, found bool, err error) {
+	if !isUUID(jti) {
+		return nil, false, nil
 	}
 	hop, found, err := registry.Found(s.cfg.Issued.Get(ctx, jti))
 	if err != nil || !found {

@@ -268,7 +268,7 @@ func (x *exchange) refreshToken() string {
 // issuedType is `issued_token_type`, which an exchange alone answers (RFC 8693
 // §2.2.1).
 func (x *exchange) issuedType() string {
-	if x.grant != nil {
+	if x.grant != nil || x.service.ID != "" {
 		return ""
 	}
 	return typeAccessToken

@@ -54,7 +54,7 @@ func TestMetadata(t *testing.T) {
 	want := sts.Metadata{
 		Issuer: w.issuer, JWKSURI: w.issuer + "/jwks", TokenEndpoint: w.issuer + "/token", ResponseTypes: []string{},
 		RevocationEndpoint: w.issuer + "/revoke", IntrospectionEndpoint: w.issuer + "/introspect",
-		GrantTypes: []string{exchangeGrant}, TokenEndpointAuth: []string{"spiffe_x509"},
+		GrantTypes: []string{exchangeGrant, "client_credentials"}, TokenEndpointAuth: []string{"spiffe_x509"},
 		RevocationAuth: []string{"spiffe_x509"}, IntrospectionAuth: []string{"spiffe_x509"},
 		Scopes: w.metadata().Scopes, DetailTypes: []string{"urn:lineal:call:v1"}, CertificateBoundTokens: true,
 	}

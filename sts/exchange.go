@@ -21,7 +21,7 @@ type exchange struct {
 	id  string // of the record
 	now time.Time
 
-	aside    bool // at an endpoint beside the token endpoint
+	endpoint string // path below the issuer
 	form     form
 	workload identity.Workload       // rule 1
 	client   registry.Agent          // rule 2: W
@@ -36,6 +36,7 @@ type exchange struct {
 	hop      delegation.Hop          // rules 13 to 15
 	issued   issued                  // rule 16
 	grant    *grant                  // of a person at a login; nil for an exchange
+	service  token.ServiceToken      // of client_credentials
 }
 
 // rules are those of tokens.md §7, in their order. The first failure answers.
@@ -62,6 +63,9 @@ var rules = []func(*exchange, context.Context) error{
 // is refused by those of the exchange.
 func (x *exchange) run(ctx context.Context) error {
 	rules := rules
+	if x.form.get("grant_type") == grantService {
+		rules = serviceRules
+	}
 	if login, ok := loginRules[x.form.get("grant_type")]; ok && x.s.cfg.Login != nil {
 		rules = login
 	}

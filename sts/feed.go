@@ -2,6 +2,7 @@ package sts
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -33,11 +34,16 @@ func (s *Service) serveFeed(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 		return
 	}
-	workload, err := s.cfg.Source.Identify(r, s.cfg.Now())
-	if err != nil || workload.Agent.IsZero() {
+	workload, err := s.caller(r, "/revocations")
+	if refused, ok := errors.AsType[*Refusal](err); ok {
+		s.challenge(w, r, refused)
+		return
+	}
+	if err != nil {
 		http.NotFound(w, r)
 		return
 	}
+	s.offerNonce(w.Header(), r)
 	may, err := s.mayFollow(r.Context(), workload)
 	after, sound := sequence(r.URL.Query()["after"])
 	switch {

@@ -265,7 +265,7 @@ func TestLoginMetadata(t *testing.T) {
 		var m sts.Metadata
 		if err := json.Unmarshal(body, &m); err != nil || m.Issuer != w.issuer || m.AuthorizationEndpoint != w.issuer+"/authorize" ||
 			len(m.ChallengeMethods) != 1 || m.ChallengeMethods[0] != "S256" || !m.NamesIssuer || !m.ClientDocuments ||
-			strings.Join(m.GrantTypes, " ") != "authorization_code refresh_token urn:ietf:params:oauth:grant-type:token-exchange" ||
+			strings.Join(m.GrantTypes, " ") != "authorization_code refresh_token urn:ietf:params:oauth:grant-type:token-exchange client_credentials" ||
 			strings.Join(m.TokenEndpointAuth, " ") != "spiffe_x509 none private_key_jwt" {
 			t.Errorf("%s: %d %s", u, resp.StatusCode, body)
 		}

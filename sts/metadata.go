@@ -31,8 +31,10 @@ type Metadata struct {
 	CertificateBoundTokens bool              `json:"tls_client_certificate_bound_access_tokens"`
 	DPoPAlgorithms         []string          `json:"dpop_signing_alg_values_supported,omitempty"`
 
-	// Of JWTs at the token endpoint.
-	AssertionAlgorithms []string `json:"token_endpoint_auth_signing_alg_values_supported,omitempty"`
+	// Of JWTs that authenticate clients.
+	AssertionAlgorithms     []string `json:"token_endpoint_auth_signing_alg_values_supported,omitempty"`
+	RevocationAlgorithms    []string `json:"revocation_endpoint_auth_signing_alg_values_supported,omitempty"`
+	IntrospectionAlgorithms []string `json:"introspection_endpoint_auth_signing_alg_values_supported,omitempty"`
 
 	// Of direct logins.
 	AuthorizationEndpoint string   `json:"authorization_endpoint,omitempty"`
@@ -95,7 +97,7 @@ func writeMetadata(cfg Config) (oauth, openID []byte, err error) {
 	m := Metadata{
 		Issuer: cfg.Issuer, JWKSURI: cfg.Issuer + "/jwks", TokenEndpoint: cfg.Issuer + "/token",
 		RevocationEndpoint: cfg.Issuer + "/revoke", IntrospectionEndpoint: cfg.Issuer + "/introspect",
-		ResponseTypes: []string{}, GrantTypes: []string{grantTokenExchange},
+		ResponseTypes: []string{}, GrantTypes: []string{grantTokenExchange, grantService},
 		TokenEndpointAuth: auth, RevocationAuth: auth, IntrospectionAuth: auth,
 		Scopes: verbs(), DetailTypes: []string{scope.Type}, CertificateBoundTokens: true,
 	}
@@ -104,7 +106,11 @@ func writeMetadata(cfg Config) (oauth, openID []byte, err error) {
 	}
 	if cfg.Assertions != nil {
 		m.addPlatforms(cfg.Assertions.Types)
+		m.RevocationAuth = m.TokenEndpointAuth
+		m.IntrospectionAlgorithms = m.AssertionAlgorithms
+		m.IntrospectionAuth = slices.DeleteFunc(slices.Clone(m.TokenEndpointAuth), func(s string) bool { return s == "none" })
 	}
+	m.RevocationAlgorithms = m.AssertionAlgorithms
 	if cfg.Proofs != nil {
 		m.DPoPAlgorithms = token.ProofAlgorithms()
 	}

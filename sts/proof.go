@@ -40,9 +40,9 @@ func (x *exchange) bindKey(ctx context.Context) error {
 // sendsProof reports whether the request holds a DPoP header.
 func (x *exchange) sendsProof() bool { return len(x.r.Header["Dpop"]) > 0 }
 
-// readProof verifies the request's DPoP proof, if it has one, for the token
-// endpoint under either of its external URLs. It is read once; whether it was
-// used before is asked by useProof.
+// readProof verifies the request's DPoP proof, if it has one, for the endpoint
+// that was asked. It is read once; whether it was used before is asked by
+// useProof.
 func (x *exchange) readProof() (err error) {
 	switch {
 	case x.proof != nil || !x.sendsProof():
@@ -50,12 +50,18 @@ func (x *exchange) readProof() (err error) {
 	case x.s.cfg.Proofs == nil:
 		return refuse(CodeProofUnsupported, "a DPoP header")
 	}
-	urls := []string{x.s.cfg.Issuer + "/token"}
-	if x.s.cfg.MTLS != "" {
-		urls = append(urls, x.s.cfg.MTLS+"/token")
-	}
-	x.proof, err = x.s.cfg.Proofs.Read(x.r.Header["Dpop"], http.MethodPost, urls...)
+	x.proof, err = x.s.readProof(x.r, x.endpoint)
 	return refuseProof(err)
+}
+
+// readProof verifies a request's DPoP proof for a path below the issuer, under
+// either of its external URLs.
+func (s *Service) readProof(r *http.Request, path string) (*token.Proof, error) {
+	urls := []string{s.cfg.Issuer + path}
+	if s.cfg.MTLS != "" {
+		urls = append(urls, s.cfg.MTLS+path)
+	}
+	return s.cfg.Proofs.Read(r.Header["Dpop"], r.Method, urls...)
 }
 
 // useProof is readProof, and the proof's first and only use.
@@ -85,11 +91,13 @@ func (x *exchange) proofHash() string {
 // offerNonce puts a nonce into the answer of whoever speaks DPoP (RFC 9449
 // §8), a new one each time, so that a client that keeps the last never waits
 // for one.
-func (x *exchange) offerNonce(h http.Header) {
-	if x.s.cfg.Proofs == nil || !x.sendsProof() {
+func (x *exchange) offerNonce(h http.Header) { x.s.offerNonce(h, x.r) }
+
+func (s *Service) offerNonce(h http.Header, r *http.Request) {
+	if s.cfg.Proofs == nil || len(r.Header["Dpop"]) == 0 {
 		return
 	}
-	if nonce := x.s.cfg.Proofs.Nonce(); nonce != "" {
+	if nonce := s.cfg.Proofs.Nonce(); nonce != "" {
 		h.Set("DPoP-Nonce", nonce)
 	}
 }

@@ -131,43 +131,53 @@ func newRevoked(list registry.Revocations, now func() time.Time) *revoked {
 
 // Check implements token.RevocationSource.
 func (r *revoked) Check(ctx context.Context, p token.Presented) (token.Standing, error) {
+	kind, err := r.check(ctx, func(s *token.RevocationSet) token.RevocationKind { return s.Match(p) })
+	return token.Standing{Revoked: kind}, err
+}
+
+// checkService is Check for a service token.
+func (r *revoked) checkService(ctx context.Context, t token.ServiceToken) (token.RevocationKind, error) {
+	return r.check(ctx, func(s *token.RevocationSet) token.RevocationKind { return s.MatchService(t) })
+}
+
+func (r *revoked) check(ctx context.Context, match func(*token.RevocationSet) token.RevocationKind) (token.RevocationKind, error) {
 	last, err := r.list.LastRevoked(ctx)
 	if err != nil {
-		return token.Standing{}, err
+		return "", err
 	}
 	r.mu.RLock()
-	through, kind := r.through, r.set.Match(p)
+	through, kind := r.through, match(r.set)
 	r.mu.RUnlock()
 	if kind != "" || through == last {
-		return token.Standing{Revoked: kind}, nil
+		return kind, nil
 	}
 	if last < through {
-		return token.Standing{}, fmt.Errorf("the list of revocations ends at %d, it was %d long", last, through)
+		return "", fmt.Errorf("the list of revocations ends at %d, it was %d long", last, through)
 	}
-	return r.read(ctx, last, p)
+	return r.read(ctx, last, match)
 }
 
 // read takes in the entries up to last, and matches again.
-func (r *revoked) read(ctx context.Context, last int64, p token.Presented) (token.Standing, error) {
+func (r *revoked) read(ctx context.Context, last int64, match func(*token.RevocationSet) token.RevocationKind) (token.RevocationKind, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for r.through < last {
 		page, err := r.list.RevokedSince(ctx, r.through, feedPage)
 		if err != nil {
-			return token.Standing{}, err
+			return "", err
 		}
 		if page.Through <= r.through {
-			return token.Standing{}, fmt.Errorf("the list of revocations ends at %d, not at %d", page.Through, last)
+			return "", fmt.Errorf("the list of revocations ends at %d, not at %d", page.Through, last)
 		}
 		for _, e := range page.Entries {
 			if err := r.set.Add(entryOf(e)); err != nil {
-				return token.Standing{}, err
+				return "", err
 			}
 		}
 		r.through = page.Through
 	}
 	r.set.Prune(r.now())
-	return token.Standing{Revoked: r.set.Match(p)}, nil
+	return match(r.set), nil
 }
 
 func entryOf(e registry.Revocation) token.Revocation {

@@ -16,7 +16,8 @@ const causeClient = "revoked by its holder"
 // own, with everything that was delegated under it.
 func (s *Service) serveRevoke(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
-	x := &exchange{s: s, r: r, now: s.cfg.Now(), form: readForm(w, r)}
+	x := &exchange{s: s, r: r, endpoint: "/revoke", now: s.cfg.Now(), form: readForm(w, r)}
+	x.offerNonce(w.Header())
 	if err := x.revoke(r.Context()); err != nil {
 		x.refuseAside(r.Context(), w, "revocation refused", err)
 		return
@@ -66,7 +67,6 @@ func (x *exchange) revoke(ctx context.Context) error {
 // tokenOf authenticates the caller of an endpoint beside the token endpoint by
 // the same rules, and returns the parameter `token`.
 func (x *exchange) tokenOf(ctx context.Context, trust func(*exchange, context.Context) error) (string, error) {
-	x.aside = true
 	if err := x.authenticate(ctx); err != nil {
 		return "", err
 	}
@@ -75,6 +75,11 @@ func (x *exchange) tokenOf(ctx context.Context, trust func(*exchange, context.Co
 	}
 	if err := x.form.checkParameters(); err != nil {
 		return "", err
+	}
+	if x.proof != nil { // it proved the key of an assertion
+		if err := x.useProof(ctx); err != nil {
+			return "", err
+		}
 	}
 	raw := x.form.get("token")
 	if raw == "" {

@@ -187,7 +187,7 @@ func TestX3ParameterMatrix(t *testing.T) {
 			})
 		}
 		for _, grant := range []string{
-			"authorization_code", "refresh_token", "client_credentials", "password",
+			"authorization_code", "refresh_token", "password",
 			"urn:ietf:params:oauth:grant-type:jwt-bearer", "urn:ietf:params:oauth:grant-type:device_code", "TOKEN-EXCHANGE",
 		} {
 			t.Run(flow+"/grant "+grant, func(t *testing.T) {
@@ -375,8 +375,14 @@ func (w *world) flows() map[string]func() answer {
 		exchangeGrant + " " + accessToken: func() answer {
 			return w.post(w.as(agent(2)), hopForm(hop, audience(3)), nil)
 		},
+		serviceFlow: func() answer {
+			return w.post(w.as(agent(2)), url.Values{"grant_type": {"client_credentials"}}, nil)
+		},
 	}
 }
+
+// serviceFlow is of a2 alone: no person, provider or target takes part.
+const serviceFlow = "client_credentials for itself"
 
 // X4: each party disabled or removed, in each grant that is advertised.
 func TestX4DisabledParties(t *testing.T) {
@@ -416,14 +422,16 @@ func TestX4DisabledParties(t *testing.T) {
 		"application lost its OIDC client": {agentAt(0, func(a *registry.Agent) { a.OIDCClients = nil }), map[string]want{
 			root: {"invalid_request", sts.CodeIDTokenAudience},
 		}},
-		"acting agent disabled":       {agentAt(2, disable), map[string]want{next: {"unauthorized_client", sts.CodeClientDisabled}}},
+		"acting agent disabled": {agentAt(2, disable), map[string]want{
+			next: {"unauthorized_client", sts.CodeClientDisabled}, serviceFlow: {"unauthorized_client", sts.CodeClientDisabled},
+		}},
 		"earlier agent disabled":      {agentAt(1, disable), map[string]want{root: {"invalid_target", sts.CodeTargetUnknown}, next: {"invalid_request", sts.CodeAgentDisabled}}},
 		"agent to act next disabled":  {agentAt(3, disable), map[string]want{next: {"invalid_target", sts.CodeTargetUnknown}}},
 		"target of the root disabled": {audienceAt(1), map[string]want{root: {"invalid_target", sts.CodeTargetUnknown}}},
 		"target of the hop disabled":  {audienceAt(3), map[string]want{next: {"invalid_target", sts.CodeTargetUnknown}}},
 		"subject's audience disabled": {audienceAt(2), map[string]want{next: {"invalid_request", sts.CodeAudienceNotServed}}},
 		"subject's audience has a new agent": {func(e *registry.Entries) { e.Audiences[2].Serves = agent(5) }, map[string]want{
-			next: {"invalid_request", sts.CodeAudienceNotServed},
+			next: {"invalid_request", sts.CodeAudienceNotServed}, serviceFlow: {"unauthorized_client", sts.CodeClientNoReceiver},
 		}},
 		"target is not for the client": {func(e *registry.Entries) {
 			e.Audiences[1].Callers, e.Audiences[3].Callers = []identity.Agent{agent(7)}, []identity.Agent{agent(7)}
@@ -450,7 +458,11 @@ func TestX4DisabledParties(t *testing.T) {
 			if err := w.persons.SetEnabled(t.Context(), ref, false); err != nil {
 				t.Fatal(err)
 			}
-			w.refused(request(), 400, "invalid_request", sts.CodePersonDisabled)
+			if flow == serviceFlow {
+				w.accepted(request())
+			} else {
+				w.refused(request(), 400, "invalid_request", sts.CodePersonDisabled)
+			}
 			if err := w.persons.SetEnabled(t.Context(), ref, true); err != nil {
 				t.Fatal(err)
 			}

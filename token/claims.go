@@ -187,17 +187,22 @@ func readHop(r *reader, o strictjson.Value, issuer string) delegation.Hop {
 		h.Details = grant
 	}
 	h = h.WithScope(r.optionalText(o, "scope", scopeValue))
-	if cnf, ok := r.member(o, "cnf", false); ok {
-		r.object(cnf, "cnf", "x5t#S256", "jkt")
-		h.Bound = delegation.Confirmation{
-			CertThumbprint: r.optionalText(cnf, "x5t#S256", digest),
-			KeyThumbprint:  r.optionalText(cnf, "jkt", digest),
-		}
-		if cnf.Len() != 1 {
-			r.fail("cnf", "not exactly one key")
-		}
-	}
+	h.Bound = r.confirmation(o)
 	return h
+}
+
+// confirmation reads `cnf`, the zero value if it is absent.
+func (r *reader) confirmation(o strictjson.Value) (c delegation.Confirmation) {
+	cnf, ok := r.member(o, "cnf", false)
+	if !ok {
+		return c
+	}
+	r.object(cnf, "cnf", "x5t#S256", "jkt")
+	c.CertThumbprint, c.KeyThumbprint = r.optionalText(cnf, "x5t#S256", digest), r.optionalText(cnf, "jkt", digest)
+	if cnf.Len() != 1 {
+		r.fail("cnf", "not exactly one key")
+	}
+	return c
 }
 
 // readActors reads `act`, outermost first.
@@ -316,11 +321,9 @@ func receiptMembers(rc delegation.Receipt, f ReceiptFields) members {
 
 // hop writes `aud` to `exp`.
 func (m *members) hop(h delegation.Hop) {
-	var mayAct, cnf members
+	var mayAct members
 	mayAct.text("iss", h.MayAct.Issuer)
 	mayAct.text("sub", h.MayAct.Subject)
-	cnf.text("x5t#S256", h.Bound.CertThumbprint)
-	cnf.text("jkt", h.Bound.KeyThumbprint)
 
 	m.text("aud", h.Audience)
 	m.text("sub", h.Person.Ref())
@@ -332,12 +335,19 @@ func (m *members) hop(h delegation.Hop) {
 	if h.Details.Len() > 0 {
 		m.value("authorization_details", h.Details.Value())
 	}
-	m.object("cnf", cnf)
+	m.confirmation(h.Bound)
 	m.text("jti", h.ID)
 	m.value("del_depth", strictjson.Int(int64(h.Depth)))
 	m.value("del_max_depth", strictjson.Int(int64(h.MaxDepth)))
 	m.time("iat", h.IssuedAt)
 	m.time("exp", h.Expires)
+}
+
+func (m *members) confirmation(c delegation.Confirmation) {
+	var cnf members
+	cnf.text("x5t#S256", c.CertThumbprint)
+	cnf.text("jkt", c.KeyThumbprint)
+	m.object("cnf", cnf)
 }
 
 func actMembers(actors []delegation.Actor) members {

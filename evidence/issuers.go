@@ -2,9 +2,6 @@ package evidence
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -66,13 +63,7 @@ func issuerPublic(k *record.KeyChange) (token.PublicKey, error) {
 	if err != nil {
 		return token.PublicKey{}, err
 	}
-	var key crypto.PublicKey = ed25519.PublicKey(raw)
-	if len(raw) != ed25519.PublicKeySize {
-		if key, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), raw); err != nil {
-			return token.PublicKey{}, err
-		}
-	}
-	public, err := token.NewPublicKey("", key)
+	public, err := token.ParseRawKey(raw)
 	if err == nil && public.KeyID != k.TokenKeyID {
 		err = errors.New("kid is not the key's thumbprint")
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"encoding/base64"
 	"testing"
@@ -39,15 +38,13 @@ func issuerOf(t testing.TB, key crypto.Signer) (*token.Issuer, token.Signer) {
 func issuerChange(t testing.TB, op record.KeyOp, key crypto.Signer, since record.Timestamp) *record.KeyChange {
 	t.Helper()
 	_, s := issuerOf(t, key)
-	var raw []byte
-	switch pub := key.Public().(type) {
-	case ed25519.PublicKey:
-		raw = pub
-	case *ecdsa.PublicKey:
-		var err error
-		if raw, err = pub.Bytes(); err != nil {
-			t.Fatal(err)
-		}
+	pub, err := token.PublicKeyOf(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := pub.Raw()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return &record.KeyChange{
 		Op: op, For: stsURL, Role: record.RoleIssuer, KeyID: record.Hash(raw),

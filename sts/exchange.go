@@ -304,7 +304,10 @@ type issued struct {
 }
 
 // sign signs Tn and Rn.
-func (x *exchange) sign(context.Context) error {
+func (x *exchange) sign(ctx context.Context) error {
+	if err := x.s.cfg.Keys.Refresh(ctx); err != nil {
+		return refuse(CodeRegistryUnavailable, "%w", err)
+	}
 	leaf := delegation.Leaf{Issuer: x.s.cfg.Issuer, Txn: x.subject.txn, Hop: x.hop}
 	if x.subject.isRoot() {
 		leaf.AuthTime, leaf.ACR, leaf.AMR = x.subject.login.AuthTime, x.subject.login.ACR, x.subject.login.AMR

@@ -176,6 +176,9 @@ func (f *follower) send(ctx context.Context, due bool) (more bool, err error) {
 		b.After = page.Last
 	}
 	b.Through, b.Last, b.Entries = cut(page)
+	if err := f.s.cfg.Keys.Refresh(ctx); err != nil { // no message says with a key that the key is revoked
+		return false, err
+	}
 	raw, err := f.s.issuer.SignRevocations(b)
 	if err != nil {
 		return false, err

@@ -59,6 +59,11 @@ func (s *Service) Revoke(ctx context.Context, r Revocation) (seq int64, err erro
 	if err != nil {
 		return 0, refuse(CodeRegistryUnavailable, "%w", err)
 	}
+	if e.Kind == token.RevokedKey { // the feeds that wake sign with another
+		if err := s.cfg.Keys.Refresh(ctx); err != nil {
+			s.cfg.Logger.WarnContext(ctx, "key revoked, and the ring not read again yet", slog.String("cause", err.Error()))
+		}
+	}
 	s.revoked.wake()
 	if err := s.endFamilies(ctx, e); err != nil {
 		return 0, err

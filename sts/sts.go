@@ -96,10 +96,10 @@ type Config struct {
 	// MTLS is the base URL under which the token endpoint takes client
 	// certificates, if that is not Issuer (RFC 8705 §5); "" if it is.
 	MTLS string
-	// Signer is the current key; Keys are further public keys of this issuer,
-	// those to come and those retired, which it publishes and accepts.
+	// Keys are the issuer's keys, a [Ring] wherever they rotate or several token
+	// services sign. Nil: Signer is the only one, for good.
+	Keys   IssuerKeys
 	Signer token.Signer
-	Keys   []token.PublicKey
 
 	Directory registry.Directory
 	Persons   registry.Persons
@@ -155,7 +155,6 @@ type Service struct {
 	reader   *token.Verifier // the same, but blind to what is revoked
 	metadata []byte
 	openID   []byte // the same for OpenID Connect Discovery
-	jwks     []byte
 
 	documents documents // of clients
 
@@ -175,8 +174,8 @@ func New(cfg Config) (*Service, error) {
 
 func newService(cfg Config) (*Service, error) {
 	if cfg.Directory == nil || cfg.Persons == nil || cfg.Issued == nil || cfg.Source == nil || cfg.Recorder == nil ||
-		cfg.Signer == nil || cfg.Revocations == nil {
-		return nil, errors.New("signer, directory, persons, issued, source, revocations and recorder are required")
+		cfg.Revocations == nil {
+		return nil, errors.New("directory, persons, issued, source, revocations and recorder are required")
 	}
 	base, err := checkBase(cfg.Issuer)
 	if err != nil {
@@ -191,10 +190,10 @@ func newService(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{cfg: cfg, base: base, revoked: newRevoked(cfg.Revocations, cfg.Now), ended: make(chan struct{})}
-	if s.issuer, err = token.NewIssuer(cfg.Issuer, cfg.Signer); err != nil {
+	if s.issuer, err = token.NewRotatingIssuer(cfg.Issuer, cfg.Keys); err != nil {
 		return nil, err
 	}
-	if err := s.publishKeys(); err != nil {
+	if err := s.makeVerifiers(); err != nil {
 		return nil, err
 	}
 	if s.metadata, s.openID, err = writeMetadata(cfg); err != nil {
@@ -216,6 +215,13 @@ func (s *Service) tryRecord() error {
 }
 
 func withDefaults(cfg Config) (Config, error) {
+	if cfg.Keys == nil {
+		keys, err := fixed(cfg.Signer)
+		if err != nil {
+			return cfg, err
+		}
+		cfg.Keys = keys
+	}
 	if cfg.PolicyVersion == "" {
 		return cfg, errors.New("no policy version")
 	}
@@ -260,23 +266,10 @@ func withDefaults(cfg Config) (Config, error) {
 	return cfg, nil
 }
 
-// publishKeys builds the JWK set, current key first, and the verifier that
-// accepts exactly these keys, of this issuer alone.
-func (s *Service) publishKeys() error {
-	current, err := token.PublicKeyOf(s.cfg.Signer)
-	if err != nil {
-		return err
-	}
-	keys := append([]token.PublicKey{current}, s.cfg.Keys...)
-	if s.jwks, err = token.JWKS(keys...); err != nil {
-		return err
-	}
-	set, err := token.NewStaticKeys(keys...)
-	if err != nil {
-		return err
-	}
+// makeVerifiers builds the verifiers that accept the keys of this issuer alone.
+func (s *Service) makeVerifiers() (err error) {
 	verify := token.Config{
-		Issuers:     []token.TrustedIssuer{{Name: s.cfg.Issuer, Keys: set}},
+		Issuers:     []token.TrustedIssuer{{Name: s.cfg.Issuer, Keys: s.cfg.Keys}},
 		Chains:      Chains{Issuer: s.cfg.Issuer, Issued: s.cfg.Issued},
 		Revocations: s.revoked,
 		Now:         s.cfg.Now,
@@ -288,6 +281,23 @@ func (s *Service) publishKeys() error {
 	verify.Revocations, verify.CacheSize = token.NoRevocations{}, readerCache
 	s.reader, err = token.NewVerifier(verify)
 	return err
+}
+
+// serveKeys is GET {issuer}/jwks: next, current and retired keys, of all token
+// services of this issuer. Caches keep it for less than a key is published before
+// it signs, and a key that is revoked is gone from them soon.
+func (s *Service) serveKeys(w http.ResponseWriter, r *http.Request) {
+	if !allowRead(w, r) {
+		return
+	}
+	body, err := token.JWKS(s.cfg.Keys.Published(r.Context())...)
+	if err != nil {
+		s.cfg.Logger.ErrorContext(r.Context(), "keys not published", slog.String("cause", err.Error()))
+		http.Error(w, "the keys cannot be read now", http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Cache-Control", "public, max-age=60")
+	writeJSON(w, http.StatusOK, body)
 }
 
 // checkBase accepts a base URL and returns its path.
@@ -328,7 +338,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case s.cfg.Login != nil && (r.URL.Path == openID+s.base || below && path == openID):
 		s.serveDocument(w, r, s.openID)
 	case below && path == "/jwks":
-		s.serveDocument(w, r, s.jwks)
+		s.serveKeys(w, r)
 	case below && path == "/token":
 		s.serveToken(w, r)
 	case below && strings.HasPrefix(path, "/chains/"):

@@ -59,6 +59,32 @@ func NewPublicKey(kid string, key crypto.PublicKey) (PublicKey, error) {
 	return p, nil
 }
 
+// ParseRawKey reads a public key as [PublicKey.Raw] writes it. Its id is its
+// RFC 7638 thumbprint.
+func ParseRawKey(raw []byte) (PublicKey, error) {
+	if len(raw) == ed25519.PublicKeySize {
+		return NewPublicKey("", ed25519.PublicKey(slices.Clone(raw)))
+	}
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), raw)
+	if err != nil {
+		return PublicKey{}, fmt.Errorf("public key: %w", err)
+	}
+	return NewPublicKey("", key)
+}
+
+// Raw is the key in the form of key records: the 32 bytes of an Ed25519 key (RFC
+// 8032 §5.1.5), the uncompressed point of a P-256 key (SEC 1 §2.3.3).
+func (k PublicKey) Raw() ([]byte, error) {
+	switch key := k.Key.(type) {
+	case ed25519.PublicKey:
+		return slices.Clone(key), nil
+	case *ecdsa.PublicKey:
+		return key.Bytes()
+	default:
+		return nil, fmt.Errorf("public key: type %T is not accepted", k.Key)
+	}
+}
+
 // PublicKeyOf is the public half of a signer.
 func PublicKeyOf(s Signer) (PublicKey, error) {
 	p, err := NewPublicKey(s.KeyID(), s.Public())

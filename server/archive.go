@@ -165,7 +165,7 @@ func (a *Archive) contents(ctx context.Context, keys keyRing, now time.Time) (ev
 	if keys.issuer == nil {
 		return evidence.Contents{}, errNotHere("issuer")
 	}
-	tiles, err := disk.Open(disk.Config{Dir: tilesPath(a.dataDir, a.cfg), ReadOnly: true})
+	tiles, err := a.openTiles()
 	if err != nil {
 		return evidence.Contents{}, err
 	}
@@ -203,7 +203,7 @@ func (a *Archive) contents(ctx context.Context, keys keyRing, now time.Time) (ev
 // proven is the newest checkpoint that this process's tiles prove. Where another
 // process sequences, the store may be a little ahead of it.
 func proven(ctx context.Context, tiles *disk.Store, origin string, keys keyRing) (ledger.Checkpoint, error) {
-	_, verifier, err := ledger.NewCheckpointKey(origin, keys.log)
+	verifier, err := logVerifier(keys, origin)
 	if err != nil {
 		return ledger.Checkpoint{}, err
 	}

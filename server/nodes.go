@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/internal/durable"
-	"github.com/lineal-auth/lineal/ledger"
 )
 
 // Init creates a deployment in an empty data directory: its keys, its log, and
@@ -108,9 +106,7 @@ func isNew(ctx context.Context, e engine, l config.Ledger, deployment keyRing) e
 	if err != nil {
 		return err
 	}
-	known := newAdmission(deployment.manifestPublic, func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error] {
-		return store.ReadRange(ctx, head.Origin, from, to)
-	})
+	known := admissionOf(deployment.manifestPublic, store, head.Origin)
 	if err := known.catchUp(ctx, head.Size); err != nil {
 		return err
 	}

@@ -12,11 +12,13 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/lineal-auth/lineal/internal/pgtest"
 )
 
 // TestMain lets scripts run the program itself.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"lineal": func() {
+	testscript.Main(pgtest.Main(m), map[string]func(){"lineal": func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		code := run(ctx, os.Args[1:], streams{out: os.Stdout, err: os.Stderr, env: os.Getenv})
 		stop()

@@ -18,6 +18,9 @@ func newServe(s streams) *cobra.Command {
 	var create bool
 	c := &cobra.Command{
 		Use: "serve", Short: "Run token service, gateway and ledger from one configuration file", Args: cobra.NoArgs,
+		Long: "Run what the configuration file says: token service, gateway and ledger, or those of\n" +
+			"them that it names as roles. Processes that share a PostgreSQL store each have a file and\n" +
+			"a data directory of their own; lineal ledger join makes the second and any further one.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := config.Load(path)
 			if err != nil {
@@ -35,13 +38,13 @@ func serve(ctx context.Context, s streams, cfg config.Config, create bool) error
 	logger := s.operatorLog(slog.LevelInfo)
 	if create {
 		if err := server.Init(ctx, cfg.DataDir, cfg.Ledger, time.Now, logger); err != nil {
-			return &exitError{code: exitStart, err: err, hint: "the data directory must not hold a deployment yet"}
+			return &exitError{code: exitStart, err: err, hint: "neither the data directory nor the store may hold a deployment yet"}
 		}
 		return nil
 	}
 	running, err := server.Start(ctx, cfg, server.Options{Now: time.Now, Logger: logger})
 	if err != nil {
-		return &exitError{code: exitStart, err: err, hint: "lineal serve --init creates a new deployment"}
+		return &exitError{code: exitStart, err: err, hint: "lineal ledger init creates a new deployment, lineal ledger join another process of one"}
 	}
 	var fatal error
 	select {

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lineal-auth/lineal/evidence"
+	"github.com/lineal-auth/lineal/identity"
+	"github.com/lineal-auth/lineal/internal/devca"
+	"github.com/lineal-auth/lineal/internal/pgtest"
+	"github.com/lineal-auth/lineal/policy/cedar"
+	"github.com/lineal-auth/lineal/server"
+)
+
+const processConfig = `
+public_url: https://agents.lineal.test
+trust_domain: lineal.test
+data_dir: %[1]s
+gateway: {address: "%[2]s", spiffe_socket: "%[3]s"}
+tokens: {issuer: "https://tokens.lineal.test/sts", address: "%[4]s", spiffe_socket: "%[5]s", person_issuers: ["https://idp.lineal.test"]}
+ledger:
+  {family: ledger.lineal.test/std, period: 2026-11, region: local, data_class: internal, store: "%[6]s", persons: "%[7]s", node: "%[8]s"}
+policy: {bundle: %[9]s}
+agents: [{uri: "spiffe://lineal.test/app", name: app, authority: '[{"type":"urn:lineal:call:v1","locations":["https://a.test"],"actions":["llm:chat"],"names":["small"]}]'}]
+`
+
+// TestKilledProcess: two processes of one deployment, as an operator starts them.
+// The one that sequences is killed; the other takes over and publishes, the log
+// of both verifies, and the killed one starts again.
+func TestKilledProcess(t *testing.T) {
+	pg := pgtest.Shared(t)
+	database := pg.Database(t)
+	store, persons := pg.URL(database), pg.URL(pg.Database(t))
+	ca, err := devca.New(devca.Config{TrustDomain: "lineal.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ca.Close() })
+	var sockets []string
+	for _, path := range []string{"gateway", "tokens"} {
+		addr, err := ca.Serve(identity.MustParseAgent("spiffe://lineal.test/"+path), devca.Profile{Loopback: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sockets = append(sockets, addr)
+	}
+	dir := t.TempDir()
+	bundle := filepath.Join(dir, "policy.tar")
+	configure := func(name, node string) (path, data string) {
+		path, data = filepath.Join(dir, name+".yaml"), filepath.Join(dir, name)
+		text := fmt.Sprintf(processConfig, data, freeAddress(t), sockets[0], freeAddress(t), sockets[1], store, persons, node, bundle)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path, data
+	}
+	configA, dataA := configure("a", "")
+	configB, dataB := configure("b", "b")
+
+	runLineal(t, 0, "ledger", "init", "--config", configA)
+	writeBundle(t, dataA, bundle)
+	runLineal(t, 4, "serve", "--config", configB) // it has not joined
+	runLineal(t, 0, "ledger", "join", "--config", configB, "--member", dataA)
+	runLineal(t, 4, "ledger", "join", "--config", configB, "--member", dataA) // it has
+
+	a := startLineal(t, "serve", "--config", configA)
+	a.says(`"this process sequences"`)
+	b := startLineal(t, "serve", "--config", configB)
+	within(t, "the second process records nothing", func() bool {
+		return pg.Query(t, database, `SELECT count(*)::text FROM lineal.writer WHERE gw_id LIKE '%-b' AND next_seq > 0`) == "3"
+	})
+	published := func() int {
+		n, err := strconv.Atoi(pg.Query(t, database, `SELECT coalesce(max(size), 0)::text FROM lineal.checkpoint WHERE published IS NOT NULL`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	a.end(syscall.SIGKILL, -1)
+	before := published()
+	b.says(`"this process sequences"`)
+	within(t, "the second process publishes nothing", func() bool { return published() > before })
+	within(t, "the log has not the records of both", func() bool {
+		records := runLineal(t, 0, "records", "--data", dataB)
+		return strings.Contains(records, `"id":"gateway"`) && strings.Contains(records, `"id":"gateway-b"`)
+	})
+
+	out := filepath.Join(dir, "evidence.zip")
+	runLineal(t, 0, "export", "--data", dataB, "--out", out)
+	runLineal(t, 0, "verify", out, "--policy", writeTrust(t, dataB))
+
+	again := startLineal(t, "serve", "--config", configA)
+	within(t, "the killed process records nothing again", func() bool {
+		return strings.Count(runLineal(t, 0, "records", "--data", dataB), `"state":"start"`) == 9
+	})
+	b.end(syscall.SIGTERM, 0)
+	again.says(`"this process sequences"`)
+	again.end(syscall.SIGTERM, 0)
+}
+
+// freeAddress is one where nobody listens now.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+func writeBundle(t *testing.T, dataDir, path string) {
+	t.Helper()
+	key, err := server.ManifestKey(dataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema, err := cedar.GenerateSchema(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle, err := cedar.Build(cedar.BundleInput{
+		Name: "test", Serial: 1, Schema: schema, Key: key, Entities: []byte("[]"),
+		Policies: map[string]string{"base.cedar": `@id("never") forbid (principal, action, resource);`},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bundle, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeTrust writes the policy file of the deployment.
+func writeTrust(t *testing.T, dataDir string) string {
+	t.Helper()
+	trust, err := server.Trust(dataDir, "https://tokens.lineal.test/sts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	if err := evidence.WritePolicy(&text, trust); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "trust.policy")
+	if err := os.WriteFile(path, text.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// runLineal runs a command to its end and gives what it printed.
+func runLineal(t *testing.T, code int, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c := exec.CommandContext(ctx, "lineal", args...)
+	var errs bytes.Buffer
+	c.Stderr = &errs
+	out, _ := c.Output()
+	if got := c.ProcessState.ExitCode(); got != code {
+		t.Fatalf("lineal %s: exit %d, want %d: %s", strings.Join(args, " "), got, code, errs.String())
+	}
+	return string(out)
+}
+
+// running is a command that runs.
+type running struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	done chan struct{}
+
+	mu  sync.Mutex // guards log
+	log bytes.Buffer
+}
+
+func startLineal(t *testing.T, args ...string) *running {
+	t.Helper()
+	r := &running{t: t, cmd: exec.Command("lineal", args...), done: make(chan struct{})}
+	r.cmd.Stderr = r
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = r.cmd.Wait() // its code is in the state
+		close(r.done)
+	}()
+	t.Cleanup(func() {
+		_ = r.cmd.Process.Kill()
+		<-r.done
+	})
+	return r
+}
+
+// Write takes what the command logs.
+func (r *running) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log.Write(p)
+}
+
+func (r *running) logged() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log.String()
+}
+
+// says waits until the command has logged a text.
+func (r *running) says(text string) {
+	r.t.Helper()
+	within(r.t, "no log of "+text, func() bool {
+		select {
+		case <-r.done:
+			r.t.Fatalf("it ended: %s", r.logged())
+		default:
+		}
+		return strings.Contains(r.logged(), text)
+	})
+}
+
+// end ends the command by a signal; its exit code is -1 if the signal killed it.
+func (r *running) end(sig os.Signal, code int) {
+	r.t.Helper()
+	if err := r.cmd.Process.Signal(sig); err != nil {
+		r.t.Fatalf("%v: %s", err, r.logged())
+	}
+	select {
+	case <-r.done:
+	case <-time.After(time.Minute):
+		r.t.Fatal("it does not end")
+	}
+	if got := r.cmd.ProcessState.ExitCode(); got != code {
+		r.t.Fatalf("exit %d, want %d: %s", got, code, r.logged())
+	}
+}
+
+func within(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(40 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(what)
+		}
+	}
+}

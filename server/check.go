@@ -23,12 +23,19 @@ type admission struct {
 
 	read func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error]
 	next int64 // entries taken in
+
+	open permits // of those entries
+
+	saved int64                                   // entries under the newest snapshot
+	keep  func(ctx context.Context, a *admission) // makes the next one; may be nil
 }
 
+// tail is a writer's last record.
 type tail struct {
-	run  string
-	seq  int64
-	hash string
+	Run   string `json:"run"`
+	Seq   int64  `json:"seq"`
+	Hash  string `json:"hash"`
+	Index int64  `json:"index"`
 }
 
 // newAdmission makes an admission that takes in the log so far, through read,
@@ -55,6 +62,10 @@ func (a *admission) catchUp(ctx context.Context, to int64) error {
 	}
 	if a.next != to {
 		return fmt.Errorf("the log has %d entries, of which %d were taken in", to, a.next)
+	}
+	if a.keep != nil && a.next >= a.saved+snapshotEvery {
+		a.saved = a.next // once, whether it is kept or not
+		a.keep(ctx, a)
 	}
 	return nil
 }
@@ -92,26 +103,30 @@ func (a *admission) admit(envelope []byte) error {
 	if e.KeyID != a.manifest && a.writers[e.KeyID] != rec.Writer.ID {
 		return fmt.Errorf("the key of %q signs for %q", a.writers[e.KeyID], rec.Writer.ID)
 	}
-	if err := a.follow(rec.Writer, record.Hash(e.Payload)); err != nil {
+	if err := a.follows(rec.Writer); err != nil {
 		return err
 	}
-	return a.learn(rec, e.KeyID)
+	if err := a.learn(rec, e.KeyID); err != nil {
+		return err
+	}
+	a.tails[rec.Writer.ID] = tail{Run: rec.Writer.Run, Seq: rec.Writer.Seq, Hash: record.Hash(e.Payload), Index: a.next}
+	a.open.see(rec)
+	return nil
 }
 
-// follow checks seq and prev.
-func (a *admission) follow(w record.Writer, hash string) error {
+// follows checks seq and prev.
+func (a *admission) follows(w record.Writer) error {
 	last, known := a.tails[w.ID]
 	switch {
 	case !known && (w.Seq != 0 || w.Prev != ""):
 		return fmt.Errorf("first record of %q has seq %d and a predecessor %q", w.ID, w.Seq, w.Prev)
-	case known && w.Prev != last.hash:
+	case known && w.Prev != last.Hash:
 		return fmt.Errorf("%q does not follow its previous record", w.ID)
-	case known && w.Run == last.run && w.Seq != last.seq+1:
-		return fmt.Errorf("%q jumps from seq %d to %d", w.ID, last.seq, w.Seq)
-	case known && w.Run != last.run && w.Seq != 0:
+	case known && w.Run == last.Run && w.Seq != last.Seq+1:
+		return fmt.Errorf("%q jumps from seq %d to %d", w.ID, last.Seq, w.Seq)
+	case known && w.Run != last.Run && w.Seq != 0:
 		return fmt.Errorf("a new run of %q begins with seq %d", w.ID, w.Seq)
 	}
-	a.tails[w.ID] = tail{run: w.Run, seq: w.Seq, hash: hash}
 	return nil
 }
 

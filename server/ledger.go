@@ -133,6 +133,9 @@ func (l *ledgerService) openSequencing(ctx context.Context) (err error) {
 		return fmt.Errorf("opening tiles: %w", err)
 	}
 	l.order.tiles = tiles
+	if l.order.snapshot, err = newSnapshots(tilesPath(l.cfg.dataDir, l.cfg.Ledger), l.cfg.Origin(), l.cfg.keys.log); err != nil {
+		return err
+	}
 	if l.order.signer, l.order.verifier, err = ledger.NewCheckpointKey(l.cfg.Origin(), l.cfg.keys.log); err != nil {
 		return err
 	}
@@ -208,7 +211,16 @@ func (l *ledgerService) openRecorders(ctx context.Context, runs func(config.Role
 		}
 		l.keepBeating(*w.to, build)
 	}
+	l.untilClose(l.closePermits)
 	return nil
+}
+
+// untilClose runs f until the service closes.
+func (l *ledgerService) untilClose(f func(context.Context)) {
+	run, cancel := context.WithCancel(context.Background())
+	stop := l.cancel
+	l.cancel = func() { cancel(); stop() }
+	l.wg.Go(func() { f(run) })
 }
 
 // own is the recorder of what concerns the process itself: the admin's, or,

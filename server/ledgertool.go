@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"log/slog"
 	"net/http"
@@ -47,8 +48,36 @@ func (a *Archive) Fsck(ctx context.Context) (FsckReport, error) {
 	if rep.FsckReport, err = ledger.Fsck(ctx, ledger.FsckConfig{Source: a.store, Tiles: tiles, Log: a.cfg.Family, Verifier: verifier}); err != nil {
 		return rep, err
 	}
-	rep.Records = admissionOf(keys.manifestPublic, a.store, rep.Origin).catchUp(ctx, rep.Size)
+	snaps, err := newSnapshots(rep.Tiles, rep.Origin, keys.log)
+	if err != nil {
+		return rep, err
+	}
+	rep.Records = checkRecords(ctx, admissionOf(keys.manifestPublic, a.store, rep.Origin), snaps, rep.Size)
 	return rep, nil
+}
+
+// checkRecords reads all entries, and compares the snapshot with what they say.
+func checkRecords(ctx context.Context, a *admission, s *snapshots, size int64) error {
+	snap, err := s.load()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return a.catchUp(ctx, size)
+	case err != nil:
+		return errors.Join(err, a.catchUp(ctx, size))
+	case snap.Size > size: // of a log that has grown since size was read
+		return a.catchUp(ctx, size)
+	}
+	if err := a.catchUp(ctx, snap.Size); err != nil {
+		return err
+	}
+	last, err := a.entry(ctx, snap.Size-1)
+	if err != nil {
+		return err
+	}
+	if !a.snapshot(s.origin, last).equal(snap) {
+		return fmt.Errorf("comparing snapshot %s: %w: the entries say otherwise", s.path, ledger.ErrCorrupt)
+	}
+	return a.catchUp(ctx, size)
 }
 
 // LogHandler serves the tiles and checkpoints of the log: see
@@ -86,7 +115,8 @@ func LogKey(dataDir string) (string, error) {
 }
 
 // Rebuild writes what is derived from the entries anew: tiles, bundles,
-// checkpoint files. No server may run on the data directory.
+// checkpoint files, the
+// snapshot of the writers. No server may run on the data directory.
 func Rebuild(ctx context.Context, dataDir string, now func() time.Time, logger *slog.Logger) (rep ledger.RebuildReport, err error) {
 	cfg, err := readLedger(dataDir)
 	if err != nil {
@@ -109,7 +139,18 @@ func Rebuild(ctx context.Context, dataDir string, now func() time.Time, logger *
 	if err != nil {
 		return rep, err
 	}
-	return ledger.Rebuild(ctx, ledger.RebuildConfig{Store: store, Tiles: tiles, Log: cfg.Family, Verifier: verifier})
+	if rep, err = ledger.Rebuild(ctx, ledger.RebuildConfig{Store: store, Tiles: tiles, Log: cfg.Family, Verifier: verifier}); err != nil {
+		return rep, err
+	}
+	snaps, err := newSnapshots(tilesPath(dataDir, cfg), cfg.Origin(), keys.log)
+	if err != nil {
+		return rep, err
+	}
+	check := admissionOf(keys.manifestPublic, store, rep.Origin)
+	if err := check.catchUp(ctx, rep.Size); err != nil {
+		return rep, err
+	}
+	return rep, snaps.save(ctx, check)
 }
 
 // admissionOf is the check of the sequencer over one origin of a log.

@@ -41,12 +41,14 @@ type sequencing struct {
 	tiles    ledger.TileStore
 	signer   note.Signer
 	verifier note.Verifier
+	snapshot *snapshots
 
 	follow sync.Mutex // held while following; guards check, and tiles until held
 	check  *admission // what is known of the log's entries
 
-	mu   sync.Mutex        // guards held
-	held *ledger.Sequencer // nil while another process has the lease
+	mu      sync.Mutex        // guards held, judging
+	held    *ledger.Sequencer // nil while another process has the lease
+	judging *admission        // of held
 }
 
 // run takes part until ctx ends, or a fatal error comes.
@@ -60,7 +62,7 @@ func (q *sequencing) run(ctx context.Context) error {
 			if !errors.Is(err, ledger.ErrEpochLost) {
 				return err
 			}
-			q.hold(nil)
+			q.hold(nil, nil)
 			q.logger.WarnContext(ctx, "another process sequences now", slog.String("log", q.family))
 		}
 		if !pause(ctx, turn) {
@@ -99,8 +101,8 @@ func (q *sequencing) attend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	q.hold(seq, q.check)
 	q.check = nil // the sequencer's own from here on: it is ahead of the store at times
-	q.hold(seq)
 	q.logger.InfoContext(ctx, "this process sequences", slog.String("log", q.family))
 	return nil
 }
@@ -113,7 +115,12 @@ func (q *sequencing) catchUp(ctx context.Context) error {
 		return err
 	}
 	if q.check == nil {
-		q.check = admissionOf(q.manifest, q.store, head.Origin)
+		check := admissionOf(q.manifest, q.store, head.Origin)
+		check.keep = q.keep
+		if err := check.resume(ctx, q.snapshot, head.Size); err != nil {
+			return err
+		}
+		q.check = check
 	}
 	return q.check.catchUp(ctx, head.Size)
 }
@@ -129,10 +136,46 @@ func (q *sequencing) holding() *ledger.Sequencer {
 	return q.held
 }
 
-func (q *sequencing) hold(seq *ledger.Sequencer) {
+func (q *sequencing) hold(seq *ledger.Sequencer, judging *admission) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.held = seq
+	q.held, q.judging = seq, judging
+}
+
+// openPermits are the permits without an outcome, as the process knows them that
+// sequences; nil in another one.
+func (q *sequencing) openPermits() *permits {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.judging == nil {
+		return nil
+	}
+	return &q.judging.open
+}
+
+// keep saves a snapshot. It is derived, so a failure delays the next start and
+// nothing else.
+func (q *sequencing) keep(ctx context.Context, a *admission) {
+	if err := q.snapshot.save(ctx, a); err != nil {
+		q.logger.WarnContext(ctx, "no snapshot of the writers: the next start reads more of the log", slog.Any("error", err))
+	}
+}
+
+// keepLast saves what this process knows at its end. run must have returned.
+func (q *sequencing) keepLast(ctx context.Context) {
+	q.follow.Lock()
+	defer q.follow.Unlock()
+	last := q.check
+	if last == nil {
+		last = q.judging
+	}
+	if last == nil {
+		return
+	}
+	// What was judged and not stored is not known to be in the log.
+	if head, err := q.store.Head(ctx, q.family); err == nil && head.Size >= last.next && (last == q.check || head.Size == last.next) {
+		q.keep(ctx, last)
+	}
 }
 
 // flush returns when everything that is in intake now is published, by this
@@ -213,6 +256,7 @@ func (q *sequencing) finish(ctx context.Context) error {
 
 // close gives the lease back. run must have returned.
 func (q *sequencing) close(ctx context.Context) error {
+	q.keepLast(ctx)
 	if seq := q.holding(); seq != nil {
 		return seq.Close(ctx)
 	}

@@ -343,9 +343,9 @@ func TestO2NobodyGetsAnAnswer(t *testing.T) {
 	w.want(w.ask(dana, "POST", "/admin/v1/revocations", `{"kind":"hop","value":"x","cause":"x"}`), 201, "")
 }
 
-// TestL9WhoWidenedAnAuthority: the record says who let an agent hold more, and
+// TestWhoWidenedAnAuthority: the record says who let an agent hold more, and
 // what it was and is can be read by digest.
-func TestL9WhoWidenedAnAuthority(t *testing.T) {
+func TestWhoWidenedAnAuthority(t *testing.T) {
 	w := newWorld(t)
 	id := "spiffe://" + domain + "/b"
 	path, tag := at("agents", id), create
@@ -598,6 +598,24 @@ func TestPages(t *testing.T) {
 	}
 	for _, bad := range []string{"limit=0", "limit=1001", "limit=x", "limit=1&limit=2", "after=", "sort=name"} {
 		w.want(w.ask(dana, "GET", "/admin/v1/agents?"+bad, ""), 400, admin.CodeParameterInvalid)
+	}
+}
+
+// TestL9EveryLookIsRecorded: who read what, and how much of it was told.
+func TestL9EveryLookIsRecorded(t *testing.T) {
+	w := newWorld(t)
+	for path, count := range map[string]int64{
+		"/admin/v1/agents?limit=5": 1, "/admin/v1/issuers": 1, "/admin/v1/clients": 0, "/admin/v1/resources": 0,
+		"/admin/v1/revocations": 0, "/admin/v1/status": 1, at("agents", app.String()): 1,
+	} {
+		w.want(w.ask(auditor, "GET", path, ""), 200, "")
+		if q := w.one().Query; q == nil || q.By != auditor.String() || q.Role != "auditor" || q.Question != "GET "+path || q.Count != count {
+			t.Errorf("%s: recorded as %+v", path, q)
+		}
+	}
+	w.want(w.ask(auditor, "GET", at("agents", "spiffe://x/y"), ""), 404, admin.CodeNotFound)
+	if r := w.one().Registry; r == nil || r.Result != record.RegistryRefused || r.Target != "spiffe://x/y" {
+		t.Errorf("recorded as %+v", r)
 	}
 }
 

@@ -135,6 +135,8 @@ func (x *request) put(ctx context.Context) (answer, error) {
 		return answer{}, refuse(CodeBodyInvalid, "the document is of %.200q", e.ID)
 	case e.Kind == registry.EntryResource && x.s.reserved(e.ID):
 		return answer{}, refuse(CodeResourceReserved, "%s", e.ID)
+	case e.Kind == registry.EntryAgent && x.s.isOperator(e.ID):
+		return answer{}, refuse(CodeEntryInvalid, "%s is an operator, who could widen its own authority", e.ID)
 	}
 	revision, err := x.change(ctx, seen, e)
 	if err != nil {
@@ -246,6 +248,15 @@ func compare(before, after registry.Entry) (record.AuthorityChange, error) {
 		return record.AuthorityNarrowed, nil
 	}
 	return record.AuthoritySame, nil
+}
+
+func (s *Service) isOperator(uri string) bool {
+	for o := range s.cfg.Operators {
+		if o.String() == uri {
+			return true
+		}
+	}
+	return false
 }
 
 // reserved reports whether a resource is below one of the URLs served here.

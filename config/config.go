@@ -46,6 +46,8 @@ type Config struct {
 	// workloads authenticate by their certificates alone.
 	Identity  Identity  `yaml:"identity,omitempty"`
 	Upstreams Upstreams `yaml:"upstreams"`
+	// Admin is the API for operators and the probes; default: none.
+	Admin *Admin `yaml:"admin,omitempty"`
 }
 
 // Gateway is the gateway's listener and identity. All gateways of a deployment
@@ -305,6 +307,7 @@ func (c Config) Validate() error {
 	}
 	errs = append(errs, c.Tokens.validateLogin()...)
 	errs = append(errs, c.Identity.validate()...)
+	errs = append(errs, c.validateAdmin()...)
 	if len(c.Agents) == 0 {
 		errs = append(errs, errors.New("agents: at least one is required"))
 	}

@@ -42,7 +42,8 @@ type ledgerConfig struct {
 	keys      keyRing
 	sequences bool // this process takes part in the sequencing
 	createLog bool
-	createDir bool // make the directory of the tiles
+	createDir bool     // make the directory of the tiles
+	metrics   *metrics // nil: nothing is counted
 	now       func() time.Time
 	logger    *slog.Logger
 }

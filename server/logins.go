@@ -19,7 +19,7 @@ import (
 )
 
 // directLogin lets persons log in at clients, nil if the configuration does not.
-func (s *Server) directLogin(ctx context.Context, dir *registry.Static) (*sts.LoginConfig, error) {
+func (s *Server) directLogin(ctx context.Context, dir *registry.Live) (*sts.LoginConfig, error) {
 	cfg := s.cfg.Tokens.Login
 	if cfg == nil {
 		return nil, nil //nolint:nilnil // absent is a choice

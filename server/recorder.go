@@ -28,6 +28,8 @@ type recorder struct {
 	sealer *sealed.Sealer // of disclosures
 
 	permits, denials, unavailable atomic.Int64 // decisions of this run
+	durable                       atomic.Int64 // when a record became durable last, Unix nanoseconds
+	metrics                       *metrics     // nil: none
 
 	mu   sync.Mutex      // guards last
 	last *ledger.Pending // the newest record without a deadline
@@ -67,7 +69,7 @@ func (l *ledgerService) openRecorder(ctx context.Context, name string, role reco
 		return nil, fmt.Errorf("opening writer %s: %w", id, err)
 	}
 	return &recorder{
-		writer: w, id: id, role: role, keyID: signer.KeyID(), log: l.cfg.Family, now: l.now, sealer: l.sealer,
+		writer: w, id: id, role: role, keyID: signer.KeyID(), log: l.cfg.Family, now: l.now, sealer: l.sealer, metrics: l.cfg.metrics,
 		header: record.Header{DataClass: record.DataClass(l.cfg.DataClass), Region: record.Region(l.cfg.Region)},
 	}, nil
 }
@@ -87,7 +89,9 @@ func (r *recorder) append(ctx context.Context, rec record.Record, blobs []ledger
 		return err
 	}
 	d.Blobs = blobs
-	_, err = r.writer.Append(ctx, d)
+	if _, err = r.writer.Append(ctx, d); err == nil {
+		r.durable.Store(r.now().UnixNano())
+	}
 	r.count(rec, err)
 	return err
 }
@@ -179,6 +183,9 @@ func (r *recorder) counts() record.Counts {
 
 // count keeps the numbers that heartbeats state.
 func (r *recorder) count(rec record.Record, err error) {
+	if rec.Decision != nil {
+		r.metrics.decided(rec.Decision, err)
+	}
 	switch d := rec.Decision; {
 	case d == nil:
 	case err != nil:

@@ -1,6 +1,6 @@
 // Package server builds the product from a config; nothing else knows which drivers exist.
 //
-//	config ─▶ keys ─▶ ledger ─▶ recorders ─▶ policy ─▶ token service, gateway ─▶ listeners
+//	config ─▶ keys ─▶ ledger ─▶ recorders ─▶ policy ─▶ token service, gateway ─▶ listeners, admin
 //
 // [Start] opens the parts in that order and [Server.Close] closes them in the
 // opposite one, so that whatever can still make a record stops before the
@@ -11,6 +11,7 @@ package server
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -21,21 +22,23 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/identity/spiffe"
 	"github.com/lineal-auth/lineal/policy/cedar"
+	"github.com/lineal-auth/lineal/registry"
 	"github.com/lineal-auth/lineal/sts"
 	"github.com/lineal-auth/lineal/token"
 )
 
 // Options are what a configuration file does not hold.
 type Options struct {
-	// GatewayListener and TokensListener, if not nil, are used instead of the
-	// configured addresses.
-	GatewayListener, TokensListener net.Listener
+	// GatewayListener, TokensListener and AdminListener, if not nil, are used
+	// instead of the configured addresses.
+	GatewayListener, TokensListener, AdminListener net.Listener
 	// Now is the clock; if nil, the system's.
 	Now func() time.Time
 	// Logger; if nil, nothing is logged.
@@ -54,10 +57,13 @@ type Server struct {
 	ledger              *ledgerService
 	policy              *cedar.Live
 	registry            registryStore
+	directory           *registry.Live // nil without the role tokens
 	proofs              proofStore
 	gateway             *gateway.Gateway // nil without the role
 	tokens              *sts.Service     // nil without the role
 	feed                *token.Feed      // of the gateway
+	metrics             *metrics
+	started             atomic.Bool // everything that was to start has
 	stopFeed            context.CancelFunc
 	following           sync.WaitGroup
 
@@ -86,6 +92,10 @@ func Start(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err
 			err = errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 		}
 	}()
+	s.metrics = newMetrics(s)
+	if err := s.serveProbes(); err != nil {
+		return nil, err
+	}
 	if err := s.openIdentities(ctx); err != nil {
 		return nil, err
 	}
@@ -108,6 +118,10 @@ func Start(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err
 			return nil, err
 		}
 	}
+	if err := s.serveAdmin(opts.AdminListener); err != nil {
+		return nil, err
+	}
+	s.started.Store(true)
 	return s, nil
 }
 
@@ -131,7 +145,7 @@ func (s *Server) openLedger(ctx context.Context) (err error) {
 		return err
 	}
 	s.ledger, err = newLedgerService(ctx, s.engine, ledgerConfig{
-		Ledger: s.cfg.Ledger, dataDir: s.cfg.DataDir, keys: s.keys, sequences: s.cfg.Runs(config.RoleLedger), now: s.now, logger: s.logger,
+		Ledger: s.cfg.Ledger, dataDir: s.cfg.DataDir, keys: s.keys, sequences: s.cfg.Runs(config.RoleLedger), metrics: s.metrics, now: s.now, logger: s.logger,
 	})
 	if err != nil {
 		return err
@@ -148,11 +162,17 @@ func (s *Server) buildServices(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("gateway.spiffe_id: %w", err)
 		}
-		dir, err := directory(s.cfg, gatewayID)
+		entries, err := registered(s.cfg, gatewayID)
 		if err != nil {
 			return err
 		}
-		if s.tokens, err = s.tokenService(ctx, s.keys, dir); err != nil {
+		if err := checkProviders(entries, gatewayID); err != nil {
+			return err
+		}
+		if s.directory, err = registry.NewLive(ctx, entries, s.registry); err != nil {
+			return err
+		}
+		if s.tokens, err = s.tokenService(ctx, s.keys, s.directory); err != nil {
 			return fmt.Errorf("token service: %w", err)
 		}
 	}
@@ -177,18 +197,27 @@ func (s *Server) listen(l net.Listener, address string, id *spiffe.Source, h htt
 			return fmt.Errorf("listening: %w", err)
 		}
 	}
+	s.serve(l, h, id.ServerTLS())
+	return nil
+}
+
+// serve serves h until the server closes; without tls in the clear.
+func (s *Server) serve(l net.Listener, h http.Handler, tls *tls.Config) {
 	srv := &http.Server{
-		Handler: h, TLSConfig: id.ServerTLS(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		Handler: h, TLSConfig: tls, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 		DisableGeneralOptionsHandler: true, // else OPTIONS * is answered past our rules
 	}
 	s.listeners = append(s.listeners, srv)
 	s.serving.Go(func() {
-		if err := srv.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		run := srv.Serve
+		if tls != nil {
+			run = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
+		}
+		if err := run(l); !errors.Is(err, http.ErrServerClosed) {
 			s.ledgerFailed(fmt.Errorf("serving %s: %w", l.Addr(), err))
 		}
 	})
-	return nil
 }
 
 func (s *Server) ledgerFailed(err error) {

@@ -26,24 +26,23 @@ import (
 	"github.com/lineal-auth/lineal/token"
 )
 
-// directory registers the agents of the configuration, and each route as an
-// audience that the gateway verifies.
-func directory(cfg config.Config, gatewayID identity.Agent) (*registry.Static, error) {
-	var e registry.Entries
+// registered are the agents of the configuration, and each route as an audience
+// that the gateway verifies.
+func registered(cfg config.Config, gatewayID identity.Agent) (e registry.Entries, err error) {
 	for _, issuer := range cfg.Tokens.PersonIssuers {
 		e.Issuers = append(e.Issuers, registry.PersonIssuer{Issuer: issuer, Enabled: true})
 	}
 	for _, a := range cfg.Agents {
 		uri, err := identity.ParseAgent(a.URI)
 		if err != nil {
-			return nil, fmt.Errorf("agents: %s: %w", a.Name, err)
+			return e, fmt.Errorf("agents: %s: %w", a.Name, err)
 		}
 		agent := registry.Agent{URI: uri, Name: a.Name, Profile: delegation.ProfileAgent, Enabled: true}
 		if a.Service {
 			agent.Profile = delegation.ProfileService
 		}
 		if agent.Authority, err = scope.Parse([]byte(a.Authority), true); err != nil {
-			return nil, fmt.Errorf("agents: %s: authority: %w", a.Name, err)
+			return e, fmt.Errorf("agents: %s: authority: %w", a.Name, err)
 		}
 		for _, c := range a.OIDCClients {
 			agent.OIDCClients = append(agent.OIDCClients, registry.OIDCClient{Issuer: c.Issuer, ClientID: c.ClientID})
@@ -81,9 +80,9 @@ func directory(cfg config.Config, gatewayID identity.Agent) (*registry.Static, e
 	}
 	errs = append(errs, registerClients(cfg.Tokens.Clients, &e))
 	if err := errors.Join(errs...); err != nil {
-		return nil, err
+		return e, err
 	}
-	return registry.NewStatic(e)
+	return e, nil
 }
 
 // The paths of routes, below the public URL.
@@ -125,16 +124,12 @@ const (
 )
 
 // tokenService builds the token service over its registry.
-func (s *Server) tokenService(ctx context.Context, keys keyRing, dir *registry.Static) (*sts.Service, error) {
+func (s *Server) tokenService(ctx context.Context, keys keyRing, dir *registry.Live) (*sts.Service, error) {
 	signer, err := token.NewES256("", keys.issuer)
 	if err != nil {
 		return nil, err
 	}
 	persons, err := opened(ctx, s, s.engine.persons)
-	if err != nil {
-		return nil, err
-	}
-	logins, err := s.logins()
 	if err != nil {
 		return nil, err
 	}
@@ -153,51 +148,11 @@ func (s *Server) tokenService(ctx context.Context, keys keyRing, dir *registry.S
 	rec := s.ledger.tokens
 	return sts.New(sts.Config{
 		Issuer: s.cfg.Tokens.Issuer, Signer: signer, Directory: dir, Persons: persons, Issued: keptReceipts{s.registry, s.ledger.store},
-		Logins: logins, Login: login, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Revocations: s.registry, Recorder: draftRecorder{rec},
+		Logins: &logins{dir: dir, now: s.now, logger: s.logger}, Login: login, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Revocations: s.registry, Recorder: draftRecorder{rec},
 		Writer: record.Writer{ID: rec.id, Role: rec.role, Run: rec.writer.Run(), KeyID: rec.keyID}, Log: rec.log,
 		Region: rec.header.Region, DataClass: rec.header.DataClass, PolicyVersion: s.policy.Engine().Version().Digest,
 		Lifetime: s.cfg.Tokens.Lifetime, Now: s.now, Logger: s.logger,
 	})
-}
-
-// logins verifies ID tokens of the configured providers for the applications
-// that log persons in there.
-func (s *Server) logins() (sts.Logins, error) {
-	var issuers []oidc.Issuer
-	for _, name := range s.cfg.Tokens.PersonIssuers {
-		issuer := oidc.Issuer{Issuer: name, Clients: make(map[string]identity.Agent)}
-		for _, a := range s.cfg.Agents {
-			for _, c := range a.OIDCClients {
-				if c.Issuer != name {
-					continue
-				}
-				app, err := identity.ParseAgent(a.URI)
-				if err != nil {
-					return nil, err
-				}
-				issuer.Clients[c.ClientID] = app
-			}
-		}
-		if len(issuer.Clients) > 0 { // else persons log in there directly alone
-			issuers = append(issuers, issuer)
-		}
-	}
-	v, err := oidc.New(oidc.Config{Issuers: issuers, Now: s.now, Logger: s.logger})
-	if err != nil {
-		return nil, err
-	}
-	return logins{v}, nil
-}
-
-// logins makes the ID token driver what the token service asks for.
-type logins struct{ v *oidc.Verifier }
-
-func (l logins) Verify(ctx context.Context, raw string, app identity.Agent) (sts.Login, error) {
-	got, err := l.v.Verify(ctx, raw, app)
-	if err != nil {
-		return sts.Login{}, idTokenRefusal(err)
-	}
-	return loginOf(got), nil
 }
 
 // idTokenRefusal keeps the driver's code as the recorded reason.

@@ -137,6 +137,21 @@ func (f *Feed) Check(_ context.Context, p Presented) (Standing, error) {
 	return s, nil
 }
 
+// Age is how old the knowledge of the list is; an error if there is none, or none
+// to rely upon.
+func (f *Feed) Age() (time.Duration, error) {
+	now := f.cfg.Now()
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	switch {
+	case f.known.fault != "":
+		return 0, fmt.Errorf("the revocation feed has a fault: %s", f.known.fault)
+	case f.known.asOf.IsZero():
+		return 0, errors.New("the revocation feed has not been heard yet")
+	}
+	return max(0, now.Sub(f.known.asOf)), nil
+}
+
 // Wait returns when the Feed has heard the whole list in this run, or ctx ends.
 func (f *Feed) Wait(ctx context.Context) error {
 	select {

@@ -361,7 +361,7 @@ func (v *visit) welcome(ctx context.Context, login Login) (err error) {
 	if v.asked.Person, err = v.s.cfg.Persons.Reference(ctx, login.Issuer, login.Subject); err != nil {
 		return refuse(CodeRegistryUnavailable, "%w", err)
 	}
-	v.asked.Login = saveLogin(login)
+	v.asked.Login = saveLogin(login, v.now)
 	return v.setSubject(ctx, v.asked)
 }
 

@@ -195,7 +195,26 @@ func (x *exchange) clientID() (string, error) {
 // trustGrantor is rule 6: provider and person, today.
 func (x *exchange) trustGrantor(ctx context.Context) error {
 	x.subject.expires = x.grant.family.Expires
-	return x.setSubject(ctx, x.grant.authorization)
+	if err := x.setSubject(ctx, x.grant.authorization); err != nil {
+		return err
+	}
+	return x.checkGrantStands(ctx)
+}
+
+// checkGrantStands refuses what a person or client that was revoked since the
+// login left behind: a code that nobody had used yet (threat C9).
+func (x *exchange) checkGrantStands(ctx context.Context) error {
+	a := x.grant.authorization
+	kind, err := x.s.revoked.check(ctx, func(s *token.RevocationSet) token.RevocationKind {
+		return s.MatchParties(a.Person, a.Client, time.Unix(a.Login.At, 0))
+	})
+	switch {
+	case err != nil:
+		return refuse(Code(token.CodeRevocationStale), "%w", err)
+	case kind != "":
+		return refuse(CodeGrantRevoked, "the %s was revoked since the login", kind)
+	}
+	return nil
 }
 
 // trustGrantTarget is rule 9.

@@ -380,7 +380,10 @@ func (x *exchange) adopt(ctx context.Context) error {
 // recheck asks again whether the parent is revoked, now that the new hop is in
 // the tree: a revocation that was accepted since rule 6 must not be outrun.
 func (x *exchange) recheck(ctx context.Context) error {
-	if x.subject.isRoot() {
+	switch {
+	case x.grant != nil:
+		return x.recheckGrant(ctx)
+	case x.subject.isRoot():
 		return nil
 	}
 	standing, err := x.s.revoked.Check(ctx, token.Presented{Chain: x.subject.chain, KeyIDs: x.subject.keyIDs})

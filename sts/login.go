@@ -94,10 +94,11 @@ type savedLogin struct {
 	AuthTime int64    `json:"auth_time"`
 	ACR      string   `json:"acr,omitempty"`
 	AMR      []string `json:"amr,omitempty"`
+	At       int64    `json:"at,omitempty"` // when it ended here
 }
 
-func saveLogin(l Login) *savedLogin {
-	return &savedLogin{Issuer: l.Issuer, Hash: l.Hash, AuthTime: l.AuthTime.Unix(), ACR: l.ACR, AMR: l.AMR}
+func saveLogin(l Login, now time.Time) *savedLogin {
+	return &savedLogin{Issuer: l.Issuer, Hash: l.Hash, AuthTime: l.AuthTime.Unix(), ACR: l.ACR, AMR: l.AMR, At: now.Unix()}
 }
 
 func (l *savedLogin) login() delegation.Login {

@@ -27,6 +27,7 @@ const (
 	CodeGrantMismatch       Code = "grant_mismatch"        // of another client, redirect URI or key
 	CodeRefreshInvalid      Code = "refresh_token_invalid" // unknown or ended
 	CodeRefreshReused       Code = "refresh_token_reused"  // its family ends
+	CodeGrantRevoked        Code = "grant_revoked"         // its person or client was, since the login
 )
 
 const (
@@ -76,6 +77,7 @@ var loginAnswers = []Answer{
 	{CodeGrantMismatch, http.StatusBadRequest, errInvalidGrant, sayGrantEnded},
 	{CodeRefreshInvalid, http.StatusBadRequest, errInvalidGrant, sayGrantEnded},
 	{CodeRefreshReused, http.StatusBadRequest, errInvalidGrant, sayGrantEnded},
+	{CodeGrantRevoked, http.StatusBadRequest, errInvalidGrant, sayGrantEnded},
 }
 
 // answerTo is what the caller is told. What a person granted at a login has

@@ -2,7 +2,9 @@ package sts_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -546,6 +548,61 @@ func TestC9RefreshTokensAreRevoked(t *testing.T) {
 	if status := revoke(desktop.String()); status != http.StatusOK {
 		t.Errorf("what has ended: %d", status)
 	}
+}
+
+// TestC9CodeIsRevoked: a code that nobody has used yet ends with its person and
+// with its client, also if they are revoked while it is being used.
+func TestC9CodeIsRevoked(t *testing.T) {
+	w := newLoginWorld(t)
+	_, _, ref := tokenClaims(t, w.granted().Token)
+	store := &revokingLogins{Logins: w.config.Login.Store}
+	cfg, login := w.config, *w.config.Login
+	login.Store, cfg.Login = store, &login
+	w.serve(cfg)
+	for _, r := range []sts.Revocation{
+		{Kind: token.RevokedPerson, Value: ref, Cause: "test", By: "operator"},
+		{Kind: token.RevokedAgent, Value: desktop.String(), Cause: "test", By: "operator"},
+	} {
+		revoke := func() {
+			w.mu.Lock()
+			service := w.service
+			w.mu.Unlock()
+			if _, err := service.Revoke(t.Context(), r); err != nil {
+				t.Error(err)
+			}
+			w.recorder.take()
+		}
+		code := w.code(w.request(nil))
+		revoke()
+		w.refused(w.redeem(codeForm(code)), 400, "invalid_grant", sts.CodeGrantRevoked)
+		w.offset.Add(int64(2 * time.Second)) // what begins later is not revoked
+		w.accepted(w.redeem(codeForm(w.code(w.request(nil)))))
+
+		code = w.code(w.request(nil))
+		store.before = revoke
+		w.refused(w.redeem(codeForm(code)), 400, "invalid_grant", sts.CodeGrantRevoked)
+		if f, err := store.Family(t.Context(), store.begun); !errors.Is(err, registry.ErrNotFound) {
+			t.Errorf("its refresh tokens are left: %+v, %v", f, err)
+		}
+		store.before = nil
+		w.offset.Add(int64(2 * time.Second))
+		w.accepted(w.redeem(codeForm(w.code(w.request(nil)))))
+	}
+}
+
+// revokingLogins does something before a family is begun.
+type revokingLogins struct {
+	registry.Logins
+	before func()
+	begun  registry.LoginKey
+}
+
+func (s *revokingLogins) BeginFamily(ctx context.Context, f registry.Family) error {
+	s.begun = f.Key
+	if s.before != nil {
+		s.before()
+	}
+	return s.Logins.BeginFamily(ctx, f)
 }
 
 // A code and its refresh tokens may be bound to a key (RFC 9449 §5, §10).

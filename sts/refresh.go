@@ -47,6 +47,19 @@ func (x *exchange) endFamily(ctx context.Context) error {
 	return refuse(CodeRefreshReused, "a refresh token was used again")
 }
 
+// recheckGrant asks again, now that the refresh tokens of a code are kept: a
+// revocation that ended all that it found before they were there is in the list
+// by now.
+func (x *exchange) recheckGrant(ctx context.Context) error {
+	err := x.checkGrantStands(ctx)
+	if err != nil && codeOf(err) == CodeGrantRevoked {
+		if undone := x.s.cfg.Login.Store.EndFamily(ctx, x.grant.family.Key); undone != nil {
+			return refuse(CodeRegistryUnavailable, "ending a family of refresh tokens: %w", undone)
+		}
+	}
+	return err
+}
+
 func splitRefreshToken(s string) (id, secret string, ok bool) {
 	id, secret, ok = strings.Cut(s, ".")
 	return id, secret, ok && isSecret(id) && isSecret(secret)

@@ -143,6 +143,18 @@ func (v *Verifier) checkService(t ServiceToken, raw string, want Want) error {
 	return v.checkBinding(&hop, Want{Workload: want.Workload, Proof: want.Proof, Binding: BindingRequired}, raw, now)
 }
 
+// MatchParties returns the kind under which a person, by the reference, or an
+// agent is revoked for what began at a time, "" if neither is.
+func (s *RevocationSet) MatchParties(person, agent string, began time.Time) RevocationKind {
+	if m, ok := s.person[person]; ok && !began.After(m.before) {
+		return RevokedPerson
+	}
+	if m, ok := s.agent[agent]; ok && !began.After(m.before) {
+		return RevokedAgent
+	}
+	return ""
+}
+
 // MatchService is Match for a service token.
 func (s *RevocationSet) MatchService(t ServiceToken) RevocationKind {
 	switch m, ok := s.agent[t.Client.String()]; {

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/lineal-auth/lineal/gateway"
@@ -44,13 +45,22 @@ func FuzzP4ReadJSONRPC(f *testing.F) {
 
 // FuzzD2FetchHost: a host that is given is in one spelling, and the same again.
 func FuzzD2FetchHost(f *testing.F) {
-	for _, seed := range []string{"https://a.test/x", "HTTP://A.Test:80", "https://u@a.test", "https://a.test.", `https://a\b`, "https://[::1]:1/", "//a.test", "https://%61.test", "https://a.test@b.test#c"} {
+	for _, seed := range []string{"https://a.test/x", "HTTP://A.Test:80", "https://u@a.test", "https://a.test.", `https://a\b`, "https://[::1]:1/", "//a.test", "https://%61.test", "https://a.test@b.test#c", "https://\u212a.test"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		host, err := gateway.FetchHost(raw)
 		if err != nil {
 			return
+		}
+		lowered := strings.Map(func(r rune) rune {
+			if 'A' <= r && r <= 'Z' {
+				r += 'a' - 'A'
+			}
+			return r
+		}, raw)
+		if !strings.Contains(lowered, host) {
+			t.Fatalf("%q has host %q, which is not written there", raw, host)
 		}
 		for _, c := range []byte(host) {
 			if c <= ' ' || c > '~' || 'A' <= c && c <= 'Z' || bytes.IndexByte([]byte(`/\@%#?`), c) >= 0 {

@@ -122,13 +122,14 @@ func FetchHost(raw string) (string, error) {
 	if err != nil || u.User != nil || (u.Scheme != "https" && u.Scheme != "http") {
 		return "", Refuse(CodeRequestUnreadable, "a URL that is not absolute http")
 	}
-	host := strings.ToLower(u.Hostname())
+	// Judged before it is lowered, or the Kelvin sign would become a k.
+	host := u.Hostname()
 	if host == "" || strings.HasSuffix(host, ".") || strings.ContainsFunc(host, func(c rune) bool {
-		return (c < 'a' || c > 'z') && (c < '0' || c > '9') && !strings.ContainsRune(".-_:", c)
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(".-_:", c)
 	}) {
 		return "", Refuse(CodeRequestUnreadable, "a URL whose host has another spelling")
 	}
-	return host, nil
+	return strings.ToLower(host), nil
 }
 
 // JSONRPC is one JSON-RPC 2.0 request or notification, read strictly

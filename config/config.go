@@ -74,6 +74,10 @@ type Tokens struct {
 	ID string `yaml:"spiffe_id,omitempty"`
 	// Lifetime of a delegation token; default 5 min.
 	Lifetime time.Duration `yaml:"lifetime,omitempty"`
+	// Keys are the keys that sign tokens and receipts, in the order in which they
+	// sign: each until the next begins. Default: issuer.key in the data directory.
+	// To rotate, append the new key; remove the old one when it has retired.
+	Keys []Key `yaml:"keys,omitempty"`
 	// PersonIssuers are the OpenID providers whose logins are accepted.
 	PersonIssuers []string `yaml:"person_issuers"`
 	// Login lets persons log in directly at clients, MCP clients above all;
@@ -81,6 +85,20 @@ type Tokens struct {
 	Login *Login `yaml:"login,omitempty"`
 	// Clients are the applications at which they do, registered ahead.
 	Clients []Client `yaml:"clients,omitempty"`
+}
+
+// Key is a private key on P-256 (ES256) or Ed25519 (EdDSA), in a file or in a
+// PKCS #11 token.
+type Key struct {
+	// File is PKCS #8 in PEM, mode 0600; a relative name is below keys in the data
+	// directory. Made by `lineal key new`.
+	File string `yaml:"file,omitempty"`
+	// PKCS11 is the key's URI (RFC 7512) in place of a file:
+	// "pkcs11:token=lineal;object=issuer-2?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/run/secrets/pin".
+	PKCS11 string `yaml:"pkcs11,omitempty"`
+	// UseFrom is from when the key signs; default: as soon as every verifier knows
+	// it, ten minutes after it was first listed. Never earlier.
+	UseFrom time.Time `yaml:"use_from,omitempty"`
 }
 
 // Login is the provider at which persons log in when a client sends them to the
@@ -306,6 +324,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("tokens.issuer: %w", err))
 	}
 	errs = append(errs, c.Tokens.validateLogin()...)
+	errs = append(errs, c.Tokens.validateKeys()...)
 	errs = append(errs, c.Identity.validate()...)
 	errs = append(errs, c.validateAdmin()...)
 	if len(c.Agents) == 0 {
@@ -317,6 +336,18 @@ func (c Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (t Tokens) validateKeys() (errs []error) {
+	for i, k := range t.Keys {
+		if (k.File == "") == (k.PKCS11 == "") {
+			errs = append(errs, fmt.Errorf("tokens.keys[%d]: either file or pkcs11 is required", i))
+		}
+		if i > 0 && !k.UseFrom.IsZero() && !k.UseFrom.After(t.Keys[i-1].UseFrom) {
+			errs = append(errs, fmt.Errorf("tokens.keys[%d].use_from: must be after that of the key before", i))
+		}
+	}
+	return errs
 }
 
 func (t Tokens) validateLogin() (errs []error) {

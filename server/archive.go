@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
@@ -162,9 +161,6 @@ func (a *Archive) contents(ctx context.Context, keys keyRing, now time.Time) (ev
 	if keys.manifest == nil || keys.log == nil {
 		return evidence.Contents{}, errNotHere("manifest or log")
 	}
-	if keys.issuer == nil {
-		return evidence.Contents{}, errNotHere("issuer")
-	}
 	tiles, err := a.openTiles()
 	if err != nil {
 		return evidence.Contents{}, err
@@ -180,11 +176,9 @@ func (a *Archive) contents(ctx context.Context, keys keyRing, now time.Time) (ev
 	if c.Signer, err = evidence.NewSigner(a.cfg.Family, keys.manifest); err != nil {
 		return c, err
 	}
-	jwks, err := issuerKeys(keys.issuer)
-	if err != nil {
+	if c.IssuerKeys, err = pinnedKeys(keys.issuer); err != nil {
 		return c, err
 	}
-	c.IssuerKeys = [][]byte{jwks}
 	if err := a.continueFrom(ctx, &c, tiles, last); err != nil {
 		return c, err
 	}
@@ -260,8 +254,9 @@ func (a *Archive) attach(ctx context.Context, c *evidence.Contents, raw []byte) 
 }
 
 // Trust is what a verifier of this deployment's evidence must be given by
-// another way than the evidence: the log's key, the manifest key, the issuer's
-// key. issuer is the token service's URL.
+// another way than the evidence: the log's key, the manifest key, and the
+// key that the issuer began with. Its later keys are in key records, which the
+// manifest key signs. issuer is the token service's URL.
 func Trust(dataDir, issuer string) (evidence.Trust, error) {
 	keys, err := loadKeys(dataDir)
 	if err != nil {
@@ -271,8 +266,8 @@ func Trust(dataDir, issuer string) (evidence.Trust, error) {
 	if err != nil {
 		return evidence.Trust{}, err
 	}
-	if keys.log == nil || keys.issuer == nil {
-		return evidence.Trust{}, errNotHere("log or issuer")
+	if keys.log == nil {
+		return evidence.Trust{}, errNotHere("log")
 	}
 	logKey, err := evidenceKey(cfg.Origin(), keys.log)
 	if err != nil {
@@ -282,13 +277,16 @@ func Trust(dataDir, issuer string) (evidence.Trust, error) {
 	if err != nil {
 		return evidence.Trust{}, err
 	}
-	signer, err := token.NewES256("", keys.issuer)
-	if err != nil {
-		return evidence.Trust{}, err
+	var issuers []evidence.Issuer
+	if keys.issuer != nil {
+		signer, err := token.NewSigner("", keys.issuer)
+		if err != nil {
+			return evidence.Trust{}, err
+		}
+		issuers = []evidence.Issuer{{URL: issuer, Thumbprint: signer.KeyID()}}
 	}
 	return evidence.Trust{
-		Logs: []evidence.Key{logKey}, Manifests: []evidence.Key{manifest},
-		Issuers: []evidence.Issuer{{URL: issuer, Thumbprint: signer.KeyID()}},
+		Logs: []evidence.Key{logKey}, Manifests: []evidence.Key{manifest}, Issuers: issuers,
 		Require: []evidence.Dimension{
 			evidence.Signature, evidence.WriterKeys, evidence.Inclusion, evidence.Checkpoints, evidence.Sequence,
 			evidence.Completeness, evidence.Chain,
@@ -304,9 +302,13 @@ func evidenceKey(name string, key ed25519.PrivateKey) (evidence.Key, error) {
 	return evidence.NewKey(name, pub)
 }
 
-// issuerKeys is the token service's key set as it publishes it.
-func issuerKeys(key *ecdsa.PrivateKey) ([]byte, error) {
-	signer, err := token.NewES256("", key)
+// pinnedKeys is the key that the issuer began with, if it is here: it may have
+// signed before there were records of keys.
+func pinnedKeys(key crypto.Signer) ([][]byte, error) {
+	if key == nil {
+		return nil, nil
+	}
+	signer, err := token.NewSigner("", key)
 	if err != nil {
 		return nil, err
 	}
@@ -314,7 +316,8 @@ func issuerKeys(key *ecdsa.PrivateKey) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return token.JWKS(pub)
+	jwks, err := token.JWKS(pub)
+	return [][]byte{jwks}, err
 }
 
 // ManifestKey is the key that signs policy bundles and evidence manifests.

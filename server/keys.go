@@ -29,7 +29,7 @@ type keyRing struct {
 	log      ed25519.PrivateKey // signs the checkpoints of this origin
 	gateway  ed25519.PrivateKey // signs the gateway's records
 	tokens   ed25519.PrivateKey // signs the token service's records
-	issuer   *ecdsa.PrivateKey  // signs tokens and receipts
+	issuer   crypto.Signer      // signs tokens and receipts, unless the configuration lists keys
 
 	manifestPublic ed25519.PublicKey // always there
 	// disclosures seals the values that records commit to; always there. The
@@ -125,11 +125,9 @@ func loadKeys(dataDir string) (keyRing, error) {
 	case err != nil:
 		return keyRing{}, err
 	default:
-		ec, ok := key.(*ecdsa.PrivateKey)
-		if !ok || ec.Curve != elliptic.P256() {
-			return keyRing{}, errors.New("reading key issuer: not a P-256 key")
+		if ring.issuer, err = issuerKey(key); err != nil {
+			return keyRing{}, fmt.Errorf("reading key issuer: %w", err)
 		}
-		ring.issuer = ec
 	}
 	if ring.disclosures, err = disclosurePublic(dir); err != nil {
 		return keyRing{}, err
@@ -195,7 +193,7 @@ func (r keyRing) suffice(cfg config.Config) error {
 	}{
 		{config.RoleGateway, "gateway", r.gateway != nil},
 		{config.RoleTokens, "tokens", r.tokens != nil},
-		{config.RoleTokens, "issuer", r.issuer != nil},
+		{config.RoleTokens, "issuer", r.issuer != nil || len(cfg.Tokens.Keys) > 0},
 		{config.RoleLedger, "manifest", r.manifest != nil},
 		{config.RoleLedger, "log", r.log != nil},
 	} {
@@ -215,25 +213,30 @@ func errNotHere(name string) error {
 }
 
 func readKey(dir, name string) (crypto.PrivateKey, error) {
-	path := filepath.Join(dir, name+".key")
-	info, err := os.Lstat(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading key %s: %w", name, err)
-	}
-	if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("reading key %s: %s must be a regular file of mode 0600, it is %s", name, path, info.Mode())
-	}
-	data, err := os.ReadFile(path) //nolint:gosec // below the configured directory
-	if err != nil {
-		return nil, fmt.Errorf("reading key %s: %w", name, err)
-	}
-	block, rest := pem.Decode(data)
-	if block == nil || block.Type != "PRIVATE KEY" || len(rest) != 0 {
-		return nil, fmt.Errorf("reading key %s: not one PKCS #8 PEM block", name)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, err := readKeyFile(filepath.Join(dir, name+".key"))
 	if err != nil {
 		return nil, fmt.Errorf("reading key %s: %w", name, err)
 	}
 	return key, nil
+}
+
+// readKeyFile reads a private key, and refuses a file that others may read
+// (threat O3).
+func readKeyFile(path string) (crypto.PrivateKey, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s must be a regular file of mode 0600, it is %s", path, info.Mode())
+	}
+	data, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, err
+	}
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != "PRIVATE KEY" || len(rest) != 0 {
+		return nil, fmt.Errorf("%s is not one PKCS #8 PEM block", path)
+	}
+	return x509.ParsePKCS8PrivateKey(block.Bytes)
 }

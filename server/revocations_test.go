@@ -86,7 +86,7 @@ func (c *caller) token(issuedAt time.Time) (raw, jti string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	signer, err := token.NewES256("", keys.issuer)
+	signer, err := token.NewSigner("", keys.issuer)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -66,6 +66,8 @@ type Server struct {
 	started             atomic.Bool // everything that was to start has
 	stopFeed            context.CancelFunc
 	following           sync.WaitGroup
+	stopKeys            context.CancelFunc // of the issuer's key ring
+	tending             sync.WaitGroup
 
 	opened    []io.Closer    // in the order in which they were opened
 	idle      []*http.Client // whose kept connections end with the server
@@ -172,7 +174,7 @@ func (s *Server) buildServices(ctx context.Context) error {
 		if s.directory, err = registry.NewLive(ctx, entries, s.registry); err != nil {
 			return err
 		}
-		if s.tokens, err = s.tokenService(ctx, s.keys, s.directory); err != nil {
+		if s.tokens, err = s.tokenService(ctx, s.directory); err != nil {
 			return fmt.Errorf("token service: %w", err)
 		}
 	}
@@ -236,6 +238,7 @@ func (s *Server) Close(ctx context.Context) error {
 	s.closing.Do(func() {
 		var errs []error
 		s.endRevocations()
+		s.endKeys()
 		for _, c := range s.idle { // else a listener here waits for our own connections to it
 			c.CloseIdleConnections()
 		}

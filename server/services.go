@@ -124,8 +124,8 @@ const (
 )
 
 // tokenService builds the token service over its registry.
-func (s *Server) tokenService(ctx context.Context, keys keyRing, dir *registry.Live) (*sts.Service, error) {
-	signer, err := token.NewES256("", keys.issuer)
+func (s *Server) tokenService(ctx context.Context, dir *registry.Live) (*sts.Service, error) {
+	ring, err := s.issuerRing(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,7 @@ func (s *Server) tokenService(ctx context.Context, keys keyRing, dir *registry.L
 	}
 	rec := s.ledger.tokens
 	return sts.New(sts.Config{
-		Issuer: s.cfg.Tokens.Issuer, Signer: signer, Directory: dir, Persons: persons, Issued: keptReceipts{s.registry, s.ledger.store},
+		Issuer: s.cfg.Tokens.Issuer, Keys: ring, Directory: dir, Persons: persons, Issued: keptReceipts{s.registry, s.ledger.store},
 		Logins: &logins{dir: dir, now: s.now, logger: s.logger}, Login: login, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Revocations: s.registry, Recorder: draftRecorder{rec},
 		Writer: record.Writer{ID: rec.id, Role: rec.role, Run: rec.writer.Run(), KeyID: rec.keyID}, Log: rec.log,
 		Region: rec.header.Region, DataClass: rec.header.DataClass, PolicyVersion: s.policy.Engine().Version().Digest,

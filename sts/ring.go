@@ -43,11 +43,14 @@ type RingConfig struct {
 	// list of what was revoked.
 	Keys        registry.Keys
 	Revocations registry.Revocations
-	// Vouch signs the entries of Keys, the same at all of them: an Ed25519 key that
-	// the database does not hold.
+	// Voucher is the public half of the key that signs the entries of Keys, the same
+	// for all of them; the database does not hold it.
+	Voucher ed25519.PublicKey
+	// Vouch is that key. A process that does not hold it changes nothing: its keys
+	// sign when they are known through another that does. It is nil there.
 	Vouch crypto.Signer
 	// Record makes a change a record, durably when it returns nil. It comes before
-	// the change: a key without a record signs nothing.
+	// the change: a key without a record signs nothing. Nil exactly if Vouch is.
 	Record func(ctx context.Context, change record.KeyChange) error
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
@@ -69,7 +72,6 @@ type RingConfig struct {
 // passing of time changes; signing and publishing do not depend on it.
 type Ring struct {
 	cfg    RingConfig
-	vouch  ed25519.PublicKey
 	now    func() time.Time
 	logger *slog.Logger
 
@@ -101,18 +103,17 @@ func OpenRing(ctx context.Context, cfg RingConfig) (*Ring, error) {
 }
 
 func openRing(ctx context.Context, cfg RingConfig) (*Ring, error) {
-	if cfg.Issuer == "" || cfg.Keys == nil || cfg.Revocations == nil || cfg.Vouch == nil || cfg.Record == nil {
-		return nil, errors.New("issuer, keys, revocations, vouch and record are required")
+	if cfg.Issuer == "" || cfg.Keys == nil || cfg.Revocations == nil || len(cfg.Voucher) != ed25519.PublicKeySize {
+		return nil, errors.New("issuer, keys, revocations and voucher are required")
 	}
-	vouch, ok := cfg.Vouch.Public().(ed25519.PublicKey)
-	if !ok {
-		return nil, errors.New("vouch is no Ed25519 key")
+	if (cfg.Vouch == nil) != (cfg.Record == nil) || cfg.Vouch != nil && !cfg.Voucher.Equal(cfg.Vouch.Public()) {
+		return nil, errors.New("vouch and record belong together, and vouch to voucher")
 	}
 	if err := checkHeld(cfg.Held); err != nil {
 		return nil, err
 	}
 	cfg.Held = slices.Clone(cfg.Held)
-	r := &Ring{cfg: cfg, vouch: vouch, now: cfg.Now, logger: cfg.Logger}
+	r := &Ring{cfg: cfg, now: cfg.Now, logger: cfg.Logger}
 	if r.now == nil {
 		r.now = time.Now //nolint:forbidigo // the one default clock
 	}
@@ -154,7 +155,11 @@ func (r *Ring) survey(ctx context.Context) error {
 	now, s := r.now(), r.known.Load()
 	held, coming := map[string]bool{}, time.Time{}
 	for _, h := range r.cfg.Held {
-		k := s.keys[h.Signer.KeyID()]
+		k, known := s.keys[h.Signer.KeyID()]
+		if !known { // here is nobody who may add it
+			coming = now
+			continue
+		}
 		held[k.kid()] = true
 		if k.state(now) == KeyNext && coming.IsZero() {
 			coming = k.useFrom
@@ -172,8 +177,8 @@ func (r *Ring) survey(ctx context.Context) error {
 	if coming.IsZero() {
 		return errors.New("every key listed has retired or was revoked: list a new one")
 	}
-	r.logger.ErrorContext(ctx, "no key may sign yet: nothing is issued until then; list the key that signed so far before the others",
-		slog.Time("from", coming))
+	r.logger.ErrorContext(ctx, "no key listed may sign yet, and nothing is issued: list the key that signed so far before the others, "+
+		"and each key also where the manifest key is", slog.Time("earliest", coming))
 	return nil
 }
 
@@ -308,8 +313,13 @@ const (
 )
 
 // change asks what to change of what was read, and writes that: record first. If
-// another process was first it reads and asks again. The caller has the turn.
+// another process was first it reads and asks again. Who may not vouch writes
+// nothing. The caller has the turn.
 func (r *Ring) change(ctx context.Context, what func(now time.Time, s keySet) ([]ringKey, error)) error {
+	if r.cfg.Vouch == nil {
+		_, err := what(r.now(), maps.Clone(r.known.Load().keys))
+		return err
+	}
 	for range maxRaces {
 		changes, err := what(r.now(), maps.Clone(r.known.Load().keys))
 		if err != nil || len(changes) == 0 {
@@ -388,7 +398,7 @@ func (r *Ring) read(ctx context.Context) error {
 		return err
 	}
 	for _, e := range entries {
-		k, err := openEntry(e, r.vouch)
+		k, err := openEntry(e, r.cfg.Voucher)
 		if err != nil {
 			s.refused[e.KeyID] = e.Version
 			if old.refused[e.KeyID] != e.Version {

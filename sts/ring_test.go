@@ -103,8 +103,13 @@ func held(keys ...token.Signer) (out []sts.HeldKey) {
 
 func (r *rig) open(issuer string, keys ...sts.HeldKey) (*sts.Ring, error) {
 	return sts.OpenRing(context.Background(), sts.RingConfig{
-		Issuer: issuer, Held: keys, Keys: r.registry, Revocations: r.registry, Vouch: r.vouch, Record: r.record, Now: r.now,
+		Issuer: issuer, Held: keys, Keys: r.registry, Revocations: r.registry, Now: r.now,
+		Voucher: public(r.vouch), Vouch: r.vouch, Record: r.record,
 	})
+}
+
+func public(k ed25519.PrivateKey) ed25519.PublicKey {
+	return slices.Clone(ed25519.PublicKey(k[ed25519.PublicKeySize:]))
 }
 
 func (r *rig) mustOpen(issuer string, keys ...sts.HeldKey) *sts.Ring {
@@ -390,6 +395,47 @@ func TestO10StoreCannotMakeKeys(t *testing.T) {
 	c.pass(time.Second)
 	if err := ring.Refresh(t.Context()); err == nil {
 		t.Error("an entry was set back, and the ring signs on")
+	}
+}
+
+// TestRingThatMayNotVouch: a token service without the vouching key adds nothing;
+// its key signs in the turn that another gave it, and a revoked one does not.
+func TestRingThatMayNotVouch(t *testing.T) {
+	c := atNoon()
+	r := newRig(t, c.now)
+	k1, k2 := newKey(t, token.ES256), newKey(t, token.ES256)
+	member := func(keys ...token.Signer) *sts.Ring {
+		ring, err := sts.OpenRing(t.Context(), sts.RingConfig{
+			Issuer: ringIssuer, Held: held(keys...), Keys: r.registry, Revocations: r.registry, Now: r.now, Voucher: public(r.vouch),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ring
+	}
+	early := member(k1)
+	same(t, "before the key is known", kidAt(early, c.now()), "")
+	same(t, "published", kids(early), []string(nil))
+	r.mustOpen(ringIssuer, held(k1)...)
+	c.pass(time.Second)
+	if err := early.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "when it is", kidAt(early, c.now()), k1.KeyID())
+	r.mustOpen(ringIssuer, held(k1, k2)...)
+	ring := member(k1, k2)
+	same(t, "before the turn of the second", kidAt(ring, c.now().Add(sts.KeyLead-time.Second)), k1.KeyID())
+	same(t, "in its turn", kidAt(ring, c.now().Add(sts.KeyLead)), k2.KeyID())
+	r.revoke(k1.KeyID())
+	if err := ring.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "when the first is revoked", kidAt(ring, c.now()), "")
+	same(t, "published then", kids(ring), []string{k2.KeyID()})
+	if _, err := sts.OpenRing(t.Context(), sts.RingConfig{
+		Issuer: ringIssuer, Held: held(k1), Keys: r.registry, Revocations: r.registry, Voucher: public(r.vouch), Vouch: r.vouch,
+	}); err == nil {
+		t.Error("a ring that vouches opened without records")
 	}
 }
 

@@ -147,12 +147,6 @@ type Client struct {
 	Authority string `yaml:"authority,omitempty"`
 }
 
-// Policy is the operator's rules.
-type Policy struct {
-	// Bundle is the path of the signed bundle.
-	Bundle string `yaml:"bundle"`
-}
-
 // Agent is a registered workload.
 type Agent struct {
 	// URI is the identity that it proves: a SPIFFE ID, or what a platform's source
@@ -316,13 +310,13 @@ func (c Config) Validate() error {
 	need("ledger.region", c.Ledger.Region)
 	need("ledger.data_class", c.Ledger.DataClass)
 	errs = append(errs, c.validateSharing()...)
-	need("policy.bundle", c.Policy.Bundle)
 	if err := baseURL(c.PublicURL, false); err != nil {
 		errs = append(errs, fmt.Errorf("public_url: %w", err))
 	}
 	if err := baseURL(c.Tokens.Issuer, true); err != nil {
 		errs = append(errs, fmt.Errorf("tokens.issuer: %w", err))
 	}
+	errs = append(errs, c.Policy.validate()...)
 	errs = append(errs, c.Tokens.validateLogin()...)
 	errs = append(errs, c.Tokens.validateKeys()...)
 	errs = append(errs, c.Identity.validate()...)

@@ -278,6 +278,9 @@ func (c *call) scopeCode() Code {
 // comes first.
 func (c *call) decide() error {
 	c.askPolicy()
+	if c.decision.Unavailable {
+		return Refuse(CodePolicyUnavailable, "policy: %v", c.decision.Errors)
+	}
 	if c.decision.Effect != policy.Permit {
 		return Refuse(CodePolicyDenied, "policy: rules %v, errors %v", c.decision.Rules, c.decision.Errors)
 	}
@@ -303,7 +306,7 @@ func (c *call) askPolicy() {
 	ctx, cancel := context.WithTimeout(c.r.Context(), decideTimeout) // threat A7
 	defer cancel()
 	c.decision = c.g.cfg.Policy.Decide(ctx, c.input)
-	if len(c.decision.Errors) > 0 {
+	if len(c.decision.Errors) > 0 || c.decision.Unavailable {
 		c.decision.Effect = policy.Deny // whatever the engine says beside an error
 	}
 }

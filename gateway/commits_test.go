@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/gateway/mcp"
@@ -122,5 +123,53 @@ func TestL8QueuedRefusalKeepsItsDisclosures(t *testing.T) {
 	d := w.wantRefusal(w.send(mcpCall(w.token(mint{}), "find", someone)), 503, gateway.CodeLedgerUnavailable, "ledger_unavailable")
 	if shown := w.disclosures(); len(d.SD) != len(shown) || len(shown) == 0 {
 		t.Errorf("%d named, %d kept", len(d.SD), len(shown))
+	}
+}
+
+// TestShadowInTheRecord: what rules on trial say otherwise is recorded and
+// changes nothing, an error of theirs neither; what they say alike is not.
+func TestShadowInTheRecord(t *testing.T) {
+	trial := policy.Version{Digest: record.Hash([]byte("trial")), Serial: 9, Engine: "test/1", Reader: "1"}
+	for _, c := range []struct {
+		name   string
+		shadow policy.Decision
+		want   *record.Shadow
+	}{
+		{"alike", policy.Decision{Effect: policy.Permit, Rules: []string{"all"}}, nil},
+		{"another effect", policy.Decision{Rules: []string{"shut"}}, &record.Shadow{Effect: record.Deny, Rules: []string{"shut"}}},
+		{"another rule", policy.Decision{Effect: policy.Permit, Rules: []string{"some"}}, &record.Shadow{Effect: record.Permit, Rules: []string{"some"}}},
+		{"an error", policy.Decision{Errors: []string{"bad: type error"}}, &record.Shadow{Effect: record.Deny, Errors: []string{"bad: type error"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.shadow.Version = trial
+			w := newWorld(t, withRules(func(in policy.Input) policy.Decision {
+				d := permitAll(in)
+				d.Shadow = &c.shadow
+				return d
+			}))
+			d := w.wantPass(w.send(mcpCall(w.token(mint{}), "find", someone)))
+			if c.want != nil {
+				c.want.BundleDigest, c.want.Serial = trial.Digest, trial.Serial
+			}
+			if diff := cmp.Diff(c.want, d.Policy.Shadow, cmpopts.EquateEmpty()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestA7UnavailablePolicy: an engine that cannot be asked denies, and says that
+// a retry can help; whatever else it says.
+func TestA7UnavailablePolicy(t *testing.T) {
+	w := newWorld(t, withRules(func(policy.Input) policy.Decision {
+		return policy.Decision{Effect: policy.Permit, Rules: []string{"all"}, Errors: []string{"decision_point_timeout"}, Unavailable: true}
+	}))
+	got := w.send(mcpCall(w.token(mint{}), "find", someone))
+	d := w.wantRefusal(got, 503, gateway.CodePolicyUnavailable, "policy_unavailable")
+	if d.Verdict.Policy != record.Denied || d.Verdict.Scope != record.Permitted || !cmp.Equal(d.Verdict.Unavailable, []string{"policy"}) || got.header.Get("Retry-After") == "" {
+		t.Errorf("recorded as %+v, answered %v", d.Verdict, got.header)
+	}
+	if len(w.up.requests()) != 0 {
+		t.Error("the call went on")
 	}
 }

@@ -117,6 +117,9 @@ type Decision struct {
 	// slash names an object that is there, and nothing in it. A record keeps these
 	// values as disclosures, so that the decision can be made again.
 	Reads []string
+	// Unavailable says that the engine could not be asked: a Deny that says nothing
+	// about the call, which may be tried again.
+	Unavailable bool
 	// Shadow is the answer of a second set on trial, nil if there is none. It
 	// changes nothing.
 	Shadow *Decision

@@ -285,19 +285,26 @@ func PersonOf(chain delegation.Chain) Person {
 }
 
 // PolicyOf gives the rules that were asked and those that determined the
-// answer. The digest of the input is the caller's to add.
+// answer; of rules on trial what they say otherwise. The digest of the input is
+// the caller's to add.
 func PolicyOf(d policy.Decision) Policy {
 	p := Policy{
 		BundleDigest: d.Version.Digest, Serial: d.Version.Serial, Engine: d.Version.Engine, Reader: d.Version.Reader,
 		Rules: set(d.Rules), Errors: set(d.Errors),
 	}
-	if s := d.Shadow; s != nil {
+	if s := d.Shadow; s != nil && differs(d, *s) {
 		p.Shadow = &Shadow{
 			Effect: EffectOf(s.Effect), BundleDigest: s.Version.Digest, Serial: s.Version.Serial,
 			Rules: set(s.Rules), Errors: set(s.Errors),
 		}
 	}
 	return p
+}
+
+// differs reports whether two sets of rules answered otherwise, or by others of
+// their rules.
+func differs(a, b policy.Decision) bool {
+	return a.Effect != b.Effect || !slices.Equal(set(a.Rules), set(b.Rules)) || !slices.Equal(set(a.Errors), set(b.Errors))
 }
 
 // EffectOf gives the recorded name of an effect.

@@ -277,7 +277,7 @@ func TestE15Readiness(t *testing.T) {
 	if err := json.Unmarshal([]byte(status), &got); err != nil {
 		t.Fatal(err)
 	}
-	if !got.Ready || got.Policy.Digest != s.policy.Engine().Version().Digest || got.Log.Size < 1 || len(got.Routes) != 1 ||
+	if !got.Ready || got.Policy.Digest != s.rules.now().Digest || got.Log.Size < 1 || len(got.Routes) != 1 ||
 		got.Routes[0].Resource != o.d.cfg.PublicURL+llmPrefix("openai") || got.Registry == nil || len(got.Identities) != 2 || got.Config == "" {
 		t.Errorf("status %s", status)
 	}

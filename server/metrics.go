@@ -130,5 +130,5 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 	for name, id := range g.s.identities() {
 		gauge(certificateEnd, float64(id.NotAfter.Unix()), name)
 	}
-	gauge(policySerial, float64(g.s.policy.Engine().Version().Serial))
+	gauge(policySerial, float64(g.s.rules.now().Serial))
 }

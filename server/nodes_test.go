@@ -156,7 +156,7 @@ func TestGatewayApart(t *testing.T) {
 	for _, f := range files {
 		names = append(names, f.Name())
 	}
-	if !slices.Equal(names, []string{"gateway.key", "manifest.pub"}) {
+	if !slices.Equal(names, []string{"disclosures.pub", "gateway.key", "manifest.pub"}) {
 		t.Errorf("keys of a gateway apart: %q", names)
 	}
 	center := c.start(c.node("center", config.RoleTokens, config.RoleLedger))

@@ -92,7 +92,7 @@ func (s *Server) usableIdentity() error {
 }
 
 func (s *Server) usablePolicy() error {
-	if s.policy.Engine().Version().Digest == "" {
+	if s.rules.now().Digest == "" {
 		return errors.New("no policy is in force")
 	}
 	return nil

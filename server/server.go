@@ -28,7 +28,6 @@ import (
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/identity/spiffe"
-	"github.com/lineal-auth/lineal/policy/cedar"
 	"github.com/lineal-auth/lineal/registry"
 	"github.com/lineal-auth/lineal/sts"
 	"github.com/lineal-auth/lineal/token"
@@ -55,7 +54,7 @@ type Server struct {
 	gatewayID, tokensID *spiffe.Source // nil in a process without the role
 	engine              engine
 	ledger              *ledgerService
-	policy              *cedar.Live
+	rules               *rules
 	registry            registryStore
 	directory           *registry.Live // nil without the role tokens
 	proofs              proofStore
@@ -65,6 +64,8 @@ type Server struct {
 	metrics             *metrics
 	started             atomic.Bool // everything that was to start has
 	stopFeed            context.CancelFunc
+	stopPolicy          context.CancelFunc
+	watching            sync.WaitGroup // of policy bundles
 	following           sync.WaitGroup
 	stopKeys            context.CancelFunc // of the issuer's key ring
 	tending             sync.WaitGroup
@@ -107,6 +108,9 @@ func Start(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err
 	if err := s.buildServices(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.followPolicy(ctx); err != nil {
+		return nil, err
+	}
 	if s.tokens != nil {
 		if err := s.listen(opts.TokensListener, cfg.Tokens.Address, s.tokensID, s.tokens); err != nil {
 			return nil, err
@@ -139,7 +143,7 @@ func (s *Server) openLedger(ctx context.Context) (err error) {
 	if err := noteLedger(s.cfg.DataDir, s.cfg.Ledger); err != nil {
 		return err
 	}
-	if s.policy, err = loadPolicy(s.cfg, s.keys); err != nil {
+	if s.rules, err = loadRules(s.cfg, s.keys, s.logger); err != nil {
 		return err
 	}
 	s.engine = newEngine(s.cfg.DataDir, s.cfg.Ledger, engineOptions{now: s.now, logger: s.logger})
@@ -155,7 +159,7 @@ func (s *Server) openLedger(ctx context.Context) (err error) {
 	if err := s.ledger.openRecorders(ctx, s.cfg.Runs, buildDigest()); err != nil {
 		return err
 	}
-	return activate(ctx, s.ledger.own(), s.policy)
+	return s.rules.begin(ctx, s.ledger.own())
 }
 
 func (s *Server) buildServices(ctx context.Context) error {
@@ -237,6 +241,10 @@ func (s *Server) Failed() <-chan error { return s.ledger.failed }
 func (s *Server) Close(ctx context.Context) error {
 	s.closing.Do(func() {
 		var errs []error
+		if s.stopPolicy != nil {
+			s.stopPolicy()
+			s.watching.Wait()
+		}
 		s.endRevocations()
 		s.endKeys()
 		for _, c := range s.idle { // else a listener here waits for our own connections to it

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"time"
 
 	"github.com/lineal-auth/lineal/config"
@@ -18,7 +17,6 @@ import (
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/identity/oidc"
 	"github.com/lineal-auth/lineal/ledger"
-	"github.com/lineal-auth/lineal/policy/cedar"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/registry"
 	"github.com/lineal-auth/lineal/scope"
@@ -90,32 +88,6 @@ func mcpPrefix(name string) string { return "/mcp/" + name }
 func a2aPrefix(name string) string { return "/a2a/" + name }
 func llmPrefix(name string) string { return "/" + name + "/v1" }
 
-// loadPolicy loads the bundle, signed by this deployment's manifest key.
-func loadPolicy(cfg config.Config, keys keyRing) (*cedar.Live, error) {
-	archive, err := os.ReadFile(cfg.Policy.Bundle)
-	if err != nil {
-		return nil, fmt.Errorf("reading policy bundle: %w", err)
-	}
-	live, err := cedar.NewLive(archive, keys.manifestPublic, 1)
-	if err != nil {
-		return nil, fmt.Errorf("loading policy bundle %s: %w", cfg.Policy.Bundle, err)
-	}
-	return live, nil
-}
-
-// activate records that the policy came into force in this process, with the
-// bundle beside it.
-func activate(ctx context.Context, by *recorder, live *cedar.Live) error {
-	v := live.Engine().Version()
-	rec := by.own(record.KindPolicy)
-	rec.PolicyChange = &record.PolicyChange{BundleDigest: v.Digest, Serial: v.Serial, Engine: v.Engine, Approvals: []string{}}
-	blob := ledger.Blob{Digest: v.Digest, Class: blobPolicy, Bytes: live.Engine().Bundle()}
-	if err := by.append(ctx, rec, []ledger.Blob{blob}); err != nil {
-		return fmt.Errorf("recording the policy: %w", err)
-	}
-	return nil
-}
-
 // The classes of content kept beside the log.
 const (
 	blobPolicy     = "policy"
@@ -150,7 +122,7 @@ func (s *Server) tokenService(ctx context.Context, dir *registry.Live) (*sts.Ser
 		Issuer: s.cfg.Tokens.Issuer, Keys: ring, Directory: dir, Persons: persons, Issued: keptReceipts{s.registry, s.ledger.store},
 		Logins: &logins{dir: dir, now: s.now, logger: s.logger}, Login: login, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Revocations: s.registry, Recorder: draftRecorder{rec},
 		Writer: record.Writer{ID: rec.id, Role: rec.role, Run: rec.writer.Run(), KeyID: rec.keyID}, Log: rec.log,
-		Region: rec.header.Region, DataClass: rec.header.DataClass, PolicyVersion: s.policy.Engine().Version().Digest,
+		Region: rec.header.Region, DataClass: rec.header.DataClass, PolicyVersion: s.rules.version,
 		Lifetime: s.cfg.Tokens.Lifetime, Now: s.now, Logger: s.logger,
 	})
 }
@@ -223,7 +195,7 @@ func (s *Server) gatewayService(ctx context.Context, tokensID identity.Agent) (*
 	}
 	return gateway.New(gateway.Config{
 		PublicURL: s.cfg.PublicURL, Issuer: issuer, Routes: routes, Source: s.gatewayID, Verifier: verifier, Proofs: proofs,
-		Policy: s.policy, Recorder: s.ledger.gateway, Log: s.cfg.Ledger.Family, Region: s.cfg.Ledger.Region,
+		Policy: s.rules.decider(), Recorder: s.ledger.gateway, Log: s.cfg.Ledger.Family, Region: s.cfg.Ledger.Region,
 		DataClass: s.cfg.Ledger.DataClass, Now: s.now, NewID: newID, Logger: s.logger,
 	})
 }

@@ -72,7 +72,7 @@ type StatusRegistry struct {
 }
 
 func (s *Server) status(ctx context.Context) Status {
-	v := s.policy.Engine().Version()
+	v := s.rules.now()
 	out := Status{
 		Build: buildDigest(), Node: s.cfg.Ledger.Node, Roles: s.cfg.Roles, Config: configDigest(s.cfg),
 		Policy: StatusPolicy{v.Digest, v.Serial, v.Engine}, Log: StatusLog{Origin: s.cfg.Ledger.Origin(), Size: -1},

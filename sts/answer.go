@@ -102,7 +102,7 @@ func (x *exchange) account() record.Issuance {
 	i := record.Issuance{
 		Txn: x.subject.txn, ParentHash: x.subject.hash, RequestHash: x.form.hash, ClientAuth: string(auth),
 		Person: record.Person{Ref: x.subject.person.Ref(), Issuer: x.subject.login.Issuer, Presence: record.PresenceNone},
-		Actor:  x.workload.Agent.String(), BundleDigest: x.s.cfg.PolicyVersion,
+		Actor:  x.workload.Agent.String(), BundleDigest: x.s.cfg.PolicyVersion(),
 	}
 	if login := x.subject.login; !login.IsZero() {
 		i.Person.Presence = record.PresenceInteractive

@@ -334,7 +334,7 @@ func (x *exchange) sign(ctx context.Context) error {
 	}
 	x.issued.receipt, err = x.s.issuer.SignReceipt(receipt, token.Request{
 		Hash: x.form.hash, Auth: x.workload.Method, Source: x.workload.Source, Cred: x.workload.Credential, Proof: x.proofHash(),
-	}, x.s.cfg.PolicyVersion)
+	}, x.s.cfg.PolicyVersion())
 	if err != nil {
 		return refuse(CodeSigningUnavailable, "%w", err)
 	}

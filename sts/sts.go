@@ -125,8 +125,9 @@ type Config struct {
 	Log       string
 	Region    record.Region
 	DataClass record.DataClass
-	// PolicyVersion is `pol`: the digest of the policy in force, base64url SHA-256.
-	PolicyVersion string
+	// PolicyVersion gives `pol`: the digest of the policy in force, base64url
+	// SHA-256. It is asked for each token.
+	PolicyVersion func() string
 
 	// Auditors are workloads that may read every chain.
 	Auditors []identity.Agent
@@ -222,7 +223,7 @@ func withDefaults(cfg Config) (Config, error) {
 		}
 		cfg.Keys = keys
 	}
-	if cfg.PolicyVersion == "" {
+	if cfg.PolicyVersion == nil || cfg.PolicyVersion() == "" {
 		return cfg, errors.New("no policy version")
 	}
 	if cfg.Login != nil {

@@ -174,7 +174,7 @@ func (w *world) config(source identity.Source) sts.Config {
 		Logins: adapter{w.logins}, Source: source, Revocations: w.issued, Recorder: w.recorder,
 		Writer: record.Writer{ID: "sts-1", KeyID: digest("key"), Role: record.RoleTokenService, Run: base64.RawURLEncoding.EncodeToString(make([]byte, 16))},
 		Log:    "ledger.test/std", Region: record.RegionLocal, DataClass: record.DataInternal,
-		PolicyVersion: policyVersion, Auditors: []identity.Agent{auditor}, Now: w.now,
+		PolicyVersion: func() string { return policyVersion }, Auditors: []identity.Agent{auditor}, Now: w.now,
 	}
 }
 

@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,11 +49,7 @@ func serve(ctx context.Context, s streams, cfg config.Config, create bool) error
 	if err != nil {
 		return &exitError{code: exitStart, err: err, hint: "lineal ledger init creates a new deployment, lineal ledger join another process of one"}
 	}
-	var fatal error
-	select {
-	case <-ctx.Done():
-	case fatal = <-running.Failed():
-	}
+	fatal := wait(ctx, running, logger)
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	if err := running.Close(stop); err != nil && fatal == nil {
@@ -60,4 +59,24 @@ func serve(ctx context.Context, s streams, cfg config.Config, create bool) error
 		return failed(fatal, "")
 	}
 	return nil
+}
+
+// wait returns when the program must end: nil if it was asked to. SIGHUP has
+// changed policy bundles taken in at once.
+func wait(ctx context.Context, running *server.Server, logger *slog.Logger) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-running.Failed():
+			return err
+		case <-hup:
+			if err := running.ReloadPolicy(ctx); err != nil {
+				logger.ErrorContext(ctx, "policy not reloaded, the last good one stays", slog.String("cause", err.Error()))
+			}
+		}
+	}
 }

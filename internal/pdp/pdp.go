@@ -62,6 +62,13 @@ func Malformed(format string, args ...any) error {
 	return &Error{Code: CodeMalformed, Detail: fmt.Sprintf(format, args...)}
 }
 
+// Unavailable reports whether the error says nothing about the question: the
+// decision point was not reached, not in time, or not in order itself.
+func Unavailable(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.Code == CodeTimeout || e.Code == CodeUnreachable || e.Code == CodeStatus || e.Code == CodeCredential)
+}
+
 // The defaults of a Config. The deadline of a whole decision is the caller's
 // context; this one is there so that none is without.
 const (

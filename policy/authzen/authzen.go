@@ -112,7 +112,7 @@ func (d *Decider) Decide(ctx context.Context, in policy.Input) policy.Decision {
 		out, err = d.read(answer, header, id)
 	}
 	if err != nil {
-		return policy.Decision{Version: out.Version, Errors: []string{err.Error()}}
+		return policy.Decision{Version: out.Version, Errors: []string{err.Error()}, Unavailable: pdp.Unavailable(err)}
 	}
 	return out
 }

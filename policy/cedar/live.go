@@ -42,6 +42,13 @@ func NewLive(archive []byte, key ed25519.PublicKey, minSerial int64) (*Live, err
 // the very bundle in force. On an error, a *LoadError, the last good one stays;
 // the caller raises the alarm.
 func (l *Live) Swap(archive []byte) error {
+	return l.SwapAfter(archive, func(*Engine) error { return nil })
+}
+
+// SwapAfter is Swap with something to do between: before is called with the
+// engine of another bundle once it is known to be sound, and before it decides
+// anything. If it fails, the last good one stays.
+func (l *Live) SwapAfter(archive []byte, before func(*Engine) error) error {
 	l.swap.Lock()
 	defer l.swap.Unlock()
 	now := l.current.Load()
@@ -54,6 +61,12 @@ func (l *Live) Swap(archive []byte) error {
 	}
 	if e.version.Serial == now.version.Serial && e.version.Digest != now.version.Digest {
 		return refuse(CodeSerial, "", fmt.Errorf("serial %d is in force with other content", e.version.Serial))
+	}
+	if e.version.Digest == now.version.Digest {
+		return nil
+	}
+	if err := before(e); err != nil {
+		return err
 	}
 	l.current.Store(e)
 	return nil
@@ -75,6 +88,9 @@ func (l *Live) SetShadow(archive []byte) error {
 	l.shadow.Store(e)
 	return nil
 }
+
+// Shadow is the engine on trial, nil if there is none.
+func (l *Live) Shadow() *Engine { return l.shadow.Load() }
 
 // Engine is the engine in force, nil for the zero value.
 func (l *Live) Engine() *Engine { return l.current.Load() }

@@ -101,7 +101,7 @@ func (d *Decider) Decide(ctx context.Context, in policy.Input) policy.Decision {
 	question := strictjson.Object(strictjson.Member{Name: "input", Value: doc.Value()})
 	answer, _, err := d.client.Ask(ctx, question, nil)
 	if err != nil {
-		unknown.Errors = []string{err.Error()}
+		unknown.Errors, unknown.Unavailable = []string{err.Error()}, pdp.Unavailable(err)
 		return unknown
 	}
 	decision, err := d.read(answer)

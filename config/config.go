@@ -319,7 +319,7 @@ func (c Config) Validate() error {
 	errs = append(errs, c.Policy.validate()...)
 	errs = append(errs, c.Tokens.validateLogin()...)
 	errs = append(errs, c.Tokens.validateKeys()...)
-	errs = append(errs, c.Identity.validate()...)
+	errs = append(errs, c.Identity.validate(c.TrustDomain)...)
 	errs = append(errs, c.validateAdmin()...)
 	if len(c.Agents) == 0 {
 		errs = append(errs, errors.New("agents: at least one is required"))

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -14,7 +15,11 @@ import (
 type Identity struct {
 	// SPIFFEJWT accepts JWT-SVIDs of the trust domain, by the token service's
 	// Workload API, which must deliver JWT bundles; default false.
-	SPIFFEJWT  bool         `yaml:"spiffe_jwt,omitempty"`
+	SPIFFEJWT bool `yaml:"spiffe_jwt,omitempty"`
+	// Federated are SPIFFE trust domains beside trust_domain whose workloads are
+	// accepted, each by its own bundle alone, which the Workload APIs must deliver
+	// (SPIRE: federatesWith); default: none.
+	Federated  []string     `yaml:"federated,omitempty"`
 	Kubernetes []Kubernetes `yaml:"kubernetes,omitempty"`
 	AWS        []AWS        `yaml:"aws,omitempty"`
 	Azure      []Azure      `yaml:"azure,omitempty"`
@@ -102,8 +107,9 @@ type Subject struct {
 	Claims map[string]string `yaml:"claims,omitempty"`
 }
 
-// validate checks that no two sources can be taken for each other.
-func (i Identity) validate() (errs []error) {
+// validate checks that no two sources can be taken for each other. own is the
+// own trust domain.
+func (i Identity) validate(own string) (errs []error) {
 	names, issuers := map[string]bool{}, map[string]bool{}
 	once := func(kind, name, issuer string) {
 		if name == "" || issuer == "" {
@@ -117,6 +123,13 @@ func (i Identity) validate() (errs []error) {
 			errs = append(errs, fmt.Errorf("identity.%s: %s stands twice", kind, issuer))
 		}
 		names[name], issuers[issuer] = true, true
+	}
+	domains := map[string]bool{own: true}
+	for _, d := range i.Federated {
+		if d == "" || domains[d] || strings.ContainsAny(d, ":/ ") || d != strings.ToLower(d) {
+			errs = append(errs, fmt.Errorf("identity.federated: %q is no trust domain, the own one, or stands twice", d))
+		}
+		domains[d] = true
 	}
 	if i.SPIFFEJWT {
 		once("spiffe_jwt", "spiffe", "spiffe")

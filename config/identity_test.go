@@ -9,6 +9,7 @@ import (
 const platforms = `
 identity:
   spiffe_jwt: true
+  federated: [partner.test]
   kubernetes:
     - name: prod-eu
       issuer: https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE
@@ -45,6 +46,9 @@ func TestIdentity(t *testing.T) {
 		"Google as OIDC":    {"https://token.actions.githubusercontent.com", "https://accounts.google.com", "stands twice"},
 		"two of Google":     {"  oidc:", "    - {name: gcp2, accounts: []}\n  oidc:", "more than one"},
 		"no name":           {"name: github", "name: \"\"", "identity.oidc"},
+		"own domain":        {"[partner.test]", "[acme.test]", "identity.federated"},
+		"a domain twice":    {"[partner.test]", "[partner.test, partner.test]", "identity.federated"},
+		"an id, no domain":  {"[partner.test]", "[\"spiffe://partner.test/agent\"]", "identity.federated"},
 		"no tenant":         {"tenant: 72f988bf-86f1-41af-91ab-2d7cd011db47", "tenant: \"\"", "identity.azure"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -54,7 +54,7 @@ func (s *Server) jwtSVIDs(ctx context.Context) (identity.Assertions, error) {
 		return nil, err
 	}
 	return spiffe.NewJWTSource(spiffe.JWTConfig{
-		Audience: s.cfg.Tokens.Issuer, TrustDomains: []string{s.cfg.TrustDomain}, Bundles: bundles,
+		Audience: s.cfg.Tokens.Issuer, TrustDomains: append([]string{s.cfg.TrustDomain}, s.cfg.Identity.Federated...), Bundles: bundles,
 	})
 }
 

@@ -13,7 +13,7 @@ import (
 func (s *Server) openIdentities(ctx context.Context) (err error) {
 	open := func(name, socket string) (*spiffe.Source, error) {
 		source, err := opened(ctx, s, func(ctx context.Context) (*spiffe.Source, error) {
-			return spiffe.Open(ctx, spiffe.Config{Socket: socket, TrustDomain: s.cfg.TrustDomain, Now: s.now, Logger: s.logger})
+			return spiffe.Open(ctx, spiffe.Config{Socket: socket, TrustDomain: s.cfg.TrustDomain, Federated: s.cfg.Identity.Federated, Now: s.now, Logger: s.logger})
 		})
 		if err != nil {
 			return nil, fmt.Errorf("identity of the %s: %w", name, err)

@@ -7,9 +7,9 @@
 //	                                 └──────▶ Identify(request, now) ─▶ identity.Workload
 //
 // It promises that a peer is accepted only if its certificate chains to the
-// bundle of this workload's own trust domain, and only as a member of that
-// domain: bundles of other domains that the Workload API delivers are never
-// joined to it (threat I4). The leaf must follow the X.509-SVID standard:
+// bundle of the trust domain that its SPIFFE ID names, which is this workload's
+// own or one that is configured as federated: no bundle vouches for another
+// domain, whichever the Workload API delivers (threat I4). The leaf must follow the X.509-SVID standard:
 // exactly one URI SAN, a SPIFFE ID with a path; not a CA; key usage
 // digitalSignature, neither keyCertSign nor cRLSign (I3). Lives are checked in
 // the handshake and again at each request of a kept connection (I8).
@@ -21,6 +21,7 @@ package spiffe
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,6 +31,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
@@ -57,6 +59,10 @@ type Config struct {
 	// TrustDomain is the own trust domain, such as "acme.example". SVIDs of
 	// another are refused, the own one as well as those of peers.
 	TrustDomain string
+	// Federated are other trust domains whose workloads are accepted as peers, by
+	// the bundles of them that the Workload API delivers. While it delivers none
+	// of a domain, nobody of it is accepted; one that is not listed never is.
+	Federated []string
 	// Name is the name of this source in records; empty: "spiffe".
 	Name string
 	// Now is the clock of handshakes; nil: time.Now. Identify takes its own.
@@ -70,6 +76,7 @@ type Config struct {
 // are safe for concurrent use.
 type Source struct {
 	td     spiffeid.TrustDomain
+	others map[spiffeid.TrustDomain]bool // federated
 	socket string
 	name   string
 	now    func() time.Time
@@ -95,6 +102,7 @@ type state struct {
 	credential Credential
 	svid       tls.Certificate
 	verifier   *verifier
+	federated  map[spiffeid.TrustDomain]*verifier // by the domain each is for
 }
 
 // Credential says which certificate a Source presents.
@@ -137,8 +145,21 @@ func newSource(cfg Config) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
+	others := make(map[spiffeid.TrustDomain]bool)
+	for _, name := range cfg.Federated {
+		other, err := spiffeid.TrustDomainFromString(name)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("federated trust domain: %w", err)
+		case other.Name() != name: // an id of a workload would be cut to its domain
+			return nil, fmt.Errorf("federated trust domain: %q is no name of one", name)
+		case other == td || others[other]:
+			return nil, fmt.Errorf("federated trust domain %s is the own one, or stands twice", other)
+		}
+		others[other] = true
+	}
 	s := &Source{
-		td: td, socket: cfg.Socket, name: cfg.Name, now: cfg.Now, logger: cfg.Logger,
+		td: td, others: others, socket: cfg.Socket, name: cfg.Name, now: cfg.Now, logger: cfg.Logger,
 		updated: make(chan struct{}), errored: make(chan struct{}, 1),
 	}
 	if s.socket == "" {
@@ -303,12 +324,6 @@ func (s *Source) accept(update *workloadapi.X509Context) (*state, error) {
 	if err != nil || bundle.Empty() {
 		return nil, fmt.Errorf("%w: no bundle of the own trust domain %s", errUnusable, s.td)
 	}
-	var v *verifier
-	if last != nil && last.verifier.bundle.Equal(bundle) {
-		v = last.verifier // with what it has verified
-	} else {
-		v = newVerifier(bundle)
-	}
 	agent, err := identity.ParseAgent(svid.ID.String())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnusable, err)
@@ -319,13 +334,60 @@ func (s *Source) accept(update *workloadapi.X509Context) (*state, error) {
 			Agent: agent, Thumbprint: identity.Thumbprint(leaf),
 			NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
 		},
-		svid:     tls.Certificate{PrivateKey: svid.PrivateKey, Leaf: leaf},
-		verifier: v,
+		svid:      tls.Certificate{PrivateKey: svid.PrivateKey, Leaf: leaf},
+		verifier:  verifierOf(bundle, last.own()),
+		federated: s.federate(update.Bundles, last),
 	}
 	for _, c := range svid.Certificates {
 		next.svid.Certificate = append(next.svid.Certificate, c.Raw)
 	}
 	return next, nil
+}
+
+// federate builds the verifiers of the federated domains that have a bundle now.
+func (s *Source) federate(bundles *x509bundle.Set, last *state) map[spiffeid.TrustDomain]*verifier {
+	all := make(map[spiffeid.TrustDomain]*verifier, len(s.others))
+	for td := range s.others {
+		bundle, err := bundles.GetX509BundleForTrustDomain(td)
+		if err != nil || bundle.Empty() {
+			s.logger.WarnContext(context.Background(), "no bundle of a federated trust domain: nobody of it is accepted",
+				slog.String("trust_domain", td.Name()))
+			continue
+		}
+		var before *verifier
+		if last != nil {
+			before = last.federated[td]
+		}
+		all[td] = verifierOf(bundle, before)
+	}
+	return all
+}
+
+// verifierOf is before, with what it has verified, if the bundle is the same.
+func verifierOf(bundle *x509bundle.Bundle, before *verifier) *verifier {
+	if before != nil && before.bundle.Equal(bundle) {
+		return before
+	}
+	return newVerifier(bundle)
+}
+
+func (st *state) own() *verifier {
+	if st == nil {
+		return nil
+	}
+	return st.verifier
+}
+
+// verify accepts a chain by the bundle of the one trust domain that its leaf
+// names, and by no other.
+func (st *state) verify(chain []*x509.Certificate, now time.Time) (verified, error) {
+	v := st.verifier
+	if uris := chain[0].URIs; len(uris) == 1 {
+		if id, err := spiffeid.FromURI(uris[0]); err == nil && st.federated[id.TrustDomain()] != nil {
+			v = st.federated[id.TrustDomain()]
+		}
+	}
+	return v.verify(chain, now) // the own one refuses what is of no domain known
 }
 
 // pick chooses the SVID: the first one at first, then that of the same agent.

@@ -92,7 +92,7 @@ func (s *Source) verifyPeer(cs tls.ConnectionState) (identity.Agent, error) {
 	if err != nil {
 		return identity.Agent{}, err
 	}
-	peer, err := st.verifier.verify(cs.PeerCertificates, s.now())
+	peer, err := st.verify(cs.PeerCertificates, s.now())
 	if err != nil {
 		return identity.Agent{}, fmt.Errorf("verifying peer: %w", err)
 	}

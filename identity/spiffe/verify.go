@@ -37,7 +37,7 @@ func (s *Source) Identify(r *http.Request, now time.Time) (identity.Workload, er
 	if !r.TLS.HandshakeComplete { // the peer has not proven that it holds the key
 		return identity.Workload{}, errors.New("identifying workload: TLS handshake is not complete")
 	}
-	peer, err := st.verifier.verify(r.TLS.PeerCertificates, now)
+	peer, err := st.verify(r.TLS.PeerCertificates, now)
 	if err != nil {
 		return identity.Workload{}, fmt.Errorf("identifying workload: %w", err)
 	}

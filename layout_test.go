@@ -78,7 +78,9 @@ var layout = map[string][]string{
 	"internal/devidp":  {},
 	"internal/demo":    {"*"},
 	"internal/handout": {"client"},
-	"internal/testenv": {"*"},
+
+	"internal/adminclient": {"identity", "identity/spiffe"}, // an operator's commands
+	"internal/testenv":     {"*"},
 
 	// A module of its own: what tests need to run, and the product must not carry.
 	"test/opa":     {},

@@ -8,10 +8,13 @@ import (
 	"encoding/pem"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/lineal-auth/lineal/server"
 
 	"github.com/lineal-auth/lineal/internal/pgtest"
 )
@@ -32,9 +35,10 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TMPDIR", os.TempDir()) // a script's own is too long for a Unix socket
+			e.Values[runningKey{}] = new(atomic.Pointer[server.Server])
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"newkey": newKey, "flip": flip},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"newkey": newKey, "flip": flip, "operate": operate, "settle": settle},
 	})
 }
 

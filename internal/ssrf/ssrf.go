@@ -134,6 +134,9 @@ func (c *Client) get(ctx context.Context, raw string) (Document, error) {
 		return Document{}, errors.New("the body is encoded")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(nil, resp.Body, c.cfg.MaxBytes))
+	if err == nil {
+		err = ctx.Err() // a host can end its answer well when it sees that we gave up
+	}
 	if err != nil {
 		return Document{}, err
 	}

@@ -40,7 +40,7 @@ type Config struct {
 	// TokenURL is the token endpoint of the token service. Required.
 	TokenURL string
 	// HTTP sends to the token service over mTLS with the workload's own
-	// certificate. Required. It follows no redirect: what it sends is for the
+	// certificate, if it has one. Required. It follows no redirect: what it sends is for the
 	// token service alone.
 	HTTP *http.Client
 	// Verifier checks incoming delegations before they are used. If nil,
@@ -57,6 +57,12 @@ type Config struct {
 	// token service bound to the key. It may bind the token to the workload's
 	// certificate all the same.
 	Proof *token.ProofKey
+	// Assertion gives the JWT of this workload's platform, by which it
+	// authenticates where it has no certificate, see [AssertionFile]; if nil, the
+	// certificate of HTTP is all it shows. It is asked at each token request. The
+	// token service holds each JWT to the first key that came with it, so that
+	// Proof must last as long as the JWT.
+	Assertion func(context.Context) (Assertion, error)
 	// Calls say what to ask for where the context does not.
 	Calls []Call
 	// Now is the clock; if nil, the system's.
@@ -105,6 +111,9 @@ var ErrDelegationEnded = errors.New("the delegation has ended")
 func New(cfg Config) (*Client, error) {
 	if cfg.TokenURL == "" || cfg.HTTP == nil {
 		return nil, errors.New("client: token URL and HTTP client are required")
+	}
+	if cfg.Assertion != nil && cfg.Proof == nil && cfg.Thumbprint == nil {
+		return nil, errAssertionUnproven
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now //nolint:forbidigo // the one default clock

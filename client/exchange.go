@@ -55,6 +55,14 @@ func (c *Client) exchange(ctx context.Context, f form) (Token, error) {
 	if len(f.details) > 0 {
 		values.Set("authorization_details", string(f.details))
 	}
+	a, err := c.assert(ctx)
+	if err != nil {
+		return Token{}, fmt.Errorf("exchanging for %s: %w", f.audience, err)
+	}
+	if a != nil {
+		values.Set("client_assertion_type", a.Type)
+		values.Set("client_assertion", string(a.JWT))
+	}
 	tok, nonce, err := c.request(ctx, values, f.audience)
 	if nonce {
 		tok, _, err = c.request(ctx, values, f.audience)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/lineal-auth/lineal/client"
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/identity/spiffe"
@@ -123,6 +124,27 @@ func TestI6KubernetesEndToEnd(t *testing.T) {
 		status, oauthError, tokenType := ask(want.key)
 		if got := fmt.Sprintf("%d %s %s", status, oauthError, tokenType); got != want.what {
 			t.Errorf("%s, want %s", got, want.what)
+		}
+	}
+	// The client does the same by itself, nonce included.
+	volume := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(volume, []byte(jwt), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		key  *token.ProofKey
+		pass bool
+	}{{own, true}, {thief, false}} {
+		c, err := client.New(client.Config{
+			TokenURL: issuer + "/token", HTTP: &http.Client{Transport: transport}, Proof: tt.key,
+			Assertion: client.AssertionFile(identity.AssertionJWT, volume),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.Root(ctx, login.IDToken, client.Call{Audience: audience, Details: []byte(details)})
+		if (err == nil) != tt.pass || tt.pass && !got.DPoP {
+			t.Errorf("the client: %+v, %v", got, err)
 		}
 	}
 	d.stop(t, s)

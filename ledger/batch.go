@@ -121,9 +121,11 @@ func (w *Writer) storeAll() {
 		if len(batch) == 0 {
 			return
 		}
+		start := w.cfg.Now()
 		at, err := w.send(w.batchOf(batch, after))
 		switch {
 		case err == nil:
+			w.cfg.Observer.Batch(len(batch), w.cfg.Now().Sub(start))
 			last := batch[len(batch)-1]
 			w.appended.Add(1)
 			follow := w.acknowledge(batch, at)
@@ -241,7 +243,17 @@ func (w *Writer) refuse(p *Pending, err error) {
 	if p.deadline.IsZero() {
 		w.cfg.Logger.ErrorContext(w.ctx, "record refused", slog.Any("error", err))
 	}
-	p.settle(Ack{}, err)
+	if p.settle(Ack{}, err) {
+		if cause := CauseOf(err); cause != "" {
+			w.cfg.Observer.Refused(cause)
+		}
+	}
+}
+
+// refused counts a refusal and gives it its cause.
+func (w *Writer) refused(cause Cause, err error) error {
+	w.cfg.Observer.Refused(cause)
+	return &refusal{cause, err}
 }
 
 // end answers everything that is left.

@@ -77,3 +77,47 @@ func Fatal(err error) bool {
 	}
 	return false
 }
+
+// Cause says why a draft was refused with ErrUnavailable or ErrAmbiguous. The
+// list is closed.
+type Cause string
+
+// The causes.
+const (
+	CauseQueue   Cause = "queue_full"         // too many drafts wait already
+	CauseIntake  Cause = "intake_backlog"     // the sequencer is too far behind
+	CauseRoom    Cause = "disk_low"           // there is too little room
+	CauseLate    Cause = "late"               // the deadline passed, or the caller left
+	CauseStore   Cause = "ledger_unavailable" // the store failed
+	CauseStopped Cause = "writer_stopped"     // closed, or ended by a fatal error
+)
+
+// Causes lists them all.
+func Causes() []Cause {
+	return []Cause{CauseQueue, CauseIntake, CauseRoom, CauseLate, CauseStore, CauseStopped}
+}
+
+// refusal is an error with its cause.
+type refusal struct {
+	cause Cause
+	err   error
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// CauseOf gives the cause of a refusal by [Writer], "" if err is none for want
+// of the ledger.
+func CauseOf(err error) Cause {
+	var r *refusal
+	switch {
+	case errors.As(err, &r):
+		return r.cause
+	case errors.Is(err, ErrClosed):
+		return CauseStopped
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrAmbiguous):
+		return CauseStore
+	default:
+		return ""
+	}
+}

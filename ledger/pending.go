@@ -64,9 +64,9 @@ func (p *Pending) giveUp(cause error) (Ack, error) {
 	case p.deadline.IsZero():
 		return Ack{}, fmt.Errorf("waiting for record: %w: %w", ErrAmbiguous, cause)
 	case p.state.CompareAndSwap(queued, droppedQueued):
-		return Ack{}, fmt.Errorf("waiting for record: %w: %w", ErrUnavailable, cause)
+		return Ack{}, p.w.refused(CauseLate, fmt.Errorf("waiting for record: %w: %w", ErrUnavailable, cause))
 	case p.state.CompareAndSwap(taken, abandonedTaken):
-		return Ack{}, fmt.Errorf("waiting for record: %w: %w", ErrAmbiguous, cause)
+		return Ack{}, p.w.refused(CauseLate, fmt.Errorf("waiting for record: %w: %w", ErrAmbiguous, cause))
 	default: // settled in the same instant
 		<-p.done
 		return p.ack, p.err
@@ -99,6 +99,9 @@ func (p *Pending) live(now time.Time) bool {
 	if p.deadline.IsZero() || !now.After(p.deadline) {
 		return true
 	}
-	p.settle(Ack{}, fmt.Errorf("appending record: %w: deadline passed in the queue", ErrUnavailable))
+	err := fmt.Errorf("appending record: %w: deadline passed in the queue", ErrUnavailable)
+	if p.settle(Ack{}, &refusal{CauseLate, err}) {
+		p.w.cfg.Observer.Refused(CauseLate)
+	}
 	return false
 }

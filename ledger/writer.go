@@ -93,6 +93,13 @@ type WriterConfig struct {
 	MaxIntakeRows int64         // backlog that refuses new drafts; 0 means 50,000
 	MaxIntakeAge  time.Duration // 0 means 60 s
 
+	// Room, if not nil, is asked each second: an error refuses new drafts, as a
+	// backlog does. Drafts of AppendAsync still go through, as long as the store
+	// takes them: what is said of calls that went on must not be lost.
+	Room func() error
+
+	Observer Observer // nil means none
+
 	Now    func() time.Time // nil means time.Now
 	Logger *slog.Logger     // nil discards
 }
@@ -114,9 +121,27 @@ func (c *WriterConfig) setDefaults() error {
 	defaultTo(&c.Signers, runtime.GOMAXPROCS(0))
 	defaultTo(&c.MaxIntakeRows, 50_000)
 	defaultTo(&c.MaxIntakeAge, time.Minute)
+	if c.Observer == nil {
+		c.Observer = unobserved{}
+	}
 	c.Now, c.Logger = orNow(c.Now), orDiscard(c.Logger)
 	return nil
 }
+
+// Observer hears what a writer does, for metrics. Its methods are called on
+// the path of records and must not block.
+type Observer interface {
+	// Batch: so many records became durable in one transaction, and how long the
+	// store took, resends included.
+	Batch(records int, took time.Duration)
+	// Refused: a draft was refused for want of the ledger.
+	Refused(cause Cause)
+}
+
+type unobserved struct{}
+
+func (unobserved) Batch(int, time.Duration) {}
+func (unobserved) Refused(Cause)            {}
 
 func defaultTo[T int | int64 | time.Duration](v *T, def T) {
 	if *v <= 0 {
@@ -152,9 +177,9 @@ type Writer struct {
 	wg     sync.WaitGroup // all goroutines
 	done   chan struct{}  // closed when everything is settled
 
-	backlogged atomic.Bool  // intake is over its limits
-	appended   atomic.Int64 // batches stored
-	q          queue
+	refusing atomic.Pointer[Cause] // why no new draft is admitted, nil if it is
+	appended atomic.Int64          // batches stored
+	q        queue
 }
 
 // NewWriter opens a run of the writer and starts it. Older runs of the same id
@@ -171,7 +196,7 @@ func NewWriter(ctx context.Context, cfg WriterConfig) (*Writer, error) {
 	w.q.init(tail.Prev)
 	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	w.wg.Go(w.run)
-	w.wg.Go(w.watchBacklog)
+	w.wg.Go(w.watch)
 	return w, nil
 }
 
@@ -222,10 +247,10 @@ func (w *Writer) Append(ctx context.Context, d Draft) (Ack, error) {
 // with ErrUnavailable.
 func (w *Writer) Begin(ctx context.Context, d Draft) (*Pending, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("queueing record: %w: %w", ErrUnavailable, err)
+		return nil, w.refused(CauseLate, fmt.Errorf("queueing record: %w: %w", ErrUnavailable, err))
 	}
-	if w.backlogged.Load() {
-		return nil, fmt.Errorf("queueing record: %w: intake backlog", ErrUnavailable)
+	if cause := w.refusing.Load(); cause != nil {
+		return nil, w.refused(*cause, fmt.Errorf("queueing record: %w: %s", ErrUnavailable, *cause))
 	}
 	p, err := w.newPending(d)
 	if err != nil {
@@ -234,12 +259,19 @@ func (w *Writer) Begin(ctx context.Context, d Draft) (*Pending, error) {
 	p.deadline = w.cfg.Now().Add(w.cfg.Deadline)
 	ok, _, err := w.q.admit(p, &w.cfg)
 	if err != nil {
-		return nil, fmt.Errorf("queueing record: %w", err)
+		return nil, w.refused(CauseStopped, fmt.Errorf("queueing record: %w", err))
 	}
 	if !ok {
-		return nil, fmt.Errorf("queueing record: %w: queue full", ErrUnavailable)
+		return nil, w.refused(CauseQueue, fmt.Errorf("queueing record: %w: queue full", ErrUnavailable))
 	}
 	return p, nil
+}
+
+// Queued gives how many drafts wait for the store, and their estimated bytes.
+func (w *Writer) Queued() (drafts, bytes int) {
+	w.q.mu.Lock()
+	defer w.q.mu.Unlock()
+	return w.q.waiting, w.q.bytes
 }
 
 // AppendAsync queues a draft that has no deadline, such as an outcome. It
@@ -291,32 +323,55 @@ func (w *Writer) Close(ctx context.Context) error {
 	return errors.Join(w.Err(), err)
 }
 
-// watchBacklog refuses new drafts while the sequencer is too far behind.
-func (w *Writer) watchBacklog() {
+// watch refuses new drafts while the sequencer is too far behind or there is
+// too little room.
+func (w *Writer) watch() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	seen := int64(-1)
+	seen, behind := int64(-1), false
 	for {
 		select {
 		case <-w.done:
 			return
 		case <-tick.C:
 		}
-		n := w.appended.Load()
-		if n == seen && !w.backlogged.Load() {
-			continue // nothing came in, and age alone is found by the next append
+		behind = w.behind(&seen, behind)
+		switch {
+		case w.cfg.Room != nil && w.cfg.Room() != nil:
+			w.refuseFor(CauseRoom)
+		case behind:
+			w.refuseFor(CauseIntake)
+		default:
+			w.refuseFor("")
 		}
-		st, err := w.cfg.Store.IntakeStats(w.ctx, w.cfg.Log)
-		if err != nil {
-			continue // the append path meets the same failure and says so
-		}
-		if st.Rows == 0 {
-			seen = n
-		}
-		over := st.Rows > w.cfg.MaxIntakeRows || st.Oldest > w.cfg.MaxIntakeAge
-		if w.backlogged.Swap(over) != over {
-			w.cfg.Logger.WarnContext(w.ctx, "intake limit", slog.Bool("refusing", over),
-				slog.Int64("rows", st.Rows), slog.Duration("oldest", st.Oldest))
-		}
+	}
+}
+
+// behind measures the backlog. seen is the count of batches after which intake
+// was empty, was what it said before.
+func (w *Writer) behind(seen *int64, was bool) bool {
+	n := w.appended.Load()
+	if n == *seen && !was {
+		return false // nothing came in, and age alone is found by the next append
+	}
+	st, err := w.cfg.Store.IntakeStats(w.ctx, w.cfg.Log)
+	if err != nil {
+		return was // the append path meets the same failure and says so
+	}
+	if st.Rows == 0 {
+		*seen = n
+	}
+	return st.Rows > w.cfg.MaxIntakeRows || st.Oldest > w.cfg.MaxIntakeAge
+}
+
+// refuseFor refuses new drafts, or admits them again if there is no cause.
+func (w *Writer) refuseFor(cause Cause) {
+	var next *Cause
+	if cause != "" {
+		next = &cause
+	}
+	was := w.refusing.Swap(next)
+	if (was == nil) != (next == nil) || was != nil && *was != cause {
+		w.cfg.Logger.WarnContext(w.ctx, "admission of records", slog.Bool("refusing", next != nil), slog.String("cause", string(cause)))
 	}
 }

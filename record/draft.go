@@ -14,6 +14,7 @@ import (
 type Draft struct {
 	kind    Kind
 	id, log string
+	refusal string // the reason, of a record that refuses something
 	payload []byte // canonical, with prev "" and seq 0
 	prevAt  int    // where in payload the text of prev goes
 	seqAt   int    // where the digit of seq is
@@ -42,13 +43,28 @@ func NewDraft(r Record) (Draft, error) {
 	tail := len(appendString(nil, string(r.Writer.Role))) + len(appendString(nil, r.Writer.Run))
 	prevAt := gwAt + len(`{"id":,"keyid":,"prev":"`) + head
 	return Draft{
-		kind: r.Kind, id: r.ID, log: r.Log, payload: payload,
+		kind: r.Kind, id: r.ID, log: r.Log, refusal: r.refusal(), payload: payload,
 		prevAt: prevAt, seqAt: prevAt + len(`","role":,"run":,"seq":`) + tail,
 	}, nil
 }
 
 // Kind is the kind of the record.
 func (d Draft) Kind() Kind { return d.kind }
+
+// Refusal is the reason of a record that refuses something: a call that was
+// denied, or a token. "" for every other record.
+func (d Draft) Refusal() string { return d.refusal }
+
+func (r Record) refusal() string {
+	switch {
+	case r.Decision != nil && r.Decision.Verdict.Effect == Deny:
+		return r.Decision.Verdict.Reason
+	case r.Issuance != nil && r.Issuance.Result == Refused:
+		return r.Issuance.Reason
+	default:
+		return ""
+	}
+}
 
 // RecordID is the record's id.
 func (d Draft) RecordID() string { return d.id }

@@ -42,8 +42,9 @@ type ledgerConfig struct {
 	keys      keyRing
 	sequences bool // this process takes part in the sequencing
 	createLog bool
-	createDir bool     // make the directory of the tiles
-	metrics   *metrics // nil: nothing is counted
+	createDir bool             // make the directory of the tiles
+	guard     disk.GuardConfig // of the data directory; Dir is filled in
+	metrics   *metrics         // nil: nothing is counted
 	now       func() time.Time
 	logger    *slog.Logger
 }
@@ -54,6 +55,7 @@ type ledgerService struct {
 	cfg    ledgerConfig
 	store  ledger.Store
 	order  *sequencing
+	room   func() error // nil, or whether the disk has room for new work
 	now    func() time.Time
 	logger *slog.Logger
 	sealer *sealed.Sealer // of this run's disclosures
@@ -92,6 +94,14 @@ func newLedgerService(ctx context.Context, e engine, cfg ledgerConfig) (_ *ledge
 		if err := l.createLog(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if cfg.Store == "" && !cfg.createLog { // else the disk that counts is another one
+		cfg.guard.Dir = cfg.dataDir
+		guard, err := disk.NewGuard(cfg.guard)
+		if err != nil {
+			return nil, err
+		}
+		l.room = guard.Check
 	}
 	if err := l.openSequencing(ctx); err != nil {
 		return nil, fmt.Errorf("opening sequencer: %w", err)
@@ -251,6 +261,7 @@ func (l *ledgerService) keepBeating(r *recorder, build string) {
 				}
 				return
 			case <-tick.C:
+				r.reportLosses(run)
 				if err := r.beat(run, record.Beat, build, l.checkpointBody(run)); err != nil && run.Err() == nil {
 					l.logger.WarnContext(run, "heartbeat not recorded", slog.String("writer", r.id), slog.String("cause", err.Error()))
 				}
@@ -284,6 +295,7 @@ func (l *ledgerService) flush(ctx context.Context) error {
 func (l *ledgerService) close(ctx context.Context) error {
 	var errs []error
 	for _, r := range l.recorders {
+		r.reportLosses(ctx)
 		if err := r.beat(ctx, record.BeatStop, buildDigest(), l.checkpointBody(ctx)); err != nil {
 			errs = append(errs, fmt.Errorf("last heartbeat of %s: %w", r.id, err))
 		}

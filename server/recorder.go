@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,8 +32,11 @@ type recorder struct {
 	durable                       atomic.Int64 // when a record became durable last, Unix nanoseconds
 	metrics                       *metrics     // nil: none
 
-	mu   sync.Mutex      // guards last
+	mu   sync.Mutex      // guards last, and is held while that is queued
 	last *ledger.Pending // the newest record without a deadline
+
+	losses losses
+	logger *slog.Logger
 }
 
 // beatInterval is the time between heartbeats (ledger.md §3.2: interval_s).
@@ -64,12 +68,13 @@ func (l *ledgerService) openRecorder(ctx context.Context, name string, role reco
 	id := writerID(name, l.cfg.Node)
 	w, err := ledger.NewWriter(ctx, ledger.WriterConfig{
 		Store: l.store, Log: l.cfg.Family, GWID: id, Sealer: sealer{signer}, Now: l.now, Logger: l.logger,
+		Room: l.room,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening writer %s: %w", id, err)
 	}
 	return &recorder{
-		writer: w, id: id, role: role, keyID: signer.KeyID(), log: l.cfg.Family, now: l.now, sealer: l.sealer, metrics: l.cfg.metrics,
+		writer: w, id: id, role: role, keyID: signer.KeyID(), log: l.cfg.Family, now: l.now, logger: l.logger, sealer: l.sealer, metrics: l.cfg.metrics,
 		header: record.Header{DataClass: record.DataClass(l.cfg.DataClass), Region: record.Region(l.cfg.Region)},
 	}, nil
 }
@@ -89,10 +94,13 @@ func (r *recorder) append(ctx context.Context, rec record.Record, blobs []ledger
 		return err
 	}
 	d.Blobs = blobs
-	if _, err = r.writer.Append(ctx, d); err == nil {
+	if err = r.appendDraft(ctx, d, refusalOf(d)); err == nil {
 		r.durable.Store(r.now().UnixNano())
 	}
 	r.count(rec, err)
+	if rec.Decision != nil && refusalOf(d) == "" && ledger.CauseOf(err) != "" {
+		r.losses.unavailable(r.now(), err)
+	}
 	return err
 }
 
@@ -105,12 +113,7 @@ func (r *recorder) RecordLater(ctx context.Context, rec record.Record, disclosed
 	if d.Blobs, err = r.sealed(rec, disclosed); err != nil {
 		return err
 	}
-	r.mu.Lock() // so that last is the last of the queue
-	defer r.mu.Unlock()
-	p, err := r.writer.AppendAsync(ctx, d)
-	if err == nil {
-		r.last = p
-	}
+	err = r.queueDraft(ctx, d, refusalOf(d))
 	r.count(rec, err) // refusals queue here while the ledger is out
 	return err
 }

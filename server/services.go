@@ -141,7 +141,15 @@ func idTokenRefusal(err error) error {
 type draftRecorder struct{ r *recorder }
 
 func (d draftRecorder) Record(ctx context.Context, draft record.Draft) error {
-	_, err := d.r.writer.Append(ctx, ledger.Draft{Body: draft, Size: draft.Size() * 2})
+	entry, refusal := ledger.Draft{Body: draft, Size: draft.Size() * 2}, draft.Refusal()
+	err := d.r.appendDraft(ctx, entry, refusal)
+	switch {
+	case ledger.CauseOf(err) == "":
+	case refusal != "": // it stands without the ledger
+		return d.r.queueDraft(ctx, entry, refusal)
+	default:
+		d.r.losses.unavailable(d.r.now(), err)
+	}
 	return err
 }
 

@@ -42,29 +42,6 @@ func smallLog(t *testing.T, records int) string {
 	return dir
 }
 
-// openedLedger opens the ledger of a data directory as a server does.
-func openedLedger(t *testing.T, dir string) *ledgerService {
-	t.Helper()
-	cfg, err := readLedger(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := loadKeys(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := newLedgerService(t.Context(), newEngine(dir, cfg, engineOptions{now: time.Now}), ledgerConfig{
-		Ledger: cfg, dataDir: dir, keys: keys, sequences: true, now: time.Now,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.openRecorders(t.Context(), func(config.Role) bool { return true }, buildDigest()); err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
 // tessera runs the fsck of Tessera over a log.
 type tessera struct{ binary, key string }
 

@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/ledger"
+	"github.com/lineal-auth/lineal/policy/cedar"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/search"
 	"github.com/lineal-auth/lineal/storage/disk"
@@ -245,6 +247,9 @@ func (a *Archive) attach(ctx context.Context, c *evidence.Contents, raw []byte) 
 			}
 		}
 		b, err := a.store.Blob(ctx, digest)
+		if errors.Is(err, ledger.ErrNotFound) && !strings.HasPrefix(rec.PolicyChange.Engine, cedar.EnginePrefix) {
+			return nil // a decision point's rules are its own
+		}
 		if err != nil {
 			return fmt.Errorf("policy bundle: %w", err)
 		}

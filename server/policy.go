@@ -505,7 +505,7 @@ func routeName(c *record.Callee) string {
 // Its digest is in a signed record, which says more than the key it was signed
 // by: it needs no key here.
 func (a account) recordedEngine(p record.Policy) (*cedar.Engine, error) {
-	if !strings.HasPrefix(p.Engine, "cedar-go/") {
+	if !strings.HasPrefix(p.Engine, cedar.EnginePrefix) {
 		return nil, fmt.Errorf("the rules are those of %s, and are not kept here", p.Engine)
 	}
 	archive, err := a.bundle(p.BundleDigest)

@@ -85,7 +85,7 @@ func (r *rules) loadCedar(keys keyRing) error {
 		return fmt.Errorf("reading policy bundle: %w", err)
 	}
 	least := int64(1)
-	if strings.HasPrefix(r.earlier.Engine, "cedar-go/") {
+	if strings.HasPrefix(r.earlier.Engine, cedar.EnginePrefix) {
 		least = r.earlier.Serial
 	}
 	if r.live, err = cedar.NewLive(archive, keys.manifestPublic, least); err != nil {

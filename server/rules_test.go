@@ -12,8 +12,12 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/identity"
+	"github.com/lineal-auth/lineal/internal/opatest"
+	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/policy/cedar"
 	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/scope"
 	"github.com/lineal-auth/lineal/search"
 )
 
@@ -244,4 +248,77 @@ func TestShadowOnTrial(t *testing.T) {
 	if all := s.policyRecords(t); len(all) != 1 {
 		t.Errorf("a trial is recorded as in force: %+v", all)
 	}
+}
+
+// TestB13EngineByConfiguration: `policy: {engine: opa, url: …}` has a real OPA
+// asked. What it says by rules that were not in force before is recorded first,
+// and with OPA gone every question is denied.
+func TestB13EngineByConfiguration(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rules.rego")
+	if err := os.WriteFile(file, []byte("package lineal\n\ndecision := {\"allow\": input.action == \"llm:chat\", \"rules\": [\"chat\"]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	agent := opatest.Start(t, file)
+	d := newDeployment(t)
+	d.init(t)
+	d.cfg.Policy = config.Policy{Engine: "opa", URL: agent.URL, Deadline: time.Second}
+	s := d.start(t)
+	defer d.stop(t, s)
+	if before := s.policyRecords(t); len(before) != 1 || before[0].Engine != "opa" || before[0].BundleDigest != s.rules.version() {
+		t.Fatalf("the start is recorded as %+v", before)
+	}
+	in := chatInput(t)
+	got := s.rules.decider().Decide(t.Context(), in)
+	if got.Effect != policy.Permit || len(got.Rules) != 1 || got.Rules[0] != "chat" || got.Version.Digest == "" {
+		t.Fatalf("decided %+v", got)
+	}
+	after := s.policyRecords(t)
+	if len(after) != 2 || after[1].Engine != got.Version.Engine || after[1].BundleDigest != got.Version.Digest || s.rules.version() != got.Version.Digest {
+		t.Fatalf("%+v is recorded, decided by %+v", after, got.Version)
+	}
+	if _, lists := s.rules.decider().(policy.Lister); lists {
+		t.Error("a decision point is asked about lists")
+	}
+	whole, broken := s.rules.by, &recorder{writer: s.rules.by.writer, now: time.Now}
+	s.rules.by = broken // a change that cannot be recorded is not believed
+	s.rules.inForce.Store(&policy.Version{Digest: "another"})
+	if got := s.rules.decider().Decide(t.Context(), in); got.Effect != policy.Deny || !got.Unavailable {
+		t.Errorf("decided by rules that are not recorded: %+v", got)
+	}
+	s.rules.by = whole
+	if got := s.rules.decider().Decide(t.Context(), in); got.Effect != policy.Permit {
+		t.Errorf("decided %+v", got)
+	}
+	agent.Stop()
+	if got := s.rules.decider().Decide(t.Context(), in); got.Effect != policy.Deny || !got.Unavailable || len(got.Errors) != 1 {
+		t.Errorf("with OPA gone: %+v", got)
+	}
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r := d.verify(t); r.ExitCode() != 0 {
+		t.Errorf("evidence of a deployment that OPA decides for: %s", r.Result())
+	}
+}
+
+// chatInput is a question about a call to a model.
+func chatInput(t *testing.T) policy.Input {
+	t.Helper()
+	person, err := identity.ParsePerson("https://sts.test", "q5QmPzR0vN2cYx8LkT3wBA")
+	if err != nil {
+		t.Fatal(err)
+	}
+	grant, err := scope.Parse([]byte(`[{"type":"urn:lineal:call:v1","locations":["https://a.test"],"actions":["llm:chat"],"names":["small"]}]`), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := cedar.CaseOf(cedar.Recorded{
+		Person: person, Agents: []identity.Agent{identity.MustParseAgent("spiffe://server.test/app")}, Grants: []scope.Grant{grant},
+		Call:     scope.Call{Location: "https://a.test", Action: scope.LLMChat, Name: "small", Doc: scope.NewDocument()},
+		Resource: policy.Resource{Kind: policy.KindModel, Service: "openai", Name: "small"}, Now: time.Now(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Input()
 }

@@ -36,7 +36,10 @@ import (
 )
 
 // EngineVersion names the evaluator in decisions and manifests.
-const EngineVersion = "cedar-go/1.9.0"
+const EngineVersion = EnginePrefix + "1.9.0"
+
+// EnginePrefix is what every version of this engine begins with.
+const EnginePrefix = "cedar-go/"
 
 // Engine is one loaded bundle. It implements policy.Decider and policy.Lister,
 // is immutable and safe for concurrent use.

@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lineal-auth/lineal/internal/opatest"
 	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/policy/authzen"
 	"github.com/lineal-auth/lineal/policy/cedar"
@@ -125,68 +124,11 @@ func TestOPAUndefinedRule(t *testing.T) {
 	}
 }
 
-// startOPA runs the Open Policy Agent of test/opa on a free port with the rules
-// of testdata, and returns its URL.
+// startOPA runs the Open Policy Agent of test/opa with the rules of testdata,
+// and returns its URL.
 func startOPA(t *testing.T) string {
 	t.Helper()
-	binary := os.Getenv("LINEAL_OPA")
-	if binary == "" {
-		if os.Getenv("LINEAL_REQUIRE_OPA") != "1" {
-			t.Skip("no OPA: run .ci/opa, or set LINEAL_REQUIRE_OPA=1 to build it here")
-		}
-		binary = filepath.Join(t.TempDir(), "opa")
-		build := exec.CommandContext(t.Context(), "go", "build", "-p", "1", "-o", binary, ".")
-		build.Dir = filepath.Join("..", "..", "test", "opa")
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("building OPA: %v\n%s", err, out)
-		}
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	run := exec.CommandContext(ctx, binary, "run", "--server", "--addr", addr, "--log-level", "error", "--skip-version-check",
-		filepath.Join("testdata", "six.rego"), filepath.Join("testdata", "authzen.rego"), filepath.Join("testdata", "data.json"))
-	var output bytes.Buffer
-	run.Stdout, run.Stderr = &output, &output
-	if err := run.Start(); err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = run.Wait() // its state is kept in run
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-ended
-		if t.Failed() {
-			t.Logf("OPA said:\n%s", output.String())
-		}
-	})
-	url := "http://" + addr
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		if resp, err := http.Get(url + "/health"); err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return url
-			}
-		}
-		select {
-		case <-ended:
-			t.Fatalf("OPA ended: %v", run.ProcessState)
-		case <-time.After(50 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("OPA did not come up within 30 s")
-		}
-	}
+	return opatest.Start(t, filepath.Join("testdata", "six.rego"), filepath.Join("testdata", "authzen.rego"), filepath.Join("testdata", "data.json")).URL
 }
 
 // authzenPoint is a decision point that speaks the Access Evaluation API of

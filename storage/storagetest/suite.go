@@ -37,6 +37,8 @@ func Run(t *testing.T, open Opener) {
 		{"TwoSequencers", testTwoSequencers},
 		{"Rollback", testRollback},
 		{"TilesRebuilt", testTilesRebuilt},
+		{"Mirror", testMirror},
+		{"MirrorRefuses", testMirrorRefuses},
 		{"Rebuild", testRebuild},
 		{"FsckFindsEveryFile", testFsckFindsEveryFile},
 		{"Faults", testFaults},

@@ -86,9 +86,9 @@ func newEngine(dataDir string, l config.Ledger, opts engineOptions) engine {
 	return postgresEngine{l, opts}
 }
 
-// createRegistries makes every registry, so that services need no right to make
-// tables.
-func createRegistries(ctx context.Context, e engine, l config.Ledger) error {
+// prepareRegistries makes every registry, or brings it up to date, so that
+// services need no right to make tables. The engine must be one that may create.
+func prepareRegistries(ctx context.Context, e engine, l config.Ledger) error {
 	open := []func() (io.Closer, error){
 		func() (io.Closer, error) { return e.registry(ctx) },
 		func() (io.Closer, error) { return e.proofs(ctx) },

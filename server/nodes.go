@@ -37,9 +37,27 @@ func Init(ctx context.Context, dataDir string, l config.Ledger, now func() time.
 	}
 	err = s.introduce(ctx)
 	if l.Store != "" {
-		err = errors.Join(err, createRegistries(ctx, e, l))
+		err = errors.Join(err, prepareRegistries(ctx, e, l))
 	}
 	return errors.Join(err, s.close(ctx), saveLedger(dataDir, l))
+}
+
+// Upgrade brings the tables of a PostgreSQL store up to this version's, and makes
+// those that are missing. It needs the rights of their owner. Files it leaves
+// alone: every start brings its own up to date.
+func Upgrade(ctx context.Context, l config.Ledger, logger *slog.Logger) error {
+	if l.Store == "" {
+		return nil
+	}
+	e := newEngine("", l, engineOptions{create: true, logger: logger})
+	store, err := e.ledger(ctx)
+	if err != nil {
+		return fmt.Errorf("upgrading: %w", err)
+	}
+	if err := errors.Join(prepareRegistries(ctx, e, l), store.Close()); err != nil {
+		return fmt.Errorf("upgrading: %w", err)
+	}
+	return nil
 }
 
 // Join creates the data directory of another process of a deployment, one that

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -225,6 +227,22 @@ func TestJoinRefuses(t *testing.T) {
 			t.Errorf("started as another node: %v", err)
 		}
 	})
+}
+
+// TestUpgrade: services make no tables; who owns them does, and nothing is lost.
+func TestUpgrade(t *testing.T) {
+	c := newCluster(t)
+	pgtest.Shared(t).Exec(t, c.database, `DROP SCHEMA lineal_proofs CASCADE`)
+	if s, err := Start(t.Context(), c.founder.cfg, Options{}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("started without a table: %v", err)
+		_ = s.Close(t.Context())
+	}
+	if err := Upgrade(t.Context(), c.founder.cfg.Ledger, nil); err != nil {
+		t.Fatal(err)
+	}
+	p := c.start(c.founder.cfg)
+	p.hasRecordsOf("admin", "gateway", "tokens")
+	p.verify()
 }
 
 // TestSequencerMoves: whoever loses the log's epoch goes on as one who waits, and

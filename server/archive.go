@@ -146,7 +146,7 @@ func personsOf(r record.Record) []string {
 
 // Export writes the evidence bundle of the whole log up to its newest
 // published checkpoint, signed with the deployment's manifest key: where a
-// process has the roles tokens and ledger.
+// process has the role ledger.
 func (a *Archive) Export(ctx context.Context, w io.Writer, now time.Time) error {
 	keys, err := loadKeys(a.dataDir)
 	if err != nil {

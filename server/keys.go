@@ -87,13 +87,20 @@ func createSigningKeys(dir string, names ...string) error {
 }
 
 func writeKey(dir, name string, key crypto.PrivateKey) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
+	if err := writeKeyFile(filepath.Join(dir, name+".key"), key); err != nil {
 		return fmt.Errorf("creating key %s: %w", name, err)
 	}
-	path := filepath.Join(dir, name+".key")
+	return nil
+}
+
+// writeKeyFile is the inverse of readKeyFile. It replaces nothing.
+func writeKeyFile(path string, key crypto.PrivateKey) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("creating key %s: %s is there already", name, path)
+		return fmt.Errorf("%s is there already", path)
 	}
 	return durable.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
@@ -209,7 +216,7 @@ func (r keyRing) suffice(cfg config.Config) error {
 
 // errNotHere says that a process does not hold a key of the deployment's.
 func errNotHere(name string) error {
-	return fmt.Errorf("this data directory does not hold the key %s: ask where a process sequences and issues tokens", name)
+	return fmt.Errorf("this data directory does not hold the key %s: ask in one of a process with the role ledger", name)
 }
 
 func readKey(dir, name string) (crypto.PrivateKey, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -62,8 +63,8 @@ func Upgrade(ctx context.Context, l config.Ledger, logger *slog.Logger) error {
 
 // Join creates the data directory of another process of a deployment, one that
 // shares its store: keys of its own for its writers, and their introduction in
-// the log. member is the data directory of a process that issues tokens and
-// sequences; the new one gets copies of the deployment's keys that it needs for
+// the log. member is the data directory of a process with the role ledger, and
+// with the role tokens if the new one has that; the new one gets copies of the deployment's keys that it needs for
 // its own roles, and no others. So Join is done where those keys are, and the
 // directory is then taken to where the process shall run.
 func Join(ctx context.Context, cfg config.Config, member string, now func() time.Time, logger *slog.Logger) error {
@@ -151,7 +152,10 @@ func joinKeys(cfg config.Config, member string, deployment keyRing) error {
 		own = append(own, "gateway")
 	}
 	if cfg.Runs(config.RoleTokens) {
-		own, copies = append(own, "tokens"), append(copies, "issuer")
+		own = append(own, "tokens")
+		if err := copyIssuerKeys(cfg.Tokens.Keys, filepath.Join(member, keysDir), dir); err != nil {
+			return err
+		}
 	}
 	if cfg.Runs(config.RoleLedger) {
 		copies = append(copies, "manifest", "log", keyDisclosures)
@@ -175,4 +179,29 @@ func joinKeys(cfg config.Config, member string, deployment keyRing) error {
 		return err
 	}
 	return writePublic(dir, manifestPublicFile, deployment.manifestPublic)
+}
+
+// copyIssuerKeys copies the key that the issuer began with, and those that the
+// configuration lists in the directory of keys. With a list the first may be
+// gone.
+func copyIssuerKeys(listed []config.Key, from, to string) error {
+	files := map[string]bool{"issuer.key": len(listed) == 0} // to whether it must be there
+	for _, k := range listed {
+		if filepath.IsLocal(k.File) {
+			files[k.File] = true
+		}
+	}
+	for file, required := range files {
+		key, err := readKeyFile(filepath.Join(from, file))
+		if errors.Is(err, fs.ErrNotExist) && !required {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading key of the issuer: %w", err)
+		}
+		if err := writeKeyFile(filepath.Join(to, file), key); err != nil {
+			return fmt.Errorf("copying key of the issuer: %w", err)
+		}
+	}
+	return nil
 }

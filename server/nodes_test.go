@@ -229,6 +229,30 @@ func TestJoinRefuses(t *testing.T) {
 	})
 }
 
+// TestJoinTakesListedKeys: where the configuration lists the issuer's keys, another
+// token service gets those that are files beside the others.
+func TestJoinTakesListedKeys(t *testing.T) {
+	c := newCluster(t)
+	keys := filepath.Join(c.founder.cfg.DataDir, keysDir)
+	if err := os.Rename(filepath.Join(keys, "issuer.key"), filepath.Join(keys, "issuer-1.pem")); err != nil {
+		t.Fatal(err)
+	}
+	cfg := c.founder.cfg
+	cfg.Tokens.Keys = []config.Key{{File: "issuer-1.pem"}}
+	cfg.DataDir, cfg.Ledger.Node = filepath.Join(t.TempDir(), "b"), "b"
+	if err := Join(t.Context(), cfg, c.founder.cfg.DataDir, time.Now, nil); err != nil {
+		t.Fatal(err)
+	}
+	b := c.start(cfg)
+	if code := b.call(b.toGateway(), b.login(b.toTokens())); code != "" {
+		t.Errorf("refused: %s", code)
+	}
+	cfg.Tokens.Keys, cfg.DataDir, cfg.Ledger.Node = []config.Key{{File: "another.pem"}}, filepath.Join(t.TempDir(), "c"), "c"
+	if err := Join(t.Context(), cfg, c.founder.cfg.DataDir, time.Now, nil); err == nil || !strings.Contains(err.Error(), "another.pem") {
+		t.Errorf("joined without a key: %v", err)
+	}
+}
+
 // TestUpgrade: services make no tables; who owns them does, and nothing is lost.
 func TestUpgrade(t *testing.T) {
 	c := newCluster(t)

@@ -51,7 +51,7 @@ type (
 	}
 	clientDocument struct {
 		ID           identity.Agent   `json:"client_id"`
-		RedirectURIs []string         `json:"redirect_uris"`
+		RedirectURIs []string         `json:"redirect_uris,omitempty"`
 		Auth         identity.Method  `json:"auth"`
 		Keys         strictjson.Value `json:"keys,omitzero"`
 		KeysURL      string           `json:"keys_url,omitempty"`

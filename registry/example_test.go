@@ -27,3 +27,13 @@ func ExampleNewStatic() {
 	// spiffe://acme/research 4 <nil>
 	// audience https://elsewhere.test: not registered
 }
+
+func ExampleParseEntry() {
+	e, err := registry.ParseEntry(registry.EntryAgent, []byte(`{"profile": "ai_agent", "uri": "spiffe://acme/research"}`))
+	fmt.Println(e.ID, string(e.Document), err)
+	_, err = registry.ParseEntry(registry.EntryAgent, []byte(`{"profile": "ai_agent", "uri": "spiffe://acme/research", "root": true}`))
+	fmt.Println(err != nil)
+	// Output:
+	// spiffe://acme/research {"uri":"spiffe://acme/research","profile":"ai_agent","enabled":false} <nil>
+	// true
+}

@@ -202,8 +202,42 @@ func (l *Live) Change(ctx context.Context, at int64, e Entry, before func() erro
 	return l.catalog.ChangeCatalog(ctx, at, e)
 }
 
-// view is the directory as of now.
+// AsOf returns a context in which the directory answers as of the first question
+// that is asked in it: for one request, which then asks the catalog once and
+// sees one state. Not for what goes on, like a stream.
+func (l *Live) AsOf(ctx context.Context) context.Context {
+	return context.WithValue(ctx, asOfKey{}, &asOf{live: l})
+}
+
+type asOfKey struct{}
+
+// asOf is the state that a request sees.
+type asOf struct {
+	live *Live
+
+	mu   sync.Mutex // guards seen
+	seen *view      // nil: nothing was asked yet
+}
+
+// view is the directory as of now, or as of the request.
 func (l *Live) view(ctx context.Context) (*view, error) {
+	at, ok := ctx.Value(asOfKey{}).(*asOf)
+	if !ok || at.live != l {
+		return l.now(ctx)
+	}
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if at.seen != nil {
+		return at.seen, nil
+	}
+	v, err := l.now(ctx)
+	if err == nil {
+		at.seen = v
+	}
+	return v, err
+}
+
+func (l *Live) now(ctx context.Context) (*view, error) {
 	revision, err := l.catalog.CatalogRevision(ctx)
 	if err != nil {
 		return nil, err

@@ -127,6 +127,61 @@ func TestLiveSeesChangesAtOnce(t *testing.T) {
 	}
 }
 
+// TestLiveAsOfARequest: a request sees one state, from its first question on; the
+// next request sees the next, and a failure is not kept.
+func TestLiveAsOfARequest(t *testing.T) {
+	m := &memory{}
+	l, b := live(t, m), identity.MustParseAgent("spiffe://t/b")
+	before, meanwhile := l.AsOf(t.Context()), l.AsOf(t.Context())
+	if _, err := l.Agent(before, b); !errors.Is(err, registry.ErrNotFound) {
+		t.Fatal(err)
+	}
+	m.fail = errors.New("disk")
+	if _, err := l.Agent(meanwhile, b); err == nil || errors.Is(err, registry.ErrNotFound) {
+		t.Errorf("unreadable: %v", err)
+	}
+	if _, err := l.Agent(before, b); !errors.Is(err, registry.ErrNotFound) {
+		t.Errorf("a request that had its answer: %v", err)
+	}
+	m.fail = nil
+	if err := change(t, l, entry(t, registry.EntryAgent, agentB)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Agent(before, b); !errors.Is(err, registry.ErrNotFound) {
+		t.Errorf("one request, two states: %v", err)
+	}
+	for name, ctx := range map[string]context.Context{"asked first now": meanwhile, "the next": l.AsOf(t.Context()), "no request": t.Context()} {
+		if _, err := l.Agent(ctx, b); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := live(t, m).Agent(before, b); err != nil {
+		t.Errorf("another directory: %v", err)
+	}
+}
+
+// FuzzParseEntry: what is read is written so that it is read again as the same.
+func FuzzParseEntry(f *testing.F) {
+	for _, seed := range []string{
+		agentB, dbTest, `{"issuer":"https://idp.test","enabled":true}`, `{"uri":"https://x.test","callers":[],"max_depth":0,"lifetime_s":6e1}`,
+		`{"client_id":"https://c.test/x","redirect_uris":["https://c.test/cb"],"auth":"private_key_jwt","keys":{"keys":[]}}`,
+	} {
+		for _, kind := range registry.EntryKinds() {
+			f.Add(string(kind), []byte(seed))
+		}
+	}
+	f.Fuzz(func(t *testing.T, kind string, document []byte) {
+		e, err := registry.ParseEntry(registry.EntryKind(kind), document)
+		if err != nil {
+			return
+		}
+		again, err := registry.ParseEntry(e.Kind, e.Document)
+		if err != nil || string(again.Document) != string(e.Document) || again.ID != e.ID {
+			t.Fatalf("%s is read again as %s, %v", e.Document, again.Document, err)
+		}
+	})
+}
+
 // TestLiveFailsClosed: a catalog that cannot be read, or that went back, answers
 // nothing, not even what the configuration says.
 func TestLiveFailsClosed(t *testing.T) {

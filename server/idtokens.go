@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"reflect"
 	"sync"
 	"time"
@@ -78,4 +79,16 @@ func checkProviders(e registry.Entries, anyone identity.Agent) error {
 		}
 	}
 	return nil
+}
+
+// requests lets each request of the token service see one state of the registry,
+// which is then asked for once. What is read by GET may be a stream, which must
+// see every later state too.
+func (s *Server) requests(tokens http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			r = r.WithContext(s.directory.AsOf(r.Context()))
+		}
+		tokens.ServeHTTP(w, r)
+	})
 }

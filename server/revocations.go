@@ -64,7 +64,7 @@ func (s *Server) endRevocations() {
 }
 
 // Revoke ends authority, see [sts.Service.Revoke]. It is for whoever runs the
-// server in its own process; there is no network API for operators yet.
+// server in its own process; operators use the admin API.
 func (s *Server) Revoke(ctx context.Context, r sts.Revocation) (seq int64, err error) {
 	if s.tokens == nil {
 		return 0, errors.New("revoking: this process runs no token service")

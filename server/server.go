@@ -112,7 +112,7 @@ func Start(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err
 		return nil, err
 	}
 	if s.tokens != nil {
-		if err := s.listen(opts.TokensListener, cfg.Tokens.Address, s.tokensID, s.tokens); err != nil {
+		if err := s.listen(opts.TokensListener, cfg.Tokens.Address, s.tokensID, s.requests(s.tokens)); err != nil {
 			return nil, err
 		}
 	}

@@ -61,6 +61,7 @@ var layout = map[string][]string{
 	"gateway/mcp":         with(vocabulary, "gateway", "token", "registry", "scope/sqlscope"),
 	"gateway/a2a":         with(vocabulary, "gateway", "token", "registry"),
 	"gateway/llm":         with(vocabulary, "gateway", "token", "registry"),
+	"token/pkcs11":        {}, // gives a crypto.Signer
 	// The engine drives two interfaces: the ledger's store and the registry.
 	"storage/sqlite":      {"ledger", "registry", "identity", "delegation", "scope"},
 	"storage/postgres":    {"ledger", "registry", "identity", "delegation", "scope"},

@@ -14,6 +14,7 @@ import (
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/sts"
 	"github.com/lineal-auth/lineal/token"
+	"github.com/lineal-auth/lineal/token/pkcs11"
 )
 
 // issuerKey accepts a private key that may sign tokens.
@@ -52,7 +53,10 @@ func (s *Server) heldKeys(ctx context.Context) ([]sts.HeldKey, error) {
 }
 
 // openKey is the one place that knows where private keys may live.
-func (s *Server) openKey(_ context.Context, k config.Key) (crypto.Signer, error) {
+func (s *Server) openKey(ctx context.Context, k config.Key) (crypto.Signer, error) {
+	if k.PKCS11 != "" {
+		return opened(ctx, s, func(context.Context) (*pkcs11.Key, error) { return pkcs11.Open(k.PKCS11) })
+	}
 	path := k.File
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(s.cfg.DataDir, keysDir, path)

@@ -264,6 +264,9 @@ func TestE15Readiness(t *testing.T) {
 		"lineal_build_info{", `lineal_requests_total{code="allowed",decision="permit",method="llm:chat",protocol="llm"} 1`,
 		"lineal_revocation_feed_age_seconds ", `lineal_certificate_expiry_timestamp_seconds{service="gateway"}`,
 		`lineal_certificate_expiry_timestamp_seconds{service="tokens"}`,
+		`lineal_record_append_duration_seconds_bucket{le="5"}`, "lineal_ledger_batch_records_count ",
+		`lineal_ledger_refusals_total{cause="disk_low"} 0`, `lineal_ledger_refusals_total{cause="queue_full"} 0`,
+		"lineal_ledger_queue_drafts ", "lineal_ledger_queue_bytes ", "lineal_ledger_intake_rows ", "lineal_ledger_intake_age_seconds ",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("metrics lack %s", want)

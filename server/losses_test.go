@@ -3,7 +3,10 @@ package server
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -114,7 +117,8 @@ func records(t *testing.T, l *ledgerService, kind record.Kind) (out []record.Rec
 func TestFloodOfRefusals(t *testing.T) {
 	dir := smallLog(t, 1)
 	g := &gate{}
-	l := openedLedgerWith(t, dir, func(*ledgerConfig) {}, func(e engine) engine { g.engine = e; return g })
+	m := newMetrics(&Server{})
+	l := openedLedgerWith(t, dir, func(c *ledgerConfig) { c.metrics = m }, func(e engine) engine { g.engine = e; return g })
 	g.out.Lock()
 	const flood = denialsWaiting + 500
 	dropped := 0
@@ -142,6 +146,11 @@ func TestFloodOfRefusals(t *testing.T) {
 	defer cancel()
 	if err := l.gateway.Record(short, permitted(t, l)); ledger.CauseOf(err) == "" {
 		t.Fatalf("a permit while the ledger is out: %v", err)
+	}
+	scraped := httptest.NewRecorder()
+	m.handler().ServeHTTP(scraped, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	if want := `lineal_ledger_refusals_total{cause="late"} 1`; !strings.Contains(scraped.Body.String(), want) {
+		t.Errorf("metrics lack %s", want)
 	}
 	l.gateway.reportLosses(t.Context())
 	l.gateway.reportLosses(t.Context()) // the first waits still

@@ -21,6 +21,7 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
+	ledger   *ledgerNumbers
 
 	mu    sync.Mutex // guards codes
 	codes map[string]bool
@@ -33,7 +34,7 @@ const maxCodes = 128
 const other = "other"
 
 func newMetrics(s *Server) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry(), codes: make(map[string]bool)}
+	m := &metrics{registry: prometheus.NewRegistry(), ledger: newLedgerNumbers(), codes: make(map[string]bool)}
 	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "lineal_requests_total", Help: "Calls that were decided, by what was decided and why.",
 	}, []string{"protocol", "method", "decision", "code"})
@@ -48,6 +49,7 @@ func newMetrics(s *Server) *metrics {
 	build.Set(1)
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build, m.requests, &gauges{s},
+		m.ledger.took, m.ledger.records, m.ledger.refusals, &ledgerGauges{s},
 	)
 	return m
 }

@@ -68,7 +68,7 @@ func (l *ledgerService) openRecorder(ctx context.Context, name string, role reco
 	id := writerID(name, l.cfg.Node)
 	w, err := ledger.NewWriter(ctx, ledger.WriterConfig{
 		Store: l.store, Log: l.cfg.Family, GWID: id, Sealer: sealer{signer}, Now: l.now, Logger: l.logger,
-		Room: l.room,
+		Room: l.room, Observer: l.cfg.metrics.observer(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening writer %s: %w", id, err)

@@ -1,0 +1,97 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lineal-auth/lineal/ledger"
+)
+
+// ledgerNumbers are what the writers of this process do (ledger.md 5.2). It is
+// their ledger.Observer.
+type ledgerNumbers struct {
+	took     prometheus.Histogram
+	records  prometheus.Histogram
+	refusals *prometheus.CounterVec
+}
+
+func newLedgerNumbers() *ledgerNumbers {
+	n := &ledgerNumbers{
+		took: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "lineal_record_append_duration_seconds", Help: "How long the store took to make a batch of records durable.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5},
+		}),
+		records: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "lineal_ledger_batch_records", Help: "Records that became durable in one transaction.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 9),
+		}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lineal_ledger_refusals_total", Help: "Records that were refused for want of the ledger.",
+		}, []string{"cause"}),
+	}
+	for _, c := range ledger.Causes() { // there from the start, so that a rate can be taken
+		n.refusals.WithLabelValues(string(c))
+	}
+	return n
+}
+
+// Batch implements ledger.Observer.
+func (n *ledgerNumbers) Batch(records int, took time.Duration) {
+	n.records.Observe(float64(records))
+	n.took.Observe(took.Seconds())
+}
+
+// Refused implements ledger.Observer.
+func (n *ledgerNumbers) Refused(cause ledger.Cause) {
+	n.refusals.WithLabelValues(string(cause)).Inc()
+}
+
+// observer is nil, which a writer takes, where nothing is counted.
+func (m *metrics) observer() ledger.Observer {
+	if m == nil {
+		return nil
+	}
+	return m.ledger
+}
+
+// ledgerGauges are what is read of the ledger when somebody asks, once the
+// server has started.
+type ledgerGauges struct{ s *Server }
+
+var (
+	queueDrafts = prometheus.NewDesc("lineal_ledger_queue_drafts", "Records of this process that wait for the store.", nil, nil)
+	queueBytes  = prometheus.NewDesc("lineal_ledger_queue_bytes", "Their bytes, estimated.", nil, nil)
+	intakeRows  = prometheus.NewDesc("lineal_ledger_intake_rows", "Records of the log that wait for their index; absent while the store does not answer.", nil, nil)
+	intakeAge   = prometheus.NewDesc("lineal_ledger_intake_age_seconds", "How long the oldest of them has waited.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (g *ledgerGauges) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{queueDrafts, queueBytes, intakeRows, intakeAge} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g *ledgerGauges) Collect(to chan<- prometheus.Metric) {
+	if !g.s.started.Load() {
+		return
+	}
+	gauge := func(d *prometheus.Desc, v float64) { to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
+	l := g.s.ledger
+	drafts, bytes := 0, 0
+	for _, r := range l.recorders {
+		d, b := r.writer.Queued()
+		drafts, bytes = drafts+d, bytes+b
+	}
+	gauge(queueDrafts, float64(drafts))
+	gauge(queueBytes, float64(bytes))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if st, err := l.store.IntakeStats(ctx, l.cfg.Family); err == nil {
+		gauge(intakeRows, float64(st.Rows))
+		gauge(intakeAge, st.Oldest.Seconds())
+	}
+}

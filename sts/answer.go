@@ -20,6 +20,9 @@ import (
 func (s *Service) serveToken(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Pragma", "no-cache") // RFC 6749 §5.1
+	if s.turnAway(w, r) {
+		return
+	}
 	id, err := s.cfg.NewID()
 	if err != nil {
 		s.cfg.Logger.ErrorContext(r.Context(), "no record id", slog.String("cause", err.Error()))
@@ -75,6 +78,7 @@ func (x *exchange) refuse(ctx context.Context, w http.ResponseWriter, err error)
 	}
 	x.s.cfg.Logger.WarnContext(ctx, "token refused", append(x.attrs(),
 		slog.String("reason", string(refusal.Code)), slog.String("cause", refusal.Err.Error()))...)
+	x.charge()
 	writeRefusal(w, x.r, x.answerTo(refusal))
 }
 

@@ -18,6 +18,9 @@ import (
 // token that is not in force, there is one answer (threat X11).
 func (s *Service) serveIntrospect(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
+	if s.turnAway(w, r) {
+		return
+	}
 	x := &exchange{s: s, r: r, endpoint: "/introspect", now: s.cfg.Now(), form: readForm(w, r)}
 	x.offerNonce(w.Header())
 	body, err := x.introspect(r.Context())

@@ -63,6 +63,7 @@ const (
 	CodeLedgerUnavailable     Code = "ledger_unavailable"   // 16
 	CodeRegistryUnavailable   Code = "registry_unavailable" // at any rule
 	CodeSigningUnavailable    Code = "signing_unavailable"  // 16
+	CodeTooManyRefusals       Code = "too_many_refusals"    // before rule 1, unread, in no record of its own
 )
 
 // Answer is one row of the refusal table: what the caller is told.
@@ -93,6 +94,7 @@ const (
 	sayNonce       = "The DPoP proof must hold the nonce of this answer."
 	sayNotOwn      = "The token was not issued to this client."
 	sayTokenType   = "Tokens of this type cannot be revoked."
+	sayTooMany     = "Too many requests of this address were refused. Wait before the next one."
 	sayUnavailable = "The token service cannot answer now."
 )
 
@@ -158,6 +160,7 @@ var ownAnswers = []Answer{
 	{CodeLedgerUnavailable, http.StatusServiceUnavailable, errUnavailable, sayUnavailable},
 	{CodeRegistryUnavailable, http.StatusServiceUnavailable, errUnavailable, sayUnavailable},
 	{CodeSigningUnavailable, http.StatusServiceUnavailable, errUnavailable, sayUnavailable},
+	{CodeTooManyRefusals, http.StatusTooManyRequests, errUnavailable, sayTooMany},
 }
 
 // table maps each code, with those of package token, to its answer.

@@ -22,6 +22,7 @@ func TestRefusalTable(t *testing.T) {
 			"invalid_grant", "access_denied", "unsupported_response_type", "request_not_supported",
 		},
 		http.StatusServiceUnavailable: {"temporarily_unavailable"},
+		http.StatusTooManyRequests:    {"temporarily_unavailable"},
 	}
 	code, text := regexp.MustCompile(`^[a-z_]{1,64}$`), regexp.MustCompile(`^[\x20-\x21\x23-\x5b\x5d-\x7e]{1,120}$`)
 	seen := map[sts.Code]bool{}

@@ -16,6 +16,9 @@ const causeClient = "revoked by its holder"
 // own, with everything that was delegated under it.
 func (s *Service) serveRevoke(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
+	if s.turnAway(w, r) {
+		return
+	}
 	x := &exchange{s: s, r: r, endpoint: "/revoke", now: s.cfg.Now(), form: readForm(w, r)}
 	x.offerNonce(w.Header())
 	if err := x.revoke(r.Context()); err != nil {
@@ -97,5 +100,6 @@ func (x *exchange) refuseAside(ctx context.Context, w http.ResponseWriter, what 
 	}
 	x.s.cfg.Logger.WarnContext(ctx, what, slog.String("client", x.workload.Agent.String()),
 		slog.String("reason", string(refusal.Code)), slog.String("cause", refusal.Err.Error()))
+	x.charge()
 	writeRefusal(w, x.r, refusal.answer())
 }

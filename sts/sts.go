@@ -36,6 +36,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -158,6 +159,7 @@ type Service struct {
 	openID   []byte // the same for OpenID Connect Discovery
 
 	documents documents // of clients
+	refusals  budget
 
 	feeds  atomic.Int64 // streams of revocations that are open
 	ending sync.Once
@@ -191,6 +193,7 @@ func newService(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{cfg: cfg, base: base, revoked: newRevoked(cfg.Revocations, cfg.Now), ended: make(chan struct{})}
+	s.refusals.each = make(map[netip.Prefix]*bucket)
 	if s.issuer, err = token.NewRotatingIssuer(cfg.Issuer, cfg.Keys); err != nil {
 		return nil, err
 	}

@@ -286,7 +286,7 @@ func TestE15Readiness(t *testing.T) {
 	}
 	// The feed ends, and its last word grows old.
 	s.tokens.EndFeeds()
-	o.offset.Add(int64(token.DefaultMaxStaleness + 2*time.Second))
+	o.offset.Add(int64(staleness + 2*time.Second)) // of the route, less than the default
 	text, _ = o.want(http.StatusServiceUnavailable, plain, "GET", o.probes+"/readyz", "")
 	if !strings.Contains(text, `"revocations":"failed"`) || !strings.Contains(text, `"registry":"ok"`) {
 		t.Errorf("readiness %s", text)

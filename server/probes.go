@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/token"
 )
 
@@ -113,10 +115,31 @@ func (s *Server) usableFeed() error {
 		return nil
 	}
 	age, err := s.feed.Age()
-	if err == nil && age > token.DefaultMaxStaleness {
-		err = fmt.Errorf("the revocation feed is %s old", age)
+	if allowed := s.staleness(); err == nil && age > allowed {
+		err = fmt.Errorf("the revocation feed is %s old, a route allows %s", age, allowed)
 	}
 	return err
+}
+
+// staleness is the least that any route allows.
+func (s *Server) staleness() time.Duration {
+	least := time.Duration(0)
+	use := func(u config.Upstream) {
+		d := cmp.Or(u.MaxStaleness, token.DefaultMaxStaleness)
+		if least == 0 || d < least {
+			least = d
+		}
+	}
+	for _, u := range s.cfg.Upstreams.A2A {
+		use(u.Upstream)
+	}
+	for _, u := range s.cfg.Upstreams.MCP {
+		use(u.Upstream)
+	}
+	for _, u := range s.cfg.Upstreams.LLM {
+		use(u.Upstream)
+	}
+	return cmp.Or(least, token.DefaultMaxStaleness)
 }
 
 // usable: every writer lives, and wrote something durable lately.

@@ -355,14 +355,31 @@ func TestClientAuthentication(t *testing.T) {
 	}
 	form, _ := w.fullRootForm()
 	w.accepted(w.post(w.as(app), form, nil))
-	// I7: a certificate in a header is no certificate.
-	for _, name := range []string{"Client-Cert", "X-Forwarded-Client-Cert", "X-SPIFFE-ID"} {
-		got := w.post(w.client(identity.Agent{}, devca.Profile{}), w.rootForm(), func(r *http.Request) { r.Header.Set(name, app.String()) })
-		w.refused(got, 401, "invalid_client", sts.CodeClientUnauthenticated)
-	}
 	// A proof that nothing verifies is refused, not dropped.
 	got := w.post(w.as(app), w.rootForm(), func(r *http.Request) { r.Header.Set("DPoP", "x.y.z") })
 	w.refused(got, 400, "invalid_dpop_proof", sts.CodeProofUnsupported)
+}
+
+// TestI7CertificateInAHeader: a certificate in a header is no certificate, and
+// changes nothing beside one on the connection.
+func TestI7CertificateInAHeader(t *testing.T) {
+	w := newWorld(t)
+	cred, err := w.ca.Issue(app, devca.Profile{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	der := ":" + base64.StdEncoding.EncodeToString(cred.Leaf().Raw) + ":" // RFC 9440
+	for name, value := range map[string]string{
+		"Client-Cert": der, "X-Forwarded-Client-Cert": "URI=" + app.String(), "X-SPIFFE-ID": app.String(),
+		"X-SSL-Client-Cert": url.QueryEscape(string(cred.CertificatePEM())), "Client_Cert": der,
+	} {
+		edit := func(r *http.Request) { r.Header[name] = []string{value} }
+		w.refused(w.post(w.as(identity.Agent{}), w.rootForm(), edit), 401, "invalid_client", sts.CodeClientUnauthenticated)
+		if got := w.accepted(w.post(w.as(app), w.rootForm(), edit)); got.Actor != app.String() {
+			t.Errorf("%s: the actor is %s", name, got.Actor)
+		}
+		w.refused(w.post(w.as(agent(1)), w.rootForm(), edit), 400, "invalid_request", sts.CodeIDTokenAudience)
+	}
 }
 
 // flows are the ways to a token: what X4 asks of each.

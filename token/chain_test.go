@@ -521,3 +521,29 @@ func elsewhereIssuer(t *testing.T, r *delegation.Receipt) {
 	r.Issuer = "https://elsewhere.test"
 	r.Hop.Person = must(identity.ParsePerson(r.Issuer, r.Hop.Person.Ref()))(t)
 }
+
+// TestC10OtherPerson: whoever renames the person, in one receipt, in the leaf or
+// in all that is after a hop, at any hop of any chain, is refused as just that.
+func TestC10OtherPerson(t *testing.T) {
+	f := newForge(t)
+	other := must(identity.ParsePerson(testIssuer, "somebody-else"))(t)
+	rename := func(h *delegation.Hop) { h.Person = other }
+	for n := 2; n <= delegation.MaxHops; n++ {
+		verify := func(c forged) error {
+			_, err := newWorld(t, f, func(cfg *Config) { cfg.Chains = serving(c) }).Verify(t.Context(), c.last(), want(n-1))
+			return err
+		}
+		for k := range n {
+			wantCode(t, verify(f.byReference(t, f.chain(t, n, at(k, rename)))), CodeChainPerson)
+			if k == 0 {
+				continue
+			}
+			var after []edit
+			for i := k; i < n; i++ {
+				after = append(after, at(i, rename))
+			}
+			wantCode(t, verify(f.byReference(t, f.chain(t, n, after...))), CodeChainPerson)
+		}
+		wantPass(t, verify(f.byReference(t, f.chain(t, n))))
+	}
+}

@@ -296,3 +296,57 @@ func TestUnknownFile(t *testing.T) {
 	b := repack(t, bundle(t, w.contents()), func(m map[string][]byte) { m["receipts/"+digest(nil)+".jwt"] = nil })
 	expect(t, b, w.policy(), 1, ManifestSig, Fail, "in the bundle, but not in the manifest")
 }
+
+// TestOpenTakesApart: a decision, its rules and what is disclosed of it are
+// found; what is no bundle, or is not what its manifest names, is not opened.
+func TestOpenTakesApart(t *testing.T) {
+	w := newWorld(t)
+	c := w.contents()
+	b, err := Open(bundle(t, c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found int
+	for _, r := range b.records {
+		if r.Decision == nil {
+			continue
+		}
+		found++
+		for _, id := range []string{r.ID, r.Decision.CallID} {
+			if got, ok := b.Decision(id); !ok || got.Decision.CallID != r.Decision.CallID {
+				t.Errorf("%s is not found", id)
+			}
+		}
+		if ds, missing := b.Disclosures(r.Decision); len(r.Decision.SD) > 0 && (missing != 0 || len(ds) != len(r.Decision.SD)) {
+			t.Errorf("%d disclosed, %d missing", len(ds), missing)
+		}
+		if _, ok := b.Rules(r.Decision.Policy.BundleDigest); !ok {
+			t.Errorf("no rules %s", r.Decision.Policy.BundleDigest)
+		}
+	}
+	if found == 0 {
+		t.Fatal("no decision in the bundle")
+	}
+	if _, ok := b.Decision("no such"); ok {
+		t.Error("a decision that is not there")
+	}
+	c = w.contents()
+	c.Disclosures = nil
+	closed, err := Open(bundle(t, c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range closed.records {
+		if d := r.Decision; d != nil && len(d.SD) > 0 {
+			if ds, missing := closed.Disclosures(d); len(ds) != 0 || missing != len(d.SD) {
+				t.Errorf("%d disclosed, %d missing", len(ds), missing)
+			}
+		}
+	}
+	whole := bundle(t, w.contents())
+	for name, raw := range map[string][]byte{"nothing": nil, "text": []byte("text"), "cut": whole[:len(whole)/2]} {
+		if _, err := Open(raw); err == nil {
+			t.Errorf("%s opens", name)
+		}
+	}
+}

@@ -146,13 +146,17 @@ func personsOf(r record.Record) []string {
 
 // Export writes the evidence bundle of the whole log up to its newest
 // published checkpoint, signed with the deployment's manifest key: where a
-// process has the role ledger.
-func (a *Archive) Export(ctx context.Context, w io.Writer, now time.Time) error {
+// process has the role ledger. Of the decisions named by record id it discloses
+// the values that policy read, in clear; of all others none.
+func (a *Archive) Export(ctx context.Context, w io.Writer, now time.Time, disclose ...string) error {
 	keys, err := loadKeys(a.dataDir)
 	if err != nil {
 		return fmt.Errorf("exporting: %w", err)
 	}
 	c, err := a.contents(ctx, keys, now)
+	if err == nil {
+		err = a.disclose(ctx, &c, disclose)
+	}
 	if err != nil {
 		return fmt.Errorf("exporting: %w", err)
 	}

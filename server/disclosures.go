@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/internal/sealed"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/search"
 )
 
 // keyDisclosures is the file of the key that opens disclosures. Only who reads
@@ -132,4 +134,50 @@ func disclosureOpener(dataDir string) (sealed.Opener, error) {
 		return sealed.Opener{}, err
 	}
 	return sealed.NewOpener(key), nil
+}
+
+// disclose adds what is at hand of the values of these decisions.
+func (a *Archive) disclose(ctx context.Context, c *evidence.Contents, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	index, err := a.Records(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		rec, err := decisionIn(index, id)
+		if err != nil {
+			return fmt.Errorf("disclosing %s: %w", id, err)
+		}
+		ds, missing, err := a.disclosures(ctx, rec.Decision)
+		if err != nil {
+			return err
+		}
+		if missing > 0 && len(ds) == 0 {
+			return fmt.Errorf("disclosing %s: none of its %d values is at hand", id, missing)
+		}
+		for _, d := range ds {
+			c.Disclosures = append(c.Disclosures, d.Encoded())
+		}
+	}
+	return nil
+}
+
+// decisionIn finds the one decision that an id means, as a trace does.
+func decisionIn(index *search.Index, id string) (record.Record, error) {
+	lineage, err := index.Trace(id)
+	if err != nil {
+		return record.Record{}, err
+	}
+	entries, err := index.Find(lineage.RecordID)
+	if err != nil {
+		return record.Record{}, err
+	}
+	for _, e := range entries {
+		if e.Record.Decision != nil && e.Record.ID == lineage.RecordID {
+			return e.Record, nil
+		}
+	}
+	return record.Record{}, errors.New("the record is no decision")
 }

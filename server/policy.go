@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/internal/durable"
 	"github.com/lineal-auth/lineal/policy"
@@ -261,19 +262,10 @@ func (a *Archive) ExplainPolicy(ctx context.Context, id string) (PolicyExplanati
 	if err != nil {
 		return PolicyExplanation{}, err
 	}
-	lineage, err := index.Trace(id) // finds the one decision that an id means
+	rec, err := decisionIn(index, id)
 	if err != nil {
 		return PolicyExplanation{}, err
 	}
-	entries, err := index.Find(lineage.RecordID)
-	if err != nil {
-		return PolicyExplanation{}, err
-	}
-	i := slices.IndexFunc(entries, func(e search.Entry) bool { return e.Record.Decision != nil && e.Record.ID == lineage.RecordID })
-	if i < 0 {
-		return PolicyExplanation{}, errors.New("explaining: the record is no decision")
-	}
-	rec := entries[i].Record
 	ds, missing, err := a.disclosures(ctx, rec.Decision)
 	if err != nil {
 		return PolicyExplanation{}, err
@@ -283,6 +275,29 @@ func (a *Archive) ExplainPolicy(ctx context.Context, id string) (PolicyExplanati
 		bundle: func(digest string) ([]byte, error) {
 			b, err := a.store.Blob(ctx, digest)
 			return b.Bytes, err
+		},
+	}.explain(ctx)
+}
+
+// ExplainEvidence is ExplainPolicy from an evidence bundle: its record, the
+// rules in it, and the values that it discloses. It verifies nothing.
+func ExplainEvidence(ctx context.Context, bundle []byte, id string) (PolicyExplanation, error) {
+	b, err := evidence.Open(bundle)
+	if err != nil {
+		return PolicyExplanation{}, err
+	}
+	rec, ok := b.Decision(id)
+	if !ok {
+		return PolicyExplanation{}, search.ErrNotFound
+	}
+	ds, missing := b.Disclosures(rec.Decision)
+	return account{
+		rec: rec, disclosed: ds, missing: missing,
+		bundle: func(digest string) ([]byte, error) {
+			if raw, ok := b.Rules(digest); ok {
+				return raw, nil
+			}
+			return nil, errors.New("not in the evidence")
 		},
 	}.explain(ctx)
 }

@@ -31,23 +31,25 @@ func withArchive(ctx context.Context, dataDir string, do func(*server.Archive) e
 
 func newExport(s streams) *cobra.Command {
 	var dataDir, out string
+	var disclose []string
 	c := &cobra.Command{
 		Use: "export --data DIR --out FILE", Short: "Write the evidence bundle of the whole log", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withArchive(c.Context(), dataDir, func(a *server.Archive) error { return export(c.Context(), s, a, out) })
+			return withArchive(c.Context(), dataDir, func(a *server.Archive) error { return export(c.Context(), s, a, out, disclose) })
 		},
 	}
 	c.Flags().StringVar(&dataDir, "data", "", "the deployment's data directory")
 	c.Flags().StringVar(&out, "out", "evidence.zip", "the bundle to write; it must not exist")
+	c.Flags().StringArrayVar(&disclose, "disclose", nil, "a decision whose values that policy read are put in, in clear; repeat it for more")
 	return c
 }
 
-func export(ctx context.Context, s streams, a *server.Archive, path string) (err error) {
+func export(ctx context.Context, s streams, a *server.Archive, path string, disclose []string) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return failed(err, "choose another --out")
 	}
-	if err := errors.Join(a.Export(ctx, f, time.Now()), f.Close()); err != nil {
+	if err := errors.Join(a.Export(ctx, f, time.Now(), disclose...), f.Close()); err != nil {
 		return failed(errors.Join(err, os.Remove(path)), "")
 	}
 	_, err = fmt.Fprintln(s.out, path)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,9 +15,9 @@ import (
 )
 
 func newPolicyExplain(s streams) *cobra.Command {
-	var dataDir, dir, output string
+	var dataDir, dir, bundle, output string
 	c := &cobra.Command{
-		Use:   "explain --data DIR ID | --dir DIR CASE",
+		Use:   "explain --data DIR ID | --evidence FILE ID | --dir DIR CASE",
 		Short: "Say which rule decided a call, and what would have had to differ",
 		Long: "Say why a recorded call, or a case of a policy set, got its answer: per hop and detail the\n" +
 			"first thing that does not match; per policy the first condition that does not hold, with\n" +
@@ -27,7 +29,7 @@ func newPolicyExplain(s streams) *cobra.Command {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			x, err := explained(c.Context(), dataDir, dir, args[0])
+			x, err := explained(c.Context(), dataDir, bundle, dir, args[0])
 			if err != nil {
 				return err
 			}
@@ -41,14 +43,25 @@ func newPolicyExplain(s streams) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&dataDir, "data", "", "the deployment's data directory, to explain a record")
+	c.Flags().StringVar(&bundle, "evidence", "", "an evidence bundle, to explain a record in it; verify it first")
 	c.Flags().StringVar(&dir, "dir", "", "the folder of a policy set, to explain a case of it")
 	outputFlag(c, &output)
 	return c
 }
 
-func explained(ctx context.Context, dataDir, dir, id string) (x server.PolicyExplanation, err error) {
-	if (dataDir == "") == (dir == "") {
-		return x, &exitError{code: exitUsage, err: errors.New("one of --data and --dir"), hint: "lineal policy explain --data DIR ID"}
+func explained(ctx context.Context, dataDir, bundle, dir, id string) (x server.PolicyExplanation, err error) {
+	if from := slices.DeleteFunc([]string{dataDir, bundle, dir}, func(s string) bool { return s == "" }); len(from) != 1 {
+		return x, &exitError{code: exitUsage, err: errors.New("one of --data, --evidence and --dir"), hint: "lineal policy explain --data DIR ID"}
+	}
+	if bundle != "" {
+		content, err := os.ReadFile(bundle) //nolint:gosec // the user names the file
+		if err != nil {
+			return x, failed(err, "")
+		}
+		if x, err = server.ExplainEvidence(ctx, content, id); err != nil {
+			return x, failed(fmt.Errorf("%s: %w", id, err), "ID is a record or a call; lineal verify says whether the bundle is sound")
+		}
+		return x, nil
 	}
 	if dir != "" {
 		set, err := openPolicy(dir, "")

@@ -1,0 +1,74 @@
+package evidence
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/lineal-auth/lineal/record"
+)
+
+// Bundle is what a bundle holds, for who looks at it. That it is in order and
+// whose it is, [Verify] says, and nothing here.
+type Bundle struct {
+	records   []record.Record // by index
+	rules     map[string][]byte
+	disclosed map[string]record.Disclosure // by digest
+}
+
+// Open takes a bundle apart. The error says that it is none, or that a file is
+// not the one of its manifest. Records that cannot be read are left out.
+func Open(bundle []byte) (Bundle, error) {
+	v := &verifier{policy: Policy{}, findings: map[Dimension]*Finding{}, last: checkpoint{size: -1}, first: checkpoint{size: -1}}
+	if !v.open(bundle) || v.finding(Container).Failures > 0 {
+		return Bundle{}, errors.New("opening evidence: no bundle, or a broken one: see lineal verify")
+	}
+	for name, want := range v.manifest.Files {
+		if digest(v.files[name]) != want {
+			return Bundle{}, fmt.Errorf("opening evidence: %s is not the file that the manifest names", name)
+		}
+	}
+	v.readRecords()
+	b := Bundle{rules: v.rules, disclosed: map[string]record.Disclosure{}}
+	for _, e := range v.records {
+		if e.readable {
+			b.records = append(b.records, e.record)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.values)) {
+		if d, err := record.ParseDisclosure(string(v.values[name])); err == nil {
+			b.disclosed[d.Digest()] = d // by what it is, whatever the file is called
+		}
+	}
+	return b, nil
+}
+
+// Decision finds the decision of a record or, its latest, of a call.
+func (b Bundle) Decision(id string) (rec record.Record, ok bool) {
+	for _, r := range b.records {
+		if r.Decision != nil && (r.ID == id || r.Decision.CallID == id) {
+			rec, ok = r, true
+		}
+	}
+	return rec, ok
+}
+
+// Rules gives the policy bundle of a digest, as far as the file says so.
+func (b Bundle) Rules(digest string) ([]byte, bool) {
+	raw, ok := b.rules[digest]
+	return raw, ok
+}
+
+// Disclosures gives the values that a decision names and the bundle discloses,
+// and how many it does not.
+func (b Bundle) Disclosures(d *record.Decision) (ds []record.Disclosure, missing int) {
+	for _, digest := range d.SD {
+		if v, ok := b.disclosed[digest]; ok {
+			ds = append(ds, v)
+		} else {
+			missing++
+		}
+	}
+	return ds, missing
+}

@@ -58,7 +58,7 @@ var layout = map[string][]string{
 	"policy/cedar":        {"policy", "identity", "delegation", "scope"},
 	"policy/opa":          {"policy", "internal/pdp"},
 	"policy/authzen":      {"policy", "internal/pdp"},
-	"gateway/mcp":         with(vocabulary, "gateway", "token", "registry", "scope/sqlscope"),
+	"gateway/mcp":         with(vocabulary, "gateway", "token", "registry", "scope/sqlscope", "internal/handle"),
 	"gateway/a2a":         with(vocabulary, "gateway", "token", "registry"),
 	"gateway/llm":         with(vocabulary, "gateway", "token", "registry"),
 	"token/pkcs11":        {}, // gives a crypto.Signer
@@ -73,6 +73,7 @@ var layout = map[string][]string{
 
 	"internal/pdp":     {},
 	"internal/sealed":  {},
+	"internal/handle":  {},
 	"internal/ssrf":    {},
 	"internal/devca":   {"identity"},
 	"internal/opatest": {}, // a server for tests; TestTestServerStaysInTests
@@ -83,6 +84,8 @@ var layout = map[string][]string{
 
 	"internal/adminclient": {"identity", "identity/spiffe"}, // an operator's commands
 	"internal/testenv":     {"*"},
+
+	"test/conformance": {"*"}, // starts the product for suites of other makes
 
 	// A module of its own: what tests need to run, and the product must not carry.
 	"test/opa":     {},

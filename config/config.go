@@ -206,6 +206,23 @@ type Upstream struct {
 type MCP struct {
 	Upstream `yaml:",inline"`
 	Tools    []Tool `yaml:"tools"`
+	// ResourceSets name resources by template, where the server has too many to
+	// name; default: none, and each resource is known by its URI alone.
+	ResourceSets []ResourceSet `yaml:"resource_sets,omitempty"`
+	// ServerRequests are what the server may ask of its clients, if policy permits
+	// it too: sampling, elicitation, roots; default: nothing.
+	ServerRequests []string `yaml:"server_requests,omitempty"`
+	// ElicitationHosts are the hosts to which an elicitation may send a person;
+	// default: none.
+	ElicitationHosts []string `yaml:"elicitation_hosts,omitempty"`
+}
+
+// ResourceSet is a resource template of an MCP server. Delegations and policies
+// know all its resources by the set's name.
+type ResourceSet struct {
+	Name string `yaml:"name"`
+	// Template is the URI template as the server lists it, "file:///logs/{day}".
+	Template string `yaml:"template"`
 }
 
 // Tool is an approved tool of an MCP server.

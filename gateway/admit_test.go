@@ -433,7 +433,7 @@ func TestWellKnown(t *testing.T) {
 		var doc map[string]any
 		must(t, json.Unmarshal(got.body, &doc))
 		want := map[string]any{
-			"resource": w.url + "/mcp/orders", "authorization_servers": []any{issuerURL}, "bearer_methods_supported": []any{"header"}, "scopes_supported": []any{"mcp:call"},
+			"resource": w.url + "/mcp/orders", "authorization_servers": []any{issuerURL}, "bearer_methods_supported": []any{"header"}, "scopes_supported": []any{"mcp:call", "mcp:prompt", "mcp:read"},
 			"authorization_details_types_supported": []any{"urn:lineal:call:v1"}, "tls_client_certificate_bound_access_tokens": true,
 		}
 		if diff := cmp.Diff(want, doc); diff != "" {

@@ -146,15 +146,23 @@ func (c *call) read() (err error) {
 	if err = c.readBody(); err != nil {
 		return err
 	}
-	c.request, err = c.route.Protocol.Read(c.r, c.suffix, c.body)
+	c.request, err = c.route.Protocol.Read(c.r, c.suffix, c.body, c.from())
 	if err != nil {
 		return err
 	}
 	c.request.Resource.Service = c.route.Name
+	if c.request.Parent != "" {
+		c.parent = c.request.Parent
+	}
 	if c.passesTokenOn() {
 		return Refuse(CodeInternal, "the request carries the caller's own token towards the upstream")
 	}
 	return nil
+}
+
+// from is who calls, for ids that are bound to it.
+func (c *call) from() Caller {
+	return Caller{Person: c.verified.Chain.Person().String(), Agent: c.caller().String(), Route: c.route.audience}
 }
 
 // passesTokenOn reports whether the caller's token stands in what would be
@@ -219,6 +227,22 @@ func (c *call) permit() error {
 	}
 	if refused != nil {
 		return &Refusal{Code: c.scopeCode(), Reason: "scope_exceeded", Err: refused}
+	}
+	return c.permitParts()
+}
+
+// permitParts asks the same of each part of the call. One that is not permitted
+// refuses the whole.
+func (c *call) permitParts() error {
+	for _, p := range c.request.Parts {
+		asked := scope.Call{Location: c.route.audience, Action: p.Action, Name: p.Name, Doc: p.Doc}
+		for k := range c.verified.Chain.Len() {
+			if v := c.verified.Chain.Hop(k).Details.Permits(asked); !v.Permitted() {
+				exceeds := furthest(v)
+				c.exceeded = exceeds.record(k)
+				return &Refusal{Code: CodePolicyDenied, Reason: "scope_exceeded", Err: fmt.Errorf("hop %d: %s: %w", k, p.Action, exceeds)}
+			}
+		}
 	}
 	return nil
 }
@@ -305,10 +329,25 @@ func (c *call) askPolicy() {
 	}
 	ctx, cancel := context.WithTimeout(c.r.Context(), decideTimeout) // threat A7
 	defer cancel()
-	c.decision = c.g.cfg.Policy.Decide(ctx, c.input)
-	if len(c.decision.Errors) > 0 || c.decision.Unavailable {
-		c.decision.Effect = policy.Deny // whatever the engine says beside an error
+	c.decision = c.put(ctx, c.input)
+	for _, p := range c.request.Parts {
+		if c.decision.Effect != policy.Permit {
+			return
+		}
+		in := c.input
+		in.Resource, in.Call = p.Resource, scope.Call{Location: c.route.audience, Action: p.Action, Name: p.Name, Doc: p.Doc}
+		in.Resource.Service = c.route.Name
+		c.decision = c.put(ctx, in) // the record names the rules of the last, or of the one that refuses
 	}
+}
+
+// put puts one question to policy.
+func (c *call) put(ctx context.Context, in policy.Input) policy.Decision {
+	d := c.g.cfg.Policy.Decide(ctx, in)
+	if len(d.Errors) > 0 || d.Unavailable {
+		d.Effect = policy.Deny // whatever the engine says beside an error
+	}
+	return d
 }
 
 // caller is the agent policy sees: the proven one, or for an unbound token
@@ -368,7 +407,7 @@ func (c *call) answer(refusal *Refusal) {
 	if a.Status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "1")
 	}
-	f := Refused{Answer: a, RequestID: c.id, Data: refusal.Data, DocURL: c.g.cfg.PublicURL + "/errors#" + string(a.Code)}
+	f := Refused{Answer: a, RequestID: c.id, Data: refusal.Data, DocURL: c.g.cfg.PublicURL + "/errors#" + string(a.Code), Result: refusal.Result}
 	if c.route == nil {
 		writePlainRefusal(c.w, f)
 		return

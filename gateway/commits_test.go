@@ -30,7 +30,7 @@ func (w *world) disclosures() map[string]record.Disclosure {
 // plainReader names no argument as an atom, so that no record holds one.
 func plainReader(t *testing.T) gateway.Protocol {
 	t.Helper()
-	reader, err := mcp.New([]mcp.Tool{{Name: "find", InputSchema: []byte(findSchema)}})
+	reader, err := mcp.New(mcp.Config{Tools: []mcp.Tool{{Name: "find", InputSchema: []byte(findSchema)}}})
 	must(t, err)
 	return reader
 }

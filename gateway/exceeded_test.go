@@ -22,10 +22,10 @@ func exceedWorld(t *testing.T) *world {
 	t.Helper()
 	sql, err := sqlscope.New(sqlscope.Config{})
 	must(t, err)
-	reader, err := mcp.NewSQL([]mcp.Tool{
+	reader, err := mcp.New(mcp.Config{SQL: sql, Tools: []mcp.Tool{
 		{Name: "find", InputSchema: []byte(exceedSchema)},
 		{Name: "run_sql", InputSchema: []byte(`{"type":"object","properties":{"query":{"type":"string"}},"required":["query"]}`), SQL: "/query"},
-	}, sql)
+	}})
 	must(t, err)
 	return newWorld(t, withRules(permitAll), func(cfg *gateway.Config) { cfg.Routes[0].Protocol = reader })
 }

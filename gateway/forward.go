@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
@@ -59,8 +58,8 @@ func (c *call) send(ctx context.Context, cancel context.CancelCauseFunc) error {
 		return c.failed(record.StatusCalleeError, refusal)
 	}
 	c.passHeaders(resp.Header)
-	if c.request.Rewrite != nil && resp.StatusCode < 300 {
-		return c.rewrite(resp)
+	if c.request.Answer != nil {
+		return c.readAnswer(resp)
 	}
 	return c.stream(resp)
 }
@@ -233,33 +232,6 @@ func (c *call) cut(status record.Status, err error) error {
 	return &Refusal{Code: CodeUpstreamInvalid, Err: err}
 }
 
-// rewrite hides from a list what the caller may not see. The whole answer is
-// held until it is judged.
-func (c *call) rewrite(resp *http.Response) error {
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, c.route.MaxAnswer+1))
-	switch {
-	case err != nil && c.r.Context().Err() != nil:
-		return c.cut(record.StatusAborted, err)
-	case err == nil && int64(len(answer)) > c.route.MaxAnswer:
-		err = fmt.Errorf("a list longer than %d bytes", c.route.MaxAnswer)
-	case err == nil && isEventStream(resp.Header):
-		answer, err = rewriteEvents(answer, func(data []byte) ([]byte, error) { return c.request.Rewrite(data, c.shows) })
-	case err == nil:
-		answer, err = c.request.Rewrite(answer, c.shows)
-	}
-	if err != nil {
-		c.forgetHeaders()
-		return c.failed(record.StatusCalleeError, &Refusal{Code: CodeUpstreamInvalid, Err: err})
-	}
-	c.released = true
-	c.outcome.bytes = int64(len(answer))
-	c.w.WriteHeader(resp.StatusCode)
-	if _, err := c.w.Write(answer); err != nil {
-		return c.cut(record.StatusAborted, err)
-	}
-	return c.done(resp.StatusCode)
-}
-
 // forgetHeaders takes back what passHeaders took over, for an answer of ours.
 func (c *call) forgetHeaders() {
 	for _, name := range answerHeaders {
@@ -283,38 +255,4 @@ func (c *call) shows(action string, res policy.Resource) bool {
 	res.Service = c.route.Name
 	in.Resource, in.Call.Action, in.Call.Name = res, action, res.Name
 	return lister.Listed(c.r.Context(), in)
-}
-
-// lineEnds are those of server-sent events: each reader must see the lines
-// that were judged.
-var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
-
-// rewriteEvents applies edit to the data of each server-sent event.
-func rewriteEvents(stream []byte, edit func([]byte) ([]byte, error)) ([]byte, error) {
-	var out bytes.Buffer
-	text := lineEnds.Replace(strings.TrimPrefix(string(stream), "\ufeff"))
-	for event := range strings.SplitSeq(text, "\n\n") {
-		if strings.TrimSpace(event) == "" {
-			continue
-		}
-		var data []string
-		for line := range strings.SplitSeq(event, "\n") {
-			field, value, _ := strings.Cut(line, ":")
-			switch field {
-			case "data":
-				data = append(data, strings.TrimPrefix(value, " "))
-			case "", "event", "id", "retry": // whatever else a lenient reader could take for data is dropped
-				out.WriteString(line + "\n")
-			}
-		}
-		if joined := strings.Join(data, "\n"); joined != "" {
-			edited, err := edit([]byte(joined))
-			if err != nil {
-				return nil, err
-			}
-			out.WriteString("data: " + string(edited) + "\n")
-		}
-		out.WriteString("\n")
-	}
-	return out.Bytes(), nil
 }

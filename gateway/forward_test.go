@@ -269,8 +269,26 @@ func TestF9UpstreamAnswers(t *testing.T) {
 			_, _ = io.WriteString(rw, "x")
 		}, 502, gateway.CodeUpstreamInvalid, record.StatusCalleeError},
 		{"broken before the answer", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, gateway.CodeUpstreamInvalid, record.StatusUnknown},
-		{"500", status(500), 500, "", record.StatusCalleeError},
-		{"404", status(404), 404, "", record.StatusCalleeError},
+		{"500", status(500), 500, gateway.CodeUpstreamInvalid, record.StatusCalleeError},
+		{"404", status(404), 404, gateway.CodeUpstreamRefused, record.StatusCalleeError},
+		{"404 with another's error", func(rw http.ResponseWriter, _ *http.Request) {
+			rw.WriteHeader(404)
+			_, _ = io.WriteString(rw, `{"jsonrpc":"2.0","id":8,"error":{"code":1,"message":"x"}}`)
+		}, 404, gateway.CodeUpstreamRefused, record.StatusCalleeError},
+		{"404 with its own error", func(rw http.ResponseWriter, _ *http.Request) {
+			rw.WriteHeader(404)
+			_, _ = io.WriteString(rw, `{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":"x"}}`)
+		}, 404, "", record.StatusCalleeError},
+		{"200, no JSON", func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "x") }, 502, gateway.CodeUpstreamInvalid, record.StatusCalleeError},
+		{"200, another's answer", func(rw http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(rw, `{"jsonrpc":"2.0","id":8,"result":{}}`)
+		}, 502, gateway.CodeUpstreamInvalid, record.StatusCalleeError},
+		{"200, both answer and error", func(rw http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(rw, `{"jsonrpc":"2.0","id":7,"result":{},"error":{}}`)
+		}, 502, gateway.CodeUpstreamInvalid, record.StatusCalleeError},
+		{"200, input required where it is not", func(rw http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(rw, `{"jsonrpc":"2.0","id":7,"result":{"resulttype":"input_required"}}`)
+		}, 502, gateway.CodeUpstreamInvalid, record.StatusCalleeError},
 		{"200", echoResult, 200, "", record.StatusCompleted},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -377,6 +395,9 @@ func within(t testing.TB, done <-chan struct{}, what string) {
 	}
 }
 
+// note is an event with a number.
+const note = `data: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":%d}}`
+
 // TestStreamPassesUnbuffered: the header timeout does not end a stream, and events
 // pass one by one, unbuffered.
 func TestStreamPassesUnbuffered(t *testing.T) {
@@ -386,7 +407,7 @@ func TestStreamPassesUnbuffered(t *testing.T) {
 		rw.Header().Set("Content-Type", "text/event-stream")
 		rw.Header().Set("Cache-Control", "public, max-age=60")
 		for i := range 3 {
-			_, _ = fmt.Fprintf(rw, "data: {\"n\":%d}\n\n", i)
+			_, _ = fmt.Fprintf(rw, note+"\n\n", i)
 			_ = http.NewResponseController(rw).Flush()
 			<-next
 		}
@@ -402,7 +423,7 @@ func TestStreamPassesUnbuffered(t *testing.T) {
 	in := bufio.NewReader(resp.Body)
 	for i := range 3 { // each event is here before the next is written
 		line, err := in.ReadString('\n')
-		if want := fmt.Sprintf("data: {\"n\":%d}\n", i); err != nil || line != want {
+		if want := fmt.Sprintf(note+"\n", i); err != nil || line != want {
 			t.Fatalf("event %q, %v", line, err)
 		}
 		_, err = in.ReadString('\n')
@@ -415,7 +436,7 @@ func TestStreamPassesUnbuffered(t *testing.T) {
 	if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
 		t.Errorf("the stream did not end: %v", err)
 	}
-	if o := w.outcomeNow(); o.Status != record.StatusCompleted || o.Bytes != 3*int64(len("data: {\"n\":0}\n\n")) {
+	if o := w.outcomeNow(); o.Status != record.StatusCompleted || o.Bytes != 3*int64(len(fmt.Sprintf(note, 0)+"\n\n")) {
 		t.Errorf("outcome %+v", o)
 	}
 	w.decisions()
@@ -430,7 +451,7 @@ func TestClientDisconnect(t *testing.T) {
 			w.up.answers(func(rw http.ResponseWriter, r *http.Request) {
 				if begun {
 					rw.Header().Set("Content-Type", "text/event-stream")
-					_, _ = io.WriteString(rw, "data: {}\n\n")
+					_, _ = fmt.Fprintf(rw, note+"\n\n", 0)
 					_ = http.NewResponseController(rw).Flush()
 				}
 				close(there)
@@ -464,7 +485,8 @@ func TestClientDisconnect(t *testing.T) {
 func TestUpstreamBreaksOff(t *testing.T) {
 	w := newWorld(t)
 	w.up.answers(func(rw http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(rw, strings.Repeat("x", 5000))
+		rw.Header().Set("Content-Type", "text/event-stream")
+		_, _ = fmt.Fprintf(rw, note+"\n\n", 1)
 		_ = http.NewResponseController(rw).Flush()
 		panic(http.ErrAbortHandler)
 	})
@@ -574,12 +596,12 @@ func TestLimitExceeded(t *testing.T) {
 // panics is a protocol whose reader fails on some bodies.
 type panics struct{ gateway.Protocol }
 
-func (p panics) Read(r *http.Request, suffix string, body []byte) (gateway.Request, error) {
+func (p panics) Read(r *http.Request, suffix string, body []byte, from gateway.Caller) (gateway.Request, error) {
 	if strings.Contains(string(body), "boom") {
 		var none *gateway.Request
 		return *none, nil
 	}
-	return p.Protocol.Read(r, suffix, body)
+	return p.Protocol.Read(r, suffix, body, from)
 }
 
 // TestO7Panic: a panic refuses, is recorded, and the gateway keeps serving.

@@ -93,10 +93,11 @@ var mcpRows = []mcpRow{
 	{"4 header missing", header("Mcp-Protocol-Version"), 400, "header_mismatch", -32020},
 	{"4 header doubled", header("Mcp-Protocol-Version", modern, modern), 400, "header_mismatch", -32020},
 	{"4 header is another", header("Mcp-Protocol-Version", "2025-11-25"), 400, "header_mismatch", -32020},
-	{"4 body has none", body(`"io.modelcontextprotocol/protocolVersion":"2026-07-28",`, ``), 400, "header_mismatch", -32020},
+	{"4 body has none, header is legacy", both(header("Mcp-Protocol-Version"), body(`"io.modelcontextprotocol/protocolVersion":"2026-07-28",`, ``)), 400, "header_mismatch", -32020},
 	{"4 not served", both(header("Mcp-Protocol-Version", "2027-01-01"), body(modern, "2027-01-01")), 400, "version_unsupported", -32022},
 	{"4 session era", both(header("Mcp-Protocol-Version", "2025-03-26"), body(modern, "2025-03-26")), 400, "version_unsupported", -32022},
 	// 5
+	{"5 no version", body(`"io.modelcontextprotocol/protocolVersion":"2026-07-28",`, ``), 400, "request_unreadable", -32602},
 	{"5 no capabilities", body(`,"io.modelcontextprotocol/clientCapabilities":{}`, ``), 400, "request_unreadable", -32602},
 	{"5 capabilities are no object", body(`Capabilities":{}`, `Capabilities":1`), 400, "request_unreadable", -32602},
 	// 6
@@ -114,8 +115,9 @@ var mcpRows = []mcpRow{
 	{"7 name header, cut base64", header("Mcp-Name", "=?base64?ZmluZA=="), 400, "header_mismatch", -32020},
 	{"7 list with a name", both(header("Mcp-Method", "tools/list"), func(a *ask) { a.body = modernBody("tools/list", "") }), 400, "header_mismatch", -32020},
 	// 9
-	{"9 resources", both(header("Mcp-Method", "resources/list"), header("Mcp-Name"), func(a *ask) { a.body = modernBody("resources/list", "") }), 404, "operation_unknown", -32601},
-	{"9 subscriptions", both(header("Mcp-Method", "subscriptions/listen"), header("Mcp-Name"), func(a *ask) { a.body = modernBody("subscriptions/listen", "") }), 404, "operation_unknown", -32601},
+	{"9 tasks", both(header("Mcp-Method", "tasks/list"), header("Mcp-Name"), func(a *ask) { a.body = modernBody("tasks/list", "") }), 404, "operation_unknown", -32601},
+	{"9 legacy subscription", both(header("Mcp-Method", "resources/subscribe"), header("Mcp-Name"), func(a *ask) { a.body = modernBody("resources/subscribe", "") }), 404, "operation_unknown", -32601},
+	{"9 ping", both(header("Mcp-Method", "ping"), header("Mcp-Name"), func(a *ask) { a.body = modernBody("ping", "") }), 404, "operation_unknown", -32601},
 	{"9 legacy initialize", both(header("Mcp-Method", "initialize"), header("Mcp-Name"), func(a *ask) { a.body = modernBody("initialize", "") }), 404, "operation_unknown", -32601},
 	{"9 server's own", both(header("Mcp-Method", "sampling/createMessage"), header("Mcp-Name"), func(a *ask) { a.body = modernBody("sampling/createMessage", "") }), 404, "operation_unknown", -32601},
 	// the arguments
@@ -125,8 +127,6 @@ var mcpRows = []mcpRow{
 	{"folded parameter", body(`"name"`, `"Name":"copy","name"`), 400, "request_unreadable", -32602},
 	{"arguments are a list", body(`{"customer":"C-1"}`, `[]`), 400, "request_unreadable", -32602},
 	{"arguments are null", body(`{"customer":"C-1"}`, `null`), 400, "request_unreadable", -32602},
-	{"missing argument", body(`{"customer":"C-1"}`, `{}`), 400, "request_unreadable", -32602},
-	{"argument of another type", body(`"C-1"`, `1`), 400, "request_unreadable", -32602},
 	{"a query", func(a *ask) { a.path += "?x=1" }, 400, "request_unreadable", -32600},
 }
 
@@ -184,6 +184,42 @@ func TestP5P7P8Rows(t *testing.T) {
 	}
 }
 
+// TestArgumentsOutsideTheSchema: arguments that the pinned schema does not take
+// are refused as the tool would, so that a model can mend them; the record and
+// the header say what it was.
+func TestArgumentsOutsideTheSchema(t *testing.T) {
+	w := newWorld(t)
+	tok := w.token(mint{})
+	for _, args := range []string{`{}`, `{"customer":1}`, `{"customer":"C-1","limit":"x"}`, `{"customer":"C-1","other":1}`, `{"customer":"C-1","filter":{"other":1}}`} {
+		for name, a := range map[string]ask{
+			"modern": mcpCall(tok, "find", args), "legacy": legacy(tok, "2025-11-25", "tools/call", `{"name":"find","arguments":`+args+`}`),
+		} {
+			t.Run(name+args, func(t *testing.T) {
+				w := w.in(t)
+				got := w.send(a)
+				d := w.wantRefusal(got, 200, "request_unreadable", "request_unreadable")
+				var m struct {
+					ID     int
+					Error  any
+					Result struct {
+						IsError    bool
+						ResultType string
+						Content    []struct{ Type, Text string }
+					}
+				}
+				must(t, json.Unmarshal(got.body, &m))
+				want := "The arguments do not satisfy the tool's input schema. Request " + d.CallID + "."
+				if m.ID != 7 || m.Error != nil || !m.Result.IsError || len(m.Result.Content) != 1 || m.Result.Content[0].Text != want || (m.Result.ResultType == "complete") != (name == "modern") {
+					t.Errorf("answer %s", got.body)
+				}
+			})
+		}
+	}
+	if n := len(w.up.requests()); n != 0 {
+		t.Errorf("the upstream saw %d requests", n)
+	}
+}
+
 // legacy is a request of an era with `initialize`.
 func legacy(tok, version, m, params string) ask {
 	h := http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"}}
@@ -221,13 +257,14 @@ func TestLegacyEra(t *testing.T) {
 		{"initialize, sessions only", legacy(tok, "", "initialize", `{"protocolVersion":"2025-03-26"}`), 400, "version_unsupported"},
 		{"initialize, modern", legacy(tok, "", "initialize", `{"protocolVersion":"2026-07-28"}`), 400, "version_unsupported"},
 		{"initialize, none", legacy(tok, "", "initialize", `{}`), 400, "version_unsupported"},
-		{"initialize with a modern header", legacy(tok, modern, "initialize", `{"protocolVersion":"2025-11-25"}`), 400, "header_mismatch"},
+		{"initialize with a modern header", legacy(tok, modern, "initialize", `{"protocolVersion":"2025-11-25"}`), 400, "request_unreadable"},
 		{"no header", legacy(tok, "", "tools/call", `{"name":"find","arguments":{"customer":"C-1"}}`), 400, "header_mismatch"},
 		{"not served", legacy(tok, "2025-03-26", "ping", `{}`), 400, "version_unsupported"},
 		{"discover", legacy(tok, "2025-11-25", "server/discover", `{}`), 404, "operation_unknown"},
 		{"sampling", legacy(tok, "2025-11-25", "sampling/createMessage", `{}`), 404, "operation_unknown"},
-		{"resources", legacy(tok, "2025-11-25", "resources/read", `{"uri":"x"}`), 404, "operation_unknown"},
-		{"a modern header", legacy(tok, modern, "tools/call", `{"name":"find","arguments":{"customer":"C-1"}}`), 400, "header_mismatch"},
+		{"tasks", legacy(tok, "2025-11-25", "tasks/get", `{"taskId":"x"}`), 404, "operation_unknown"},
+		{"no absolute URI", legacy(tok, "2025-11-25", "resources/read", `{"uri":"x"}`), 400, "request_unreadable"},
+		{"a modern header", legacy(tok, modern, "tools/call", `{"name":"find","arguments":{"customer":"C-1"}}`), 400, "request_unreadable"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := w.in(t)
@@ -270,8 +307,7 @@ func TestP1FoldedArguments(t *testing.T) {
 	for _, args := range []string{
 		`{"customer":"C-1","Customer":"C-2"}`, `{"customer":"C-1","CUSTOMER":"C-2"}`, `{"customer":"C-1","cu\u017ftomer":"C-2"}`, // ſ
 		`{"customer":"C-1","Region":"secret"}`, `{"customer":"C-1","REGION":"secret"}`,
-		`{"customer":"C-1","filter":{"path":"/a","Path":"/b"}}`, `{"customer":"C-1","filter":{"Path":"/b"}}`, `{"customer":"C-1","filter":{"other":1}}`,
-		`{"customer":"C-1","unknown":1}`,
+		`{"customer":"C-1","filter":{"path":"/a","Path":"/b"}}`, `{"customer":"C-1","filter":{"Path":"/b"}}`,
 	} {
 		t.Run(args, func(t *testing.T) {
 			w := w.in(t)
@@ -337,13 +373,13 @@ func TestP1SchemasAreClosed(t *testing.T) {
 		{"pattern, undeclared", `{"type":"object","patternProperties":{"^x-":{}}}`, `{"y":1}`, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, err := mcp.New([]mcp.Tool{{Name: "find", InputSchema: []byte(c.schema)}})
+			r, err := mcp.New(mcp.Config{Tools: []mcp.Tool{{Name: "find", InputSchema: []byte(c.schema)}}})
 			must(t, err)
 			a := mcpCall("", "find", c.args)
 			req, err := http.NewRequestWithContext(t.Context(), a.method, "https://gw.test/mcp/orders", nil)
 			must(t, err)
 			req.Header = a.header
-			_, err = r.Read(req, "", []byte(a.body))
+			_, err = r.Read(req, "", []byte(a.body), gateway.Caller{})
 			if (err == nil) != c.passes {
 				t.Errorf("passes: %v, want %v (%v)", err == nil, c.passes, err)
 			}
@@ -357,15 +393,20 @@ func TestP1SchemasAreClosed(t *testing.T) {
 // TestMCPNewRefuses: what cannot be pinned is refused at the start.
 func TestMCPNewRefuses(t *testing.T) {
 	for name, tools := range map[string][]mcp.Tool{
-		"no JSON":         {{Name: "a", InputSchema: []byte(`{`)}},
-		"duplicate names": {{Name: "a", InputSchema: []byte(`{"type":"object","type":"object"}`)}},
-		"no schema":       {{Name: "a", InputSchema: []byte(`{"type":1}`)}},
-		"argument header": {{Name: "a", InputSchema: []byte(`{"type":"object","properties":{"a":{"type":"string","x-mcp-header":"A"}}}`)}},
-		"twice":           {{Name: "a", InputSchema: []byte(`{}`)}, {Name: "a", InputSchema: []byte(`{}`)}},
-		"lost reference":  {{Name: "a", InputSchema: []byte(`{"$ref":"#/$defs/none"}`)}},
-		"far reference":   {{Name: "a", InputSchema: []byte(`{"$ref":"https://evil.test/schema"}`)}},
+		"no JSON":                      {{Name: "a", InputSchema: []byte(`{`)}},
+		"duplicate names":              {{Name: "a", InputSchema: []byte(`{"type":"object","type":"object"}`)}},
+		"no schema":                    {{Name: "a", InputSchema: []byte(`{"type":1}`)}},
+		"argument header of an object": {{Name: "a", InputSchema: []byte(`{"type":"object","properties":{"a":{"type":"object","x-mcp-header":"A"}}}`)}},
+		"argument header of a number":  {{Name: "a", InputSchema: []byte(`{"type":"object","properties":{"a":{"type":"number","x-mcp-header":"A"}}}`)}},
+		"argument header without name": {{Name: "a", InputSchema: []byte(`{"type":"object","properties":{"a":{"type":"string","x-mcp-header":""}}}`)}},
+		"argument header, bad name":    {{Name: "a", InputSchema: []byte(`{"type":"object","properties":{"a":{"type":"string","x-mcp-header":"A_B"}}}`)}},
+		"argument header twice":        {{Name: "a", InputSchema: []byte(`{"type":"object","properties":{"a":{"type":"string","x-mcp-header":"A"},"b":{"type":"string","x-mcp-header":"a"}}}`)}},
+		"argument header elsewhere":    {{Name: "a", InputSchema: []byte(`{"type":"object","properties":{"a":{"type":"array","items":{"type":"string","x-mcp-header":"A"}}}}`)}},
+		"twice":                        {{Name: "a", InputSchema: []byte(`{}`)}, {Name: "a", InputSchema: []byte(`{}`)}},
+		"lost reference":               {{Name: "a", InputSchema: []byte(`{"$ref":"#/$defs/none"}`)}},
+		"far reference":                {{Name: "a", InputSchema: []byte(`{"$ref":"https://evil.test/schema"}`)}},
 	} {
-		if _, err := mcp.New(tools); err == nil {
+		if _, err := mcp.New(mcp.Config{Tools: tools}); err == nil {
 			t.Errorf("%s: it is pinned", name)
 		}
 	}
@@ -534,8 +575,8 @@ func TestAnnouncements(t *testing.T) {
 		status       int
 	}{
 		"discover": {
-			discover, `{"supportedVersions":["2027-01-01","2026-07-28","2025-03-26"],"capabilities":{"tools":{"listChanged":true},"resources":{},"prompts":{}},"x":1}`,
-			`{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"x":1}`, 200,
+			discover, `{"supportedVersions":["2027-01-01","2026-07-28","2025-03-26"],"capabilities":{"tools":{"listChanged":true,"x":1},"resources":{},"tasks":{},"experimental":{}},"x":1}`,
+			`{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true},"resources":{}},"x":1}`, 200,
 		},
 		"initialize":    {initialize, `{"protocolVersion":"2025-11-25","capabilities":{"logging":{}}}`, `{"protocolVersion":"2025-11-25","capabilities":{"logging":{}}}`, 200},
 		"other version": {initialize, `{"protocolVersion":"2025-03-26","capabilities":{}}`, ``, 502},

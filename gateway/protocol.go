@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -24,13 +25,23 @@ type Protocol interface {
 	// Read reads one request strictly and returns what it asks for, together
 	// with the bytes to send on, made anew from what was read: the upstream
 	// executes what was judged (threat P4). suffix is the canonical path below
-	// the route's prefix. An error is a *Refusal and forwards nothing.
-	Read(r *http.Request, suffix string, body []byte) (Request, error)
+	// the route's prefix. from is who calls, so that an id which was given to
+	// somebody else is not taken from this one. An error is a *Refusal and
+	// forwards nothing.
+	Read(r *http.Request, suffix string, body []byte, from Caller) (Request, error)
 	// WriteRefusal answers in the protocol's own shape. The challenge and the
 	// headers Lineal-Code and Lineal-Request-Id are already set; it must write
 	// status, content type and body, and nothing that f does not hold. body is the request's as far as it was read, so that an
 	// answer can carry the request's own id.
 	WriteRefusal(w http.ResponseWriter, r *http.Request, body []byte, f Refused)
+}
+
+// Caller is who calls where, as far as an id that outlives the call is bound to
+// it: the person, the agent on the connection and the route. It is comparable.
+type Caller struct {
+	Person string // "<issuer>#<reference>"
+	Agent  string
+	Route  string // its audience
 }
 
 // Refused is a refusal as a protocol writes it.
@@ -39,6 +50,7 @@ type Refused struct {
 	RequestID string
 	Data      map[string]any
 	DocURL    string
+	Result    string // see Refusal.Result
 }
 
 // Hop names the side that failed, for people who have to find out (E5).
@@ -83,10 +95,40 @@ type Request struct {
 
 	// Notification is set if the protocol sends no answer to this message.
 	Notification bool
-	// Rewrite, if not nil, is applied to the whole answer (or to each event of
-	// an event stream) before it is released: it hides what the caller may not
-	// see. show asks scope and policy about one entry.
-	Rewrite func(answer []byte, show func(action string, r policy.Resource) bool) ([]byte, error)
+	// Parts are what the call asks for besides, each of which scope and policy
+	// must permit too: the resources that one subscription names.
+	Parts []Part
+	// Parent is the call that this one goes on with, if the caller could prove
+	// it; "" if it is not known to.
+	Parent string
+	// Answer, if not nil, reads what comes back before it is released. If it is
+	// nil, the answer passes as it is.
+	Answer func(x Exchange) AnswerReader
+	// Whole holds the answer's head back until its first message is read, so that
+	// one which cannot be read is refused in the protocol's own words. It is for
+	// calls whose answer does not take long.
+	Whole bool
+}
+
+// Part is one of several things that a call asks for.
+type Part struct {
+	Action, Name string
+	Doc          scope.Document
+	Resource     policy.Resource
+}
+
+// AnswerReader reads one answer of an upstream. The gateway calls Head, then Message
+// for the body, or for each event of an event stream in its order. An error is
+// a *Refusal, or says that the answer cannot be read; either ends the answer.
+type AnswerReader interface {
+	// Head sees the answer's status and headers, and sets those of its own in to.
+	Head(status int, from, to http.Header) error
+	// Message reads one message and returns what is released of it, nil for
+	// nothing.
+	Message(data []byte) ([]byte, error)
+	// EventID is the id under which an event goes on that came with this one; ""
+	// for none.
+	EventID(id string) (string, error)
 }
 
 // call is the question put to scope.
@@ -148,6 +190,11 @@ func ReadJSONRPC(body []byte) (JSONRPC, error) {
 	if err != nil {
 		return JSONRPC{}, &Refusal{Code: CodeRequestUnreadable, JSONRPC: -32700, Err: err}
 	}
+	return JSONRPCOf(v)
+}
+
+// JSONRPCOf is ReadJSONRPC of what is parsed already.
+func JSONRPCOf(v strictjson.Value) (JSONRPC, error) {
 	if v.Kind() != strictjson.KindObject {
 		return JSONRPC{}, Refuse(CodeRequestUnreadable, "not one JSON-RPC object")
 	}
@@ -175,6 +222,23 @@ func ReadJSONRPC(body []byte) (JSONRPC, error) {
 		m.Params = params
 	}
 	return m, nil
+}
+
+// ReadJSONRPCResponse reads exactly one JSON-RPC 2.0 response: an id, and a
+// result or an error.
+func ReadJSONRPCResponse(v strictjson.Value) error {
+	if err := strictjson.Known(v, "jsonrpc", "id", "result", "error"); err != nil {
+		return err
+	}
+	if version, _ := v.Get("jsonrpc"); text(version) != "2.0" {
+		return errors.New(`"jsonrpc" is not "2.0"`)
+	}
+	result, ok := v.Get("result")
+	failure, failed := v.Get("error")
+	if ok == failed || ok && result.Kind() != strictjson.KindObject || failed && failure.Kind() != strictjson.KindObject {
+		return errors.New("not one of result and error, an object")
+	}
+	return nil
 }
 
 // PeekID returns the id of a JSON-RPC request for an answer that refuses it,

@@ -30,6 +30,7 @@ const (
 	CodeOperationUnknown      Code = "operation_unknown"
 	CodeRouteUnknown          Code = "route_unknown"
 	CodeRequestTooLarge       Code = "request_too_large"
+	CodeSessionUnknown        Code = "session_unknown"
 	CodeHandleUnknown         Code = "handle_unknown"
 	CodeHostDenied            Code = "host_denied"
 	CodeOriginDenied          Code = "origin_denied"
@@ -87,6 +88,7 @@ var table = []Answer{
 	{Code: CodeOperationUnknown, Status: 404, JSONRPC: -32601, Sentence: "This operation is not known."},
 	{Code: CodeRouteUnknown, Status: 404, JSONRPC: -31404, Sentence: "There is no such route."},
 	{Code: CodeRequestTooLarge, Status: 413, JSONRPC: -31413, Sentence: "The request is too large."},
+	{Code: CodeSessionUnknown, Status: 404, JSONRPC: -31404, Sentence: "There is no such session."},
 	{Code: CodeHandleUnknown, Status: 404, Protocol: true, JSONRPC: -32602, Sentence: "There is no such id."},
 	{Code: CodeHostDenied, Status: 421, JSONRPC: -31400, Sentence: "This host is not served here."},
 	{Code: CodeOriginDenied, Status: 403, JSONRPC: -31400, Sentence: "This origin is not allowed."},
@@ -129,7 +131,11 @@ type Refusal struct { //nolint:errname // a refusal is the word of the field, he
 	JSONRPC int
 	// Data is added to the protocol error's data, e.g. the supported versions.
 	Data map[string]any
-	Err  error
+	// Result, if not "", is a safe sentence that a protocol may give as the result
+	// of the operation instead of an error, for whoever can mend the call: a model
+	// that made up its arguments.
+	Result string
+	Err    error
 }
 
 func (r *Refusal) Error() string {
@@ -158,7 +164,7 @@ func (r *Refusal) RecordReason() string {
 func (r *Refusal) Answer() Answer {
 	a := answerOf(r.Code)
 	if r.Status != 0 {
-		a.Status = r.Status
+		a.Status, a.Protocol = r.Status, false
 	}
 	if r.JSONRPC != 0 {
 		a.JSONRPC = r.JSONRPC

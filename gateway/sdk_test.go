@@ -28,6 +28,7 @@ import (
 	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/scope"
 )
 
 // withToken is research's HTTP client, with a token on each request.
@@ -93,7 +94,7 @@ func TestA3GoSDK(t *testing.T) {
 		for _, asJSON := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s JSON %v", version, asJSON), func(t *testing.T) {
 				server, schemas := sdkServer(t)
-				reader, err := mcp.New([]mcp.Tool{{Name: "find", InputSchema: schemas["find"]}, {Name: "copy", InputSchema: schemas["copy"]}})
+				reader, err := mcp.New(mcp.Config{Tools: []mcp.Tool{{Name: "find", InputSchema: schemas["find"]}, {Name: "copy", InputSchema: schemas["copy"]}}})
 				must(t, err)
 				w := newWorld(t, func(cfg *gateway.Config) {
 					cfg.Routes[0].Protocol = reader
@@ -330,21 +331,29 @@ func TestOpenAIGo(t *testing.T) {
 // TestA3Operations: every operation a reader knows has an action that scope or
 // policy knows, and none is forgotten by either.
 func TestA3Operations(t *testing.T) {
-	discovery := []string{"mcp:initialize", "mcp:server/discover", "mcp:tools/list", "mcp:control"}
+	discovery := []string{"mcp:initialize", "mcp:server/discover", "mcp:tools/list", "mcp:prompts/list", "mcp:resources/list", "mcp:control"}
+	params := map[string]string{
+		"initialize": `{"protocolVersion":"2025-11-25"}`, "tools/call": `{"name":"find","arguments":{"customer":"C-1"}}`,
+		"prompts/get": `{"name":"hello","arguments":{"to":"you"}}`, "completion/complete": `{"ref":{"type":"ref/prompt","name":"hello"},"argument":{"name":"to","value":"y"}}`,
+		"resources/read": `{"uri":"file:///a"}`, "resources/subscribe": `{"uri":"file:///a"}`, "resources/unsubscribe": `{"uri":"file:///a"}`,
+	}
 	for m, action := range mcp.Operations() {
-		if action != "mcp:tools/call" && !slices.Contains(discovery, action) {
+		if _, known := scope.Verb(action); !known && !slices.Contains(discovery, action) {
 			t.Errorf("%s is %s, which nobody decides", m, action)
 		}
 		w := newWorld(t, withRules(func(policy.Input) policy.Decision { return policy.Decision{} }))
-		tok := w.token(mint{})
-		a := legacy(tok, "2025-11-25", m, `{}`)
+		tok := w.token(mint{grants: [][]detail{append(w.everything(), w.promptDetail("hello"), w.resourceDetail("file:///a"))}})
+		if params[m] == "" {
+			params[m] = `{}`
+		}
+		a := legacy(tok, "2025-11-25", m, params[m])
 		switch m {
 		case "initialize":
-			a = legacy(tok, "", m, `{"protocolVersion":"2025-11-25"}`)
-		case "tools/call":
-			a = legacy(tok, "2025-11-25", m, `{"name":"find","arguments":{"customer":"C-1"}}`)
+			a.header.Del("Mcp-Protocol-Version")
 		case "server/discover":
-			a = ask{as: research, method: "POST", path: "/mcp/orders", token: tok, header: modernHeader(m, ""), body: modernBody(m, "")}
+			a = modernCall(tok, m, "", "")
+		case "subscriptions/listen":
+			a = modernCall(tok, m, "", `"notifications":{"resourceSubscriptions":["file:///a"]},`)
 		}
 		got := w.send(a) // with a policy that permits nothing, each is refused
 		if d := w.oneDecision(); d.Verdict.Reason != "policy_denied" || d.Callee.Op != action || got.header.Get("Lineal-Code") != "policy_denied" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ func endless(gone chan<- struct{}) http.HandlerFunc {
 		defer close(gone)
 		rw.Header().Set("Content-Type", "text/event-stream")
 		for i := 0; ; i++ {
-			if _, err := fmt.Fprintf(rw, "data: {\"n\":%d}\n\n", i); err != nil {
+			if _, err := fmt.Fprintf(rw, note+"\n\n", i); err != nil {
 				return
 			}
 			_ = http.NewResponseController(rw).Flush()
@@ -94,9 +95,10 @@ func TestS3CallerWhoDoesNotRead(t *testing.T) {
 	gone := make(chan struct{})
 	w.up.answers(func(rw http.ResponseWriter, r *http.Request) {
 		defer close(gone)
-		rw.Header().Set("Content-Type", "application/octet-stream")
-		for block := make([]byte, 1<<16); r.Context().Err() == nil; {
-			if _, err := rw.Write(block); err != nil {
+		rw.Header().Set("Content-Type", "text/event-stream")
+		block := `data: {"jsonrpc":"2.0","method":"notifications/message","params":{"data":"` + strings.Repeat("x", 1<<16) + "\"}}\n\n"
+		for r.Context().Err() == nil {
+			if _, err := io.WriteString(rw, block); err != nil {
 				return
 			}
 		}

@@ -213,10 +213,10 @@ func newWorld(t testing.TB, opts ...setting) *world {
 }
 
 func (w *world) routes() []gateway.Route {
-	reader, err := mcp.New([]mcp.Tool{
+	reader, err := mcp.New(mcp.Config{Tools: []mcp.Tool{
 		{Name: "find", InputSchema: []byte(findSchema), Atoms: []string{"/customer"}},
 		{Name: "copy", InputSchema: []byte(copySchema)},
-	})
+	}})
 	must(w.t, err)
 	base := func(path string) *url.URL {
 		u, err := url.Parse(w.up.url + path)
@@ -569,6 +569,14 @@ func (w *world) mcpDetail(tools ...string) detail {
 	return detail{"type": scope.Type, "locations": []string{w.url + "/mcp/orders"}, "actions": []string{scope.MCPToolsCall}, "names": tools, "args": "open"}
 }
 
+func (w *world) promptDetail(names ...string) detail {
+	return detail{"type": scope.Type, "locations": []string{w.url + "/mcp/orders"}, "actions": []string{scope.MCPPromptsGet}, "names": names, "args": "open"}
+}
+
+func (w *world) resourceDetail(names ...string) detail {
+	return detail{"type": scope.Type, "locations": []string{w.url + "/mcp/orders"}, "actions": []string{scope.MCPResourcesRead}, "names": names}
+}
+
 func (w *world) a2aDetail() detail {
 	return detail{"type": scope.Type, "locations": []string{w.url + "/a2a/peer"}, "actions": []string{scope.A2ASend}, "names": []string{"peer"}}
 }
@@ -712,6 +720,11 @@ func mcpCall(tok, tool, args string) ask {
 		as: research, method: http.MethodPost, path: "/mcp/orders", token: tok, body: modernBody("tools/call", fmt.Sprintf(`"name":%q,"arguments":%s,`, tool, args)),
 		header: modernHeader("tools/call", tool),
 	}
+}
+
+// modernCall is a modern request; name is what Mcp-Name mirrors, "" for none.
+func modernCall(tok, method, name, params string) ask {
+	return ask{as: research, method: http.MethodPost, path: "/mcp/orders", token: tok, header: modernHeader(method, name), body: modernBody(method, params)}
 }
 
 func modernBody(method, params string) string {

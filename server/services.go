@@ -215,12 +215,23 @@ func (s *Server) routes() ([]gateway.Route, error) {
 	if err != nil {
 		return nil, err
 	}
+	seals, err := s.sealBox()
+	if err != nil {
+		return nil, err
+	}
 	for _, u := range s.cfg.Upstreams.MCP {
 		tools := make([]mcp.Tool, len(u.Tools))
 		for i, t := range u.Tools {
 			tools[i] = mcp.Tool{Name: t.Name, InputSchema: []byte(t.InputSchema), Atoms: t.Atoms, SQL: t.SQL}
 		}
-		reader, err := mcp.NewSQL(tools, sql)
+		sets := make([]mcp.ResourceSet, len(u.ResourceSets))
+		for i, set := range u.ResourceSets {
+			sets[i] = mcp.ResourceSet{Name: set.Name, Template: set.Template}
+		}
+		reader, err := mcp.New(mcp.Config{
+			Tools: tools, SQL: sql, Sets: sets, ServerRequests: u.ServerRequests, ElicitationHosts: u.ElicitationHosts,
+			Seals: seals, Now: s.now,
+		})
 		if err != nil {
 			return nil, err
 		}

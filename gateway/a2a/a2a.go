@@ -41,7 +41,7 @@ func (r *Reader) Name() string { return "a2a" }
 func (r *Reader) Actions() []string { return []string{scope.A2ASend} }
 
 // Read reads one SendMessage or SendStreamingMessage.
-func (r *Reader) Read(req *http.Request, suffix string, body []byte) (gateway.Request, error) {
+func (r *Reader) Read(req *http.Request, suffix string, body []byte, _ gateway.Caller) (gateway.Request, error) {
 	switch {
 	case suffix != "" && suffix != "/":
 		return gateway.Request{}, gateway.Refuse(gateway.CodeRouteUnknown, "path below the endpoint")

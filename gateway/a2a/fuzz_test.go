@@ -27,7 +27,7 @@ func FuzzP4Read(f *testing.F) {
 	read := func(h http.Header, body []byte) (gateway.Request, error) {
 		req := httptest.NewRequest(http.MethodPost, "/a2a/peer", nil)
 		req.Header = h
-		return reader.Read(req, "", body)
+		return reader.Read(req, "", body, gateway.Caller{})
 	}
 	f.Fuzz(func(t *testing.T, extensions string, body []byte) {
 		h := http.Header{"Content-Type": {"application/json"}, "A2a-Version": {"1.0"}}

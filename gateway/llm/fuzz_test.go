@@ -28,7 +28,7 @@ func FuzzP4Read(f *testing.F) {
 	read := func(h http.Header, body []byte) (gateway.Request, error) {
 		req := httptest.NewRequest(http.MethodPost, "/openai/v1/chat/completions", nil)
 		req.Header = h
-		return reader.Read(req, "/chat/completions", body)
+		return reader.Read(req, "/chat/completions", body, gateway.Caller{})
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		got, err := read(http.Header{"Content-Type": {"application/json"}}, body)

@@ -47,7 +47,7 @@ func (*OpenAI) Name() string { return "llm" }
 func (*OpenAI) Actions() []string { return []string{scope.LLMChat} }
 
 // Read reads `POST /chat/completions`; every other operation is refused.
-func (*OpenAI) Read(req *http.Request, suffix string, body []byte) (gateway.Request, error) {
+func (*OpenAI) Read(req *http.Request, suffix string, body []byte, _ gateway.Caller) (gateway.Request, error) {
 	if suffix != "/chat/completions" {
 		return gateway.Request{}, gateway.Refuse(gateway.CodeOperationUnknown, "%s %s", req.Method, suffix)
 	}

@@ -22,7 +22,7 @@ func BenchmarkReadToolsCall(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
-		if _, err := r.Read(req, "", body); err != nil {
+		if _, err := r.Read(req, "", body, caller); err != nil {
 			b.Fatal(err)
 		}
 	}

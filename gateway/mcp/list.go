@@ -1,87 +1,76 @@
 package mcp
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"slices"
 
-	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/scope"
 )
 
-// maxList bounds an answer that is rewritten, in bytes.
-const maxList = 8 << 20
+// maxTTL is how long what was filtered for one principal may be cached.
+const maxTTL = 60_000 // ms
 
-// rewriteResult applies edit to the result of one JSON-RPC answer. An answer
-// that a lenient client could read otherwise, a batch or a folded name, is an
-// error: what is hidden must be hidden from every reader (threats P1, A3).
-func rewriteResult(answer []byte, edit func(result strictjson.Value) (strictjson.Value, error)) ([]byte, error) {
-	v, err := strictjson.Parse(answer, strictjson.Limits{MaxBytes: maxList})
-	if err != nil {
-		return nil, err
-	}
-	if err := strictjson.Known(v, "jsonrpc", "id", "result", "error", "method", "params"); err != nil {
-		return nil, err
-	}
-	result, ok := v.Get("result")
-	if !ok { // an error or a notification
-		return v.AppendJSON(nil), nil
-	}
-	if result.Kind() != strictjson.KindObject {
-		return nil, errors.New("the answer's result is not an object")
-	}
-	if result, err = edit(result); err != nil {
-		return nil, err
-	}
-	return v.With("result", result).AppendJSON(nil), nil
-}
-
-// readToolsList filters the answer: only tools that the caller could call are
-// shown, and only with the schema that was pinned (threats A3, D4).
-func readToolsList(_ context.Context, r *Reader, _ gateway.JSONRPC, out *gateway.Request) error {
-	modern := out.Version == version20260728
-	out.Rewrite = func(answer []byte, show func(string, policy.Resource) bool) ([]byte, error) {
-		return rewriteResult(answer, func(result strictjson.Value) (strictjson.Value, error) {
-			return r.filter(result, modern, show)
-		})
-	}
-	return nil
-}
-
-func (r *Reader) filter(result strictjson.Value, modern bool, show func(string, policy.Resource) bool) (strictjson.Value, error) {
-	if err := strictjson.KnownOpen(result, "tools", "cacheScope", "ttlMs", "nextCursor"); err != nil {
+// filter keeps the entries of a list that show holds for. A list that a lenient
+// client could read otherwise, by a folded name, is an error: what is hidden must
+// be hidden from every reader (threats P1, A3).
+func (a *answer) filter(result strictjson.Value, list string, members []string, show func(entry strictjson.Value) bool) (strictjson.Value, error) {
+	if err := strictjson.KnownOpen(result, list, "cacheScope", "ttlMs", "nextCursor"); err != nil {
 		return strictjson.Value{}, err
 	}
-	tools, ok := result.Get("tools")
-	if !ok || tools.Kind() != strictjson.KindArray {
-		return strictjson.Value{}, errors.New("tools/list: the answer has no tools")
+	entries, ok := result.Get(list)
+	if !ok || entries.Kind() != strictjson.KindArray {
+		return strictjson.Value{}, fmt.Errorf("the answer has no %s", list)
 	}
-	shown := make([]strictjson.Value, 0, tools.Len())
-	for _, tool := range tools.Items() {
-		if err := strictjson.KnownOpen(tool, "name", "inputSchema"); err != nil {
-			return strictjson.Value{}, fmt.Errorf("tools/list: %w", err)
+	shown := make([]strictjson.Value, 0, entries.Len())
+	for _, entry := range entries.Items() {
+		if err := strictjson.KnownOpen(entry, members...); err != nil {
+			return strictjson.Value{}, fmt.Errorf("%s: %w", list, err)
 		}
-		nameValue, _ := tool.Get("name")
-		name, _ := nameValue.Text()
-		if r.isPinned(name, tool) && show(scope.MCPToolsCall, policy.Resource{Kind: policy.KindTool, Name: name}) {
-			shown = append(shown, tool)
+		if show(entry) {
+			shown = append(shown, entry)
 		}
 	}
-	result = result.With("tools", strictjson.Array(shown...))
-	// A server may send the member in any version: what was filtered for one
-	// principal is nobody else's.
-	if _, scoped := result.Get("cacheScope"); modern || scoped {
+	return a.keepPrivate(result.With(list, strictjson.Array(shown...)))
+}
+
+// keepPrivate: what one principal was shown is cached for nobody else, and not
+// for long. A server may send the members in any version.
+func (a *answer) keepPrivate(result strictjson.Value) (strictjson.Value, error) {
+	if result.Kind() != strictjson.KindObject {
+		return strictjson.Value{}, errors.New("the result is not an object")
+	}
+	if err := strictjson.KnownOpen(result, "cacheScope", "ttlMs"); err != nil {
+		return strictjson.Value{}, err
+	}
+	if a.m.modern() {
 		result = result.With("cacheScope", strictjson.String("private"))
-	}
-	if modern {
-		if ttl, ok := result.Get("ttlMs"); !ok || longer(ttl, 60_000) {
-			result = result.With("ttlMs", strictjson.Int(60_000))
+		if ttl, ok := result.Get("ttlMs"); !ok || longer(ttl, maxTTL) {
+			result = result.With("ttlMs", strictjson.Int(maxTTL))
 		}
 	}
-	return result, nil
+	return a.keepPrivateIf(result), nil
+}
+
+func longer(v strictjson.Value, limit int64) bool {
+	n, ok := v.Int64()
+	return !ok || n > limit || n < 0
+}
+
+func textOf(v strictjson.Value, member string) string {
+	m, _ := v.Get(member)
+	s, _ := m.Text()
+	return s
+}
+
+// filterTools shows the tools that the caller could call, and only with the
+// schema that was pinned (threats A3, D4).
+func (a *answer) filterTools(result strictjson.Value) (strictjson.Value, error) {
+	return a.filter(result, "tools", []string{"name", "inputSchema"}, func(tool strictjson.Value) bool {
+		name := textOf(tool, "name")
+		return a.r.isPinned(name, tool) && a.shows(scope.MCPToolsCall, policy.KindTool, name)
+	})
 }
 
 func (r *Reader) isPinned(name string, tool strictjson.Value) bool {
@@ -93,47 +82,24 @@ func (r *Reader) isPinned(name string, tool strictjson.Value) bool {
 	return ok && string(schema.AppendJSON(nil)) == p.digest
 }
 
-func longer(v strictjson.Value, limit int64) bool {
-	n, ok := v.Int64()
-	return !ok || n > limit || n < 0
+func (a *answer) filterPrompts(result strictjson.Value) (strictjson.Value, error) {
+	return a.filter(result, "prompts", []string{"name"}, func(prompt strictjson.Value) bool {
+		name := textOf(prompt, "name")
+		return name != "" && a.shows(scope.MCPPromptsGet, policy.KindPrompt, name)
+	})
 }
 
-// readAnnouncement keeps a server from announcing what this route does not
-// serve: other versions, and operations that would be refused. A client that
-// believed it would fail on them (gateway.md §3.4).
-func readAnnouncement(_ context.Context, _ *Reader, _ gateway.JSONRPC, out *gateway.Request) error {
-	out.Rewrite = func(answer []byte, _ func(string, policy.Resource) bool) ([]byte, error) {
-		return rewriteResult(answer, announce)
-	}
-	return nil
+func (a *answer) filterResources(result strictjson.Value) (strictjson.Value, error) {
+	return a.filter(result, "resources", []string{"uri"}, func(resource strictjson.Value) bool {
+		uri := textOf(resource, "uri")
+		return uri != "" && a.x.Shows(scope.MCPResourcesRead, a.r.document(uri))
+	})
 }
 
-func announce(result strictjson.Value) (strictjson.Value, error) {
-	if err := strictjson.KnownOpen(result, "supportedVersions", "protocolVersion", "capabilities"); err != nil {
-		return strictjson.Value{}, err
-	}
-	if v, ok := result.Get("supportedVersions"); ok {
-		var both []strictjson.Value
-		for _, version := range v.Items() {
-			if s, ok := version.Text(); ok && slices.Contains(served, s) {
-				both = append(both, version)
-			}
-		}
-		result = result.With("supportedVersions", strictjson.Array(both...))
-	}
-	if v, ok := result.Get("protocolVersion"); ok {
-		if s, _ := v.Text(); !slices.Contains(served, s) {
-			return strictjson.Value{}, errors.New("the server speaks none of the versions served")
-		}
-	}
-	if capabilities, ok := result.Get("capabilities"); ok {
-		var kept []strictjson.Member
-		for _, name := range []string{"tools", "logging"} {
-			if _, ok := capabilities.Get(name); ok { // without listChanged: there is no subscription
-				kept = append(kept, strictjson.Member{Name: name, Value: strictjson.Object()})
-			}
-		}
-		result = result.With("capabilities", strictjson.Object(kept...))
-	}
-	return result, nil
+// filterTemplates shows the templates of the route's sets.
+func (a *answer) filterTemplates(result strictjson.Value) (strictjson.Value, error) {
+	return a.filter(result, "resourceTemplates", []string{"uriTemplate"}, func(template strictjson.Value) bool {
+		set, ok := a.r.setOf(textOf(template, "uriTemplate"))
+		return ok && a.shows(scope.MCPResourcesRead, policy.KindDocument, set.Name)
+	})
 }

@@ -1,6 +1,7 @@
 // Package mcp reads the Model Context Protocol over streamable HTTP, strictly, for the gateway.
 //
 //	POST ──▶ media types ──▶ one JSON-RPC message ──▶ era ──▶ header = body ──▶ operation ──▶ gateway.Request
+//	answer ──▶ each message ──▶ lists filtered, states sealed, requests to the client decided ──▶ client
 //
 // The era is chosen per request: a request is modern (2026-07-28, stateless) if
 // its _meta or its header says so, and legacy otherwise. The body decides;
@@ -8,17 +9,25 @@
 // which reads the header and one which reads the body see the same call
 // (threat P8).
 //
-// An operation that is not in the table is refused. Sessions are not kept: the
-// reader serves stateless upstreams, sends no session id on and returns none.
+// An operation that is not in the table is refused. What an upstream lets a
+// client keep, a session, the state of a call that waits for input, the place in
+// a stream, the id of a request to the client, goes on sealed for that person,
+// agent and route, and comes back from nobody else (threats S1, S2). A session
+// grants nothing: each request in it brings its token.
+//
+// It keeps nothing between calls, so that any replica serves any of them. Tasks
+// are refused: their ids would have to be kept.
 package mcp
 
 import (
-	"encoding/base64"
+	"crypto/rand"
 	"fmt"
 	"net/http"
-	"strings"
+	"slices"
+	"time"
 
 	"github.com/lineal-auth/lineal/gateway"
+	"github.com/lineal-auth/lineal/internal/handle"
 	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/scope"
@@ -35,6 +44,27 @@ var served = []string{version20260728, version20251125, version20250618}
 
 // metaPrefix qualifies the request metadata of the modern era.
 const metaPrefix = "io.modelcontextprotocol/"
+
+// Config says what one MCP server is approved for. The zero value approves no
+// tool and no request of the server to its client.
+type Config struct {
+	Tools []Tool
+	// SQL reads the texts of tools that take SQL; nil where none does. One reader
+	// of SQL serves all routes, because its parsers are costly to make.
+	SQL SQL
+	// Sets name resources by template, where a server has too many to name.
+	Sets []ResourceSet
+	// ServerRequests are what the server may ask of the client: RequestSampling,
+	// RequestElicitation, RequestRoots. Policy decides each besides.
+	ServerRequests []string
+	// ElicitationHosts are the hosts to which an elicitation may send a person.
+	ElicitationHosts []string
+	// Seals seals what clients keep; if nil, with a secret of this process's
+	// own, which no other replica reads.
+	Seals *handle.Box
+	// Now is the clock; if nil, the system's.
+	Now func() time.Time
+}
 
 // Tool is a tool approved by the operator: its input schema is pinned, so that
 // a server which changes it later is noticed (threat D4).
@@ -57,17 +87,25 @@ type Tool struct {
 type Reader struct {
 	tools map[string]pinned
 	sql   SQL // nil where no tool takes SQL
+	sets  []resourceSet
+	asks  []string // actions of server requests that the route lets through
+	hosts []string
+	seals seals
 }
 
-// New pins the tools. A schema that does not parse, or that maps arguments to
-// headers (x-mcp-header), is an error, and so is a tool that takes SQL, for
-// which there is NewSQL.
-func New(tools []Tool) (*Reader, error) { return NewSQL(tools, nil) }
-
-func newReader(tools []Tool) (*Reader, error) {
-	r := &Reader{tools: make(map[string]pinned, len(tools))}
-	for _, t := range tools {
+// New checks the configuration. A schema that does not parse or maps arguments
+// to impossible headers is an error, and so is a tool that takes SQL where
+// nothing reads it.
+func New(cfg Config) (*Reader, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now //nolint:forbidigo // the one default clock
+	}
+	r := &Reader{tools: make(map[string]pinned, len(cfg.Tools)), sql: cfg.SQL, hosts: cfg.ElicitationHosts}
+	for _, t := range cfg.Tools {
 		p, err := pin(t)
+		if err == nil {
+			err = checkSQL(t, cfg.SQL)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("mcp: tool %q: %w", t.Name, err)
 		}
@@ -76,6 +114,35 @@ func newReader(tools []Tool) (*Reader, error) {
 		}
 		r.tools[t.Name] = p
 	}
+	for _, s := range cfg.Sets {
+		set, err := newSet(s)
+		if err != nil {
+			return nil, fmt.Errorf("mcp: resource set %q: %w", s.Name, err)
+		}
+		if slices.ContainsFunc(r.sets, func(o resourceSet) bool { return o.Name == s.Name }) {
+			return nil, fmt.Errorf("mcp: resource set %q is listed twice", s.Name)
+		}
+		r.sets = append(r.sets, set)
+	}
+	for _, name := range cfg.ServerRequests {
+		action, ok := serverRequests[name]
+		if !ok {
+			return nil, fmt.Errorf("mcp: %q is no request of a server", name)
+		}
+		r.asks = append(r.asks, action)
+	}
+	if cfg.Seals == nil {
+		secret := make([]byte, handle.KeySize)
+		if _, err := rand.Read(secret); err != nil {
+			return nil, fmt.Errorf("mcp: %w", err)
+		}
+		box, err := handle.New(secret, cfg.Now)
+		if err != nil {
+			return nil, fmt.Errorf("mcp: %w", err)
+		}
+		cfg.Seals = box
+	}
+	r.seals = seals{box: cfg.Seals, now: cfg.Now}
 	return r, nil
 }
 
@@ -83,234 +150,81 @@ func newReader(tools []Tool) (*Reader, error) {
 func (r *Reader) Name() string { return "mcp" }
 
 // Actions are those of the operations that the reader knows.
-func (r *Reader) Actions() []string { return []string{scope.MCPToolsCall} }
+func (r *Reader) Actions() []string {
+	return []string{scope.MCPToolsCall, scope.MCPResourcesRead, scope.MCPPromptsGet}
+}
+
+// message is one message of a client, read.
+type message struct {
+	gateway.JSONRPC
+	version string
+	from    gateway.Caller
+	session *session // nil outside of one
+	parent  string   // the call that a sealed state came from
+}
+
+func (m *message) modern() bool { return m.version == version20260728 }
 
 // Read reads one message (gateway.md §3.2, in its order; the first failure
 // answers).
-func (r *Reader) Read(req *http.Request, suffix string, body []byte) (gateway.Request, error) {
+func (r *Reader) Read(req *http.Request, suffix string, body []byte, from gateway.Caller) (gateway.Request, error) {
 	if suffix != "" {
 		return gateway.Request{}, gateway.Refuse(gateway.CodeRouteUnknown, "path below the endpoint")
 	}
-	if req.Method != http.MethodPost {
-		return gateway.Request{}, gateway.Refuse(gateway.CodeMethodNotAllowed, "method %s", req.Method)
-	}
-	if req.URL.RawQuery != "" { // threat F7
+	if req.URL.RawQuery != "" && (req.Method == http.MethodPost || req.Method == http.MethodGet || req.Method == http.MethodDelete) { // threat F7
 		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "a query on the endpoint")
+	}
+	if req.Method != http.MethodPost {
+		return r.readSessionCall(req, body, from)
 	}
 	if err := checkMedia(req.Header); err != nil {
 		return gateway.Request{}, err
 	}
-	msg, err := gateway.ReadJSONRPC(body)
+	v, err := strictjson.Parse(body, strictjson.Limits{})
+	if err != nil {
+		return gateway.Request{}, &gateway.Refusal{Code: gateway.CodeRequestUnreadable, JSONRPC: -32700, Err: err}
+	}
+	if _, asks := v.Get("method"); v.Kind() == strictjson.KindObject && !asks && isResponse(v) {
+		return r.readResponse(req, v, from)
+	}
+	rpc, err := gateway.JSONRPCOf(v)
 	if err != nil {
 		return gateway.Request{}, err
 	}
-	version, err := versionOf(req.Header, msg)
-	if err != nil {
+	m := &message{JSONRPC: rpc, from: from}
+	if err := r.readEra(req.Header, m); err != nil {
 		return gateway.Request{}, err
 	}
-	if version == version20260728 {
-		if err := checkModern(req.Header, msg); err != nil {
-			return gateway.Request{}, err
-		}
+	return r.readMessage(req, m)
+}
+
+// readMessage reads a request or notification whose era is known.
+func (r *Reader) readMessage(req *http.Request, m *message) (gateway.Request, error) {
+	op, ok := operations[m.Method]
+	if !ok || op.modernOnly && !m.modern() || op.legacyOnly && m.modern() {
+		return gateway.Request{}, gateway.Refuse(gateway.CodeOperationUnknown, "method %q in %s", m.Method, m.version)
 	}
-	op, ok := operations[msg.Method]
-	if !ok || (op.modernOnly && version != version20260728) || (op.legacyOnly && version == version20260728) {
-		return gateway.Request{}, gateway.Refuse(gateway.CodeOperationUnknown, "method %q in %s", msg.Method, version)
-	}
-	if op.notification != msg.ID.IsZero() {
-		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "method %q with or without an id", msg.Method)
+	if op.notification != m.ID.IsZero() {
+		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "method %q with or without an id", m.Method)
 	}
 	out := gateway.Request{
-		Operation: msg.Method, Action: op.action, Discovery: op.discovery, Version: version,
-		Resource: policy.Resource{Kind: policy.KindService}, Method: http.MethodPost, Body: msg.Body,
-		Notification: op.notification, Header: upstreamHeader(version, msg),
+		Operation: m.Method, Action: op.action, Discovery: op.discovery, Version: m.version,
+		Resource: policy.Resource{Kind: policy.KindService}, Method: http.MethodPost, Body: m.Body,
+		Notification: op.notification, Doc: scope.NewDocument(),
 	}
-	out.Doc = scope.NewDocument()
 	if !op.discovery {
-		out.Doc.Set("/mcp/version", strictjson.String(version))
+		out.Doc.Set("/mcp/version", strictjson.String(m.version))
 	}
 	if op.read != nil {
-		if err := op.read(req.Context(), r, msg, &out); err != nil {
+		if err := op.read(req.Context(), r, m, &out); err != nil {
 			return gateway.Request{}, err
 		}
 	}
+	if err := r.checkArgumentHeaders(req.Header, m); err != nil {
+		return gateway.Request{}, err
+	}
+	out.Header, out.Parent = r.upstreamHeader(m), m.parent
+	out.Whole = op.whole
+	out.Answer = func(x gateway.Exchange) gateway.AnswerReader { return newAnswer(r, x, m, m.Method, m.ID) }
 	return out, nil
-}
-
-// checkMedia: JSON in, JSON or an event stream out (threat P7).
-func checkMedia(h http.Header) error {
-	if err := gateway.CheckJSON(h); err != nil {
-		return err
-	}
-	accept := strings.ToLower(strings.Join(h.Values("Accept"), ","))
-	all := strings.Contains(accept, "*/*")
-	if !all && (!strings.Contains(accept, "application/json") || !strings.Contains(accept, "text/event-stream")) {
-		return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, Status: http.StatusNotAcceptable, Err: fmt.Errorf("accept %q", accept)}
-	}
-	return nil
-}
-
-// versionOf chooses the era. Header and _meta must not disagree.
-func versionOf(h http.Header, msg gateway.JSONRPC) (string, error) {
-	values := h.Values("Mcp-Protocol-Version")
-	if len(values) > 1 {
-		return "", gateway.Refuse(gateway.CodeHeaderMismatch, "MCP-Protocol-Version is doubled")
-	}
-	header := strings.TrimSpace(h.Get("Mcp-Protocol-Version"))
-	inBody := metaText(msg, "protocolVersion")
-	switch {
-	case inBody != "" && header != "" && inBody != header:
-		return "", gateway.Refuse(gateway.CodeHeaderMismatch, "MCP-Protocol-Version is %q, the body says %q", header, inBody)
-	case inBody != "" && header == "":
-		return "", gateway.Refuse(gateway.CodeHeaderMismatch, "the body has a version, the header is missing")
-	case inBody == "" && header >= version20260728 && !msg.ID.IsZero():
-		return "", gateway.Refuse(gateway.CodeHeaderMismatch, "the header is modern, the body has no version")
-	case header == "" && msg.Method == "initialize":
-		return initializeVersion(msg)
-	case header == "":
-		return "", gateway.Refuse(gateway.CodeHeaderMismatch, "no MCP-Protocol-Version")
-	}
-	return supported(header)
-}
-
-// initializeVersion: a legacy client proposes the newest version it speaks.
-// One that is not served here could only be answered with a version that every
-// later request is refused for, so it is told now.
-func initializeVersion(msg gateway.JSONRPC) (string, error) {
-	v, _ := msg.Params.Get("protocolVersion")
-	asked, _ := v.Text()
-	if asked >= version20260728 { // that era has no initialize
-		return "", unsupported(asked)
-	}
-	return supported(asked)
-}
-
-func supported(version string) (string, error) {
-	for _, v := range served {
-		if v == version {
-			return v, nil
-		}
-	}
-	return "", unsupported(version)
-}
-
-func unsupported(version string) error {
-	return &gateway.Refusal{
-		Code: gateway.CodeVersionUnsupported, Err: fmt.Errorf("version %q", version),
-		Data: map[string]any{"supported": served, "requested": version},
-	}
-}
-
-// checkModern is gateway.md §3.2 checks 4 to 7: header and body agree.
-func checkModern(h http.Header, msg gateway.JSONRPC) error {
-	if !msg.ID.IsZero() {
-		caps, ok := meta(msg, "clientCapabilities")
-		if !ok || caps.Kind() != strictjson.KindObject {
-			return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, JSONRPC: -32602, Err: fmt.Errorf("_meta has no %sclientCapabilities", metaPrefix)}
-		}
-	}
-	if err := mirrors(h, "Mcp-Method", msg.Method, true); err != nil {
-		return err
-	}
-	name, named := nameOf(msg)
-	return mirrors(h, "Mcp-Name", name, named)
-}
-
-// mirrors checks one header against the body's value: there once and equal if
-// the body has one, absent otherwise.
-func mirrors(h http.Header, header, body string, present bool) error {
-	values := h.Values(header)
-	if !present {
-		if len(values) != 0 {
-			return gateway.Refuse(gateway.CodeHeaderMismatch, "%s has no counterpart in the body", header)
-		}
-		return nil
-	}
-	if len(values) != 1 {
-		return gateway.Refuse(gateway.CodeHeaderMismatch, "%s is there %d times", header, len(values))
-	}
-	value, err := decodeHeader(strings.TrimSpace(values[0]))
-	if err != nil || value != body {
-		return gateway.Refuse(gateway.CodeHeaderMismatch, "%s is %q, the body says %q", header, values[0], body)
-	}
-	return nil
-}
-
-// nameOf is the member that Mcp-Name mirrors.
-func nameOf(msg gateway.JSONRPC) (string, bool) {
-	var member string
-	switch msg.Method {
-	case "tools/call", "prompts/get":
-		member = "name"
-	case "resources/read":
-		member = "uri"
-	default:
-		return "", false
-	}
-	v, _ := msg.Params.Get(member)
-	s, ok := v.Text()
-	return s, ok
-}
-
-// upstreamHeader writes the mirror headers anew from the judged body.
-func upstreamHeader(version string, msg gateway.JSONRPC) http.Header {
-	h := http.Header{
-		"Content-Type": {"application/json"},
-		"Accept":       {"application/json, text/event-stream"},
-	}
-	if msg.Method != "initialize" {
-		h.Set("Mcp-Protocol-Version", version)
-	}
-	if version == version20260728 {
-		h.Set("Mcp-Method", msg.Method)
-		if name, ok := nameOf(msg); ok {
-			h.Set("Mcp-Name", encodeHeader(name))
-		}
-	}
-	return h
-}
-
-func meta(msg gateway.JSONRPC, member string) (strictjson.Value, bool) {
-	m, ok := msg.Params.Get("_meta")
-	if !ok || m.Kind() != strictjson.KindObject {
-		return strictjson.Value{}, false
-	}
-	return m.Get(metaPrefix + member)
-}
-
-func metaText(msg gateway.JSONRPC, member string) string {
-	v, ok := meta(msg, member)
-	if !ok {
-		return ""
-	}
-	s, _ := v.Text()
-	return s
-}
-
-// decodeHeader undoes the base64 form of SEP-2243, `=?base64?…?=`.
-func decodeHeader(s string) (string, error) {
-	inner, ok := strings.CutPrefix(s, "=?base64?")
-	if !ok {
-		return s, nil
-	}
-	inner, ok = strings.CutSuffix(inner, "?=")
-	if !ok {
-		return "", fmt.Errorf("unterminated base64 header value")
-	}
-	raw, err := base64.StdEncoding.Strict().DecodeString(inner)
-	return string(raw), err
-}
-
-// encodeHeader is the inverse: plain where every byte is visible ASCII.
-func encodeHeader(s string) string {
-	plain := s != "" && s == strings.TrimSpace(s) && !strings.HasPrefix(s, "=?base64?")
-	for _, c := range []byte(s) {
-		if c < ' ' || c > '~' {
-			plain = false
-		}
-	}
-	if plain {
-		return s
-	}
-	return "=?base64?" + base64.StdEncoding.EncodeToString([]byte(s)) + "?="
 }

@@ -19,6 +19,7 @@ type pinned struct {
 	digest   string // canonical bytes of the schema
 	schema   *jsonschema.Resolved
 	declared names
+	headers  []mirrored // arguments that headers mirror
 }
 
 func pin(t Tool) (pinned, error) {
@@ -26,14 +27,14 @@ func pin(t Tool) (pinned, error) {
 	if err != nil {
 		return pinned{}, fmt.Errorf("input schema: %w", err)
 	}
-	if strings.Contains(string(t.InputSchema), "x-mcp-header") {
-		return pinned{}, fmt.Errorf("input schema: x-mcp-header is not supported")
-	}
 	var s jsonschema.Schema
 	if err := json.Unmarshal(t.InputSchema, &s); err != nil {
 		return pinned{}, fmt.Errorf("input schema: %w", err)
 	}
 	p := pinned{Tool: t, digest: string(v.AppendJSON(nil)), declared: names{}}
+	if p.headers, err = mirroredBy(v, nil, nil); err != nil {
+		return pinned{}, fmt.Errorf("input schema: %w", err)
+	}
 	p.declared.declare(&s)
 	closer{oldDraft: strings.Contains(s.Schema, "draft-07")}.close(&s, true)
 	if p.schema, err = s.Resolve(nil); err != nil {
@@ -185,17 +186,20 @@ func (p pinned) check(args strictjson.Value) error {
 	if err := json.Unmarshal(args.AppendJSON(nil), &decoded); err != nil {
 		return fmt.Errorf("arguments: %w", err)
 	}
-	if err := p.schema.Validate(decoded); err != nil {
-		return errSchema
-	}
-	return eachObject(args, func(o strictjson.Value) error {
+	if err := eachObject(args, func(o strictjson.Value) error {
 		for i := range o.Len() {
 			if p.declared.aliasOf(o.Member(i).Name) {
 				return errAlias
 			}
 		}
 		return nil
-	})
+	}); err != nil {
+		return err
+	}
+	if err := p.schema.Validate(decoded); err != nil {
+		return errSchema
+	}
+	return nil
 }
 
 // checkSiblings refuses an object of which a lenient reader would take two

@@ -17,24 +17,17 @@ type SQL interface {
 	Read(ctx context.Context, sql string) (sqlscope.Statement, error)
 }
 
-// NewSQL is New for tools that may take SQL (Tool.SQL). One reader of SQL
-// serves all routes, because its parsers are costly to make.
-func NewSQL(tools []Tool, sql SQL) (*Reader, error) {
-	r, err := newReader(tools)
-	if err != nil {
-		return nil, err
+// checkSQL checks that what takes SQL has a reader for it.
+func checkSQL(t Tool, sql SQL) error {
+	switch {
+	case t.SQL == "":
+		return nil
+	case sql == nil:
+		return errors.New("it takes SQL, and nothing reads it")
+	case !strings.HasPrefix(t.SQL, "/") || strings.Contains(t.SQL[1:], "/"):
+		return fmt.Errorf("%q does not name one argument, as \"/query\" does", t.SQL)
 	}
-	r.sql = sql
-	for _, t := range tools {
-		switch {
-		case t.SQL == "":
-		case sql == nil:
-			return nil, fmt.Errorf("mcp: tool %q takes SQL, and nothing reads it", t.Name)
-		case !strings.HasPrefix(t.SQL, "/") || strings.Contains(t.SQL[1:], "/"):
-			return nil, fmt.Errorf("mcp: tool %q: %q does not name one argument, as \"/query\" does", t.Name, t.SQL)
-		}
-	}
-	return r, nil
+	return nil
 }
 
 // readSQL reads the SQL text of a call into facts that scope and policy can
@@ -83,15 +76,4 @@ func sqlAtoms(s sqlscope.Statement) []string {
 		}
 	}
 	return atoms
-}
-
-// withArguments is the message with other arguments, in its own order.
-func withArguments(msg gateway.JSONRPC, args strictjson.Value) []byte {
-	members := []strictjson.Member{
-		{Name: "jsonrpc", Value: strictjson.String("2.0")},
-		{Name: "id", Value: msg.ID},
-		{Name: "method", Value: strictjson.String(msg.Method)},
-		{Name: "params", Value: msg.Params.With("arguments", args)},
-	}
-	return strictjson.Object(members...).AppendJSON(nil)
 }

@@ -35,7 +35,7 @@ func sqlCall(t *testing.T, r *Reader, query string) (gateway.Request, error) {
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json, text/event-stream")
 	req.Header.Set("Mcp-Protocol-Version", "2025-11-25")
-	return r.Read(req, "", []byte(body))
+	return r.Read(req, "", []byte(body), gateway.Caller{})
 }
 
 // TestP11DelegatedPredicate: a tool that takes SQL is held to the table, the
@@ -46,7 +46,7 @@ func TestP11DelegatedPredicate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := NewSQL([]Tool{{Name: "run_sql", InputSchema: []byte(sqlSchema), SQL: "/query"}}, sql)
+	r, err := New(Config{Tools: []Tool{{Name: "run_sql", InputSchema: []byte(sqlSchema), SQL: "/query"}}, SQL: sql})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,10 +117,10 @@ func checkForwarded(t *testing.T, sql SQL, out gateway.Request, query string) {
 
 // A tool that takes SQL without a reader of it is a mistake of the set-up.
 func TestSQLNeedsAReader(t *testing.T) {
-	if _, err := New([]Tool{{Name: "run_sql", InputSchema: []byte(sqlSchema), SQL: "/query"}}); err == nil {
+	if _, err := New(Config{Tools: []Tool{{Name: "run_sql", InputSchema: []byte(sqlSchema), SQL: "/query"}}}); err == nil {
 		t.Error("made without a reader")
 	}
-	if _, err := New([]Tool{{Name: "run_sql", InputSchema: []byte(sqlSchema)}}); err != nil {
+	if _, err := New(Config{Tools: []Tool{{Name: "run_sql", InputSchema: []byte(sqlSchema)}}}); err != nil {
 		t.Error(err)
 	}
 }

@@ -113,11 +113,11 @@ for (const form of resources) {
   const metadata = await json(form);
   assert.equal(metadata.resource, resource, form);
   assert.deepEqual(metadata.authorization_servers, [issuer], form);
-  assert.deepEqual(metadata.scopes_supported, ["mcp:call"], form);
+  assert.deepEqual(metadata.scopes_supported, ["mcp:call", "mcp:prompt", "mcp:read"], form);
   assert.deepEqual(metadata.bearer_methods_supported, ["header"], form);
 }
 const refused = await fetch(resource, { method: "POST" });
 assert.equal(refused.status, 401);
-assert.equal(refused.headers.get("www-authenticate"), `Bearer resource_metadata="${resources[0]}", scope="mcp:call"`);
+assert.equal(refused.headers.get("www-authenticate"), `Bearer resource_metadata="${resources[0]}", scope="mcp:call mcp:prompt mcp:read"`);
 
 console.log(JSON.stringify({ versions: Object.keys(versions).length, passed, excused, documents: forms.length + resources.length }));

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,7 @@ tokens: {issuer: "https://tokens.lineal.test/sts", address: "%[4]s", spiffe_sock
 ledger:
   {family: ledger.lineal.test/std, period: 2026-11, region: local, data_class: internal, store: "%[6]s", persons: "%[7]s", node: "%[8]s"}
 policy: {bundle: %[9]s}
+admin: {probes: "%[10]s"}
 agents: [{uri: "spiffe://lineal.test/app", name: app, authority: '[{"type":"urn:lineal:call:v1","locations":["https://a.test"],"actions":["llm:chat"],"names":["small"]}]'}]
 `
 
@@ -57,16 +59,16 @@ func TestKilledProcess(t *testing.T) {
 	}
 	dir := t.TempDir()
 	bundle := filepath.Join(dir, "policy.tar")
-	configure := func(name, node string) (path, data string) {
-		path, data = filepath.Join(dir, name+".yaml"), filepath.Join(dir, name)
-		text := fmt.Sprintf(processConfig, data, freeAddress(t), sockets[0], freeAddress(t), sockets[1], store, persons, node, bundle)
+	configure := func(name, node string) (path, data, probes string) {
+		path, data, probes = filepath.Join(dir, name+".yaml"), filepath.Join(dir, name), freeAddress(t)
+		text := fmt.Sprintf(processConfig, data, freeAddress(t), sockets[0], freeAddress(t), sockets[1], store, persons, node, bundle, probes)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return path, data
+		return path, data, probes
 	}
-	configA, dataA := configure("a", "")
-	configB, dataB := configure("b", "b")
+	configA, dataA, probesA := configure("a", "")
+	configB, dataB, probesB := configure("b", "b")
 
 	runLineal(t, 0, "ledger", "init", "--config", configA)
 	writeBundle(t, dataA, bundle)
@@ -77,6 +79,7 @@ func TestKilledProcess(t *testing.T) {
 	a := startLineal(t, "serve", "--config", configA)
 	a.says(`"this process sequences"`)
 	b := startLineal(t, "serve", "--config", configB)
+	b.ready(probesB)
 	within(t, "the second process records nothing", func() bool {
 		return pg.Query(t, database, `SELECT count(*)::text FROM lineal.writer WHERE gw_id LIKE '%-b' AND next_seq > 0`) == "3"
 	})
@@ -101,6 +104,7 @@ func TestKilledProcess(t *testing.T) {
 	runLineal(t, 0, "verify", out, "--policy", writeTrust(t, dataB))
 
 	again := startLineal(t, "serve", "--config", configA)
+	again.ready(probesA)
 	within(t, "the killed process records nothing again", func() bool {
 		return strings.Count(runLineal(t, 0, "records", "--data", dataB), `"state":"start"`) == 9
 	})
@@ -226,6 +230,25 @@ func (r *running) says(text string) {
 		default:
 		}
 		return strings.Contains(r.logged(), text)
+	})
+}
+
+// ready waits until all parts of the process say that they are.
+func (r *running) ready(probes string) {
+	r.t.Helper()
+	within(r.t, "it is not ready", func() bool {
+		ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+probes+"/readyz", nil)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
 	})
 }
 

@@ -11,7 +11,7 @@
 //	GET  {issuer}/jwks, /.well-known/oauth-authorization-server
 //	GET  {issuer}/authorize, /callback, POST /consent   a person's login at a client
 //
-// It is an OAuth 2.0 authorization server whose one grant is token exchange
+// It is an OAuth 2.0 authorization server whose grant is token exchange
 // (RFC 8693). An exchange can only narrow: the new hop is built by
 // [delegation.Chain.Extend] under the rules that verify it, within what the
 // workload may ever hold. Who acts comes from the certificate of the connection,
@@ -21,6 +21,9 @@
 // No token leaves before its receipt is in the tree of issued delegations and
 // in the ledger, and each refusal is a record too. A caller learns the OAuth
 // error and a fixed sentence; the reason stands in the record.
+//
+// A workload without certificate gets, by client_credentials, a token for this
+// service alone, with which it asks for chains and revocations.
 //
 // Persons may also log in directly at a client: authorization code and PKCE,
 // with a refresh token, which no exchange has (tokens.md §8).

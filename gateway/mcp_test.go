@@ -598,3 +598,28 @@ func TestAnnouncements(t *testing.T) {
 		})
 	}
 }
+
+// TestA3ListIsRecorded: the record of a list names per hop a detail at the
+// location, and of the last hop all those that policy admits there; a list that
+// policy refuses is refused, and admits none. A detail elsewhere is never named.
+func TestA3ListIsRecorded(t *testing.T) {
+	w := newWorld(t)
+	w.up.answers(toolsAnswer(`[{"name":"find","inputSchema":` + findSchema + `}]`))
+	leaf := []detail{w.a2aDetail(), w.mcpDetail("find"), w.mcpDetail("copy")}
+	leaf[0]["from"], leaf[1]["from"], leaf[2]["from"] = 1, 0, 0
+	tok := w.token(mint{grants: [][]detail{w.everything(), w.everything(), leaf}})
+	d := w.wantPass(w.send(listAsk(tok)))
+	if diff := cmp.Diff([]int64{0, 0, 1}, d.Verdict.Details); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]int64{1, 2}, d.Verdict.Allowed); diff != "" {
+		t.Error(diff)
+	}
+	shut := newWorld(t, func(cfg *gateway.Config) {
+		cfg.Policy = rules{decide: func(policy.Input) policy.Decision { return policy.Decision{} }, listed: func(policy.Input) bool { return false }}
+	})
+	refused := shut.wantRefusal(shut.send(listAsk(shut.token(mint{}))), 200, gateway.CodePolicyDenied, "policy_denied")
+	if len(refused.Verdict.Allowed) != 0 || refused.Verdict.Scope != record.Permitted || len(shut.up.requests()) != 0 {
+		t.Errorf("recorded as %+v, %d calls went on", refused.Verdict, len(shut.up.requests()))
+	}
+}

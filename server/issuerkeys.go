@@ -6,9 +6,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/record"
@@ -28,6 +31,37 @@ func issuerKey(key crypto.PrivateKey) (crypto.Signer, error) {
 		}
 	}
 	return nil, errors.New("neither a P-256 nor an Ed25519 key")
+}
+
+// CreateIssuerKey makes a private key in a file of the data directory's keys and
+// returns its `kid`. name is of letters, digits and hyphens, and new; alg is
+// token.ES256 or token.EdDSA.
+func CreateIssuerKey(dataDir, name, alg string) (kid string, err error) {
+	if name == "" || strings.ContainsFunc(name, func(c rune) bool {
+		return c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z')
+	}) {
+		return "", fmt.Errorf("creating key: %q is no name", name)
+	}
+	var key crypto.Signer
+	switch token.Algorithm(alg) {
+	case token.ES256:
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case token.EdDSA:
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	default:
+		err = fmt.Errorf("algorithm %q", alg)
+	}
+	if err != nil {
+		return "", fmt.Errorf("creating key %s: %w", name, err)
+	}
+	dir := filepath.Join(dataDir, keysDir)
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return "", fmt.Errorf("creating key %s: %s is no data directory: %w", name, dataDir, err)
+	}
+	if err := writeKey(dir, name, key); err != nil {
+		return "", err
+	}
+	return token.Thumbprint(key.Public())
 }
 
 // heldKeys opens the configured keys of the issuer, or the one that a data

@@ -1,12 +1,9 @@
 package server
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"net"
 	"net/http/httptest"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -24,12 +21,13 @@ import (
 // configured.
 func secondKey(t *testing.T, dataDir string) []config.Key {
 	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
+	if _, err := CreateIssuerKey(dataDir, "issuer-2", string(token.EdDSA)); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeKey(filepath.Join(dataDir, keysDir), "issuer-2", key); err != nil {
-		t.Fatal(err)
+	for name, alg := range map[string]string{"issuer-2": "ES256", "../out": "ES256", "": "ES256", "issuer-3": "RS256"} {
+		if _, err := CreateIssuerKey(dataDir, name, alg); err == nil {
+			t.Errorf("made a key %q for %s", name, alg)
+		}
 	}
 	return []config.Key{{File: "issuer.key"}, {File: "issuer-2.key"}}
 }

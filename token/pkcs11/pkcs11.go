@@ -45,7 +45,7 @@ func parseURI(text string) (uri, error) {
 func readURI(text string) (u uri, err error) {
 	path, ok := strings.CutPrefix(text, "pkcs11:")
 	if !ok {
-		return u, errors.New("does not begin with pkcs11:")
+		return u, errors.New("another scheme than pkcs11")
 	}
 	path, query, _ := strings.Cut(path, "?")
 	var kind, pin string

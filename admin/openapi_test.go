@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -32,9 +33,14 @@ func describe(t *testing.T) description {
 	return d
 }
 
+var schemas sync.Map // by name: reading them costs more than a test does
+
 // schemaOf gives the schema of a component.
 func schemaOf(t *testing.T, name string) *jsonschema.Resolved {
 	t.Helper()
+	if s, ok := schemas.Load(name); ok {
+		return s.(*jsonschema.Resolved)
+	}
 	defs, err := json.Marshal(map[string]any{"$defs": describe(t).Components.Schemas, "$ref": "#/$defs/" + name})
 	if err != nil {
 		t.Fatal(err)
@@ -47,6 +53,7 @@ func schemaOf(t *testing.T, name string) *jsonschema.Resolved {
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
+	schemas.Store(name, r)
 	return r
 }
 

@@ -293,6 +293,7 @@ func build(configured Entries, entries []Entry) (*view, error) {
 		byKind[e.Kind] = append(byKind[e.Kind], e)
 	}
 	for _, kind := range EntryKinds() {
+		theirs := make(map[string]bool)
 		for _, p := range configured.parts(kind) {
 			e, err := p.entry(kind)
 			if err == nil {
@@ -301,11 +302,12 @@ func build(configured Entries, entries []Entry) (*view, error) {
 			if err != nil {
 				return nil, fmt.Errorf("configured %s %s: %w", kind, e.ID, err)
 			}
+			theirs[e.ID] = true
 			v.listed = append(v.listed, Listed{Entry: e, Configured: true})
 		}
 		for _, e := range byKind[kind] {
-			if _, err := v.find(kind, e.ID); err == nil {
-				continue // the configuration has it
+			if theirs[e.ID] {
+				continue
 			}
 			x := Listed{Entry: e}
 			var p parts
@@ -318,15 +320,15 @@ func build(configured Entries, entries []Entry) (*view, error) {
 			v.listed = append(v.listed, x)
 		}
 	}
-	slices.SortFunc(v.listed, func(a, b Listed) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(v.listed, byID)
 	return v, nil
 }
 
+func byID(a, b Listed) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID)) }
+
 func (v *view) find(kind EntryKind, id string) (Listed, error) {
-	for _, e := range v.listed {
-		if e.Kind == kind && e.ID == id {
-			return e, nil
-		}
+	if i, found := slices.BinarySearchFunc(v.listed, Listed{Entry: Entry{Kind: kind, ID: id}}, byID); found {
+		return v.listed[i], nil
 	}
 	return Listed{}, fmt.Errorf("%s %s: %w", kind, id, ErrNotFound)
 }

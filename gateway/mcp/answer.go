@@ -116,7 +116,7 @@ func (a *answer) failure(v strictjson.Value, err error) ([]byte, error) {
 	_, failed := v.Get("error")
 	switch {
 	case err == nil && failed && gateway.ReadJSONRPCResponse(v) == nil && a.mine(v):
-		return v.AppendJSON(nil), nil
+		return a.error(v)
 	case a.status == http.StatusNotFound && a.m.session != nil:
 		return nil, gateway.Refuse(gateway.CodeSessionUnknown, "the server has no such session")
 	case a.status >= 500:
@@ -141,7 +141,7 @@ func (a *answer) response(v strictjson.Value) ([]byte, error) {
 		return nil, errors.New("a response to another request")
 	}
 	if !ok {
-		return v.AppendJSON(nil), nil
+		return a.error(v)
 	}
 	kindValue, _ := result.Get("resultType")
 	var err error
@@ -154,6 +154,32 @@ func (a *answer) response(v strictjson.Value) ([]byte, error) {
 		return nil, err
 	}
 	return v.With("result", result).AppendJSON(nil), nil
+}
+
+// codeElicit is the error of a call that sends the person somewhere first.
+const codeElicit = -32042
+
+// error passes an error on. One that sends a person somewhere is a request of the
+// server to its client, and decided as one.
+func (a *answer) error(v strictjson.Value) ([]byte, error) {
+	failure, _ := v.Get("error")
+	if err := strictjson.Known(failure, "code", "message", "data"); err != nil {
+		return nil, err
+	}
+	code, _ := failure.Get("code")
+	if n, ok := code.Int64(); !ok {
+		return nil, errors.New("an error without a code")
+	} else if n != codeElicit {
+		return v.AppendJSON(nil), nil
+	}
+	data, _ := failure.Get("data")
+	elicitations, _ := data.Get("elicitations")
+	for _, params := range elicitations.Items() {
+		if _, err := a.decide("elicitation/create", params.With("mode", strictjson.String("url")), params.AppendJSON(nil)); err != nil {
+			return nil, err
+		}
+	}
+	return v.AppendJSON(nil), nil
 }
 
 // fromServer reads a notification, or a request to the client.

@@ -73,6 +73,11 @@ func FuzzP4P8Read(f *testing.F) {
 		{"2025-11-25", "", "", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"é","arguments":{"a":1,"b":[{}]}}}`},
 		{"", "", "", `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}`},
 		{"2025-06-18", "", "", `{"jsonrpc":"2.0","method":"notifications/initialized"}`},
+		{"2026-07-28", "resources/read", "file:///a/b?c=d", `{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"file:///a/b?c=d",` + meta + `}}`},
+		{"2026-07-28", "prompts/get", "hello", `{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"name":"hello","arguments":{"to":"you"},"inputResponses":{},` + meta + `}}`},
+		{"2026-07-28", "subscriptions/listen", "", `{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"resourceSubscriptions":["file:///a"]},` + meta + `}}`},
+		{"2025-11-25", "", "", `{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"a"},"argument":{"name":"b","value":"c"}}}`},
+		{"2025-11-25", "", "", `{"jsonrpc":"2.0","id":1,"result":{}}`},
 		{"2026-07-28", "tools/call", "copy", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find",` + meta + `}}`},
 		{"2025-11-25", "", "", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find","arguments":{"Customer":"x"}}}`},
 	} {

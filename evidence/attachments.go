@@ -18,7 +18,7 @@ import (
 func (v *verifier) checkPolicies() {
 	named := map[string]bool{}
 	for _, e := range v.records {
-		if e.readable && e.record.Kind == record.KindDecision {
+		if e.signed && e.record.Kind == record.KindDecision {
 			named[e.record.Decision.Policy.BundleDigest] = true
 		}
 	}
@@ -119,7 +119,7 @@ func (v *verifier) checkOutcomes() {
 	decisions, outcomes := map[string]*entry{}, map[string]bool{}
 	permits, paired := 0, 0
 	for _, e := range v.records {
-		if !e.readable {
+		if !e.signed {
 			continue
 		}
 		switch e.record.Kind {
@@ -170,7 +170,7 @@ func (v *verifier) pairOutcome(decisions map[string]*entry, e *entry) {
 func (v *verifier) checkDisclosures() {
 	named := map[string]bool{}
 	for _, e := range v.records {
-		if e.readable && e.record.Kind == record.KindDecision {
+		if e.signed && e.record.Kind == record.KindDecision {
 			for _, d := range e.record.Decision.SD {
 				named[d] = true
 			}
@@ -205,7 +205,7 @@ func (v *verifier) checkDisclosures() {
 func (v *verifier) checkExchange() {
 	n := 0
 	for _, e := range v.records {
-		if e.readable && e.record.Kind == record.KindDecision && e.record.Decision.Exchange != nil {
+		if e.signed && e.record.Kind == record.KindDecision && e.record.Decision.Exchange != nil {
 			n++
 		}
 	}

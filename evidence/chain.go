@@ -45,14 +45,14 @@ func (v *verifier) checkChains() {
 		c.ours[i.URL] = true
 	}
 	for _, e := range v.records {
-		if e.readable && e.record.Kind == record.KindIssuance && e.record.Issuance.Result == record.Issued {
+		if e.signed && e.record.Kind == record.KindIssuance && e.record.Issuance.Result == record.Issued {
 			c.byReceipt[e.record.Issuance.ReceiptHash] = e
 			c.byToken[e.record.Issuance.TokenHash] = e
 		}
 	}
 	c.makeVerifiers()
 	for _, e := range v.records {
-		if e.readable && e.record.Kind == record.KindDecision && len(e.record.Decision.Chain) > 0 {
+		if e.signed && e.record.Kind == record.KindDecision && len(e.record.Decision.Chain) > 0 {
 			c.decisions++
 			c.check(e)
 		}

@@ -57,7 +57,7 @@ func TestL4ChainAgainstReceipts(t *testing.T) {
 	} {
 		w := newWorld(t)
 		w.decide(c.change)
-		r := Verify(bundle(t, w.contents()), w.policy())
+		r := judged(t, bundle(t, w.contents()), w.policy())
 		f := r.Finding(Chain)
 		if r.ExitCode() != 1 || f.Status != Fail || !strings.Contains(strings.Join(f.Problems, "\n"), c.problem) {
 			t.Errorf("%s:\n%s", name, text(t, r))
@@ -68,7 +68,7 @@ func TestL4ChainAgainstReceipts(t *testing.T) {
 	}
 	w := newWorld(t)
 	w.decide(func(*record.Decision) {})
-	if r := Verify(bundle(t, w.contents()), w.policy()); r.Finding(Chain).Status != Pass {
+	if r := judged(t, bundle(t, w.contents()), w.policy()); r.Finding(Chain).Status != Pass {
 		t.Errorf("twin:\n%s", text(t, r))
 	}
 }
@@ -77,7 +77,7 @@ func TestChainExpired(t *testing.T) {
 	w := newWorld(t)
 	w.clock = start + 300 + 29
 	w.decide(func(*record.Decision) {})
-	if r := Verify(bundle(t, w.contents()), w.policy()); r.Finding(Chain).Status != Pass {
+	if r := judged(t, bundle(t, w.contents()), w.policy()); r.Finding(Chain).Status != Pass {
 		t.Errorf("within the leeway:\n%s", text(t, r))
 	}
 	w.clock = start + 300 + 31
@@ -279,7 +279,7 @@ func TestRefusedChainIsNotWidened(t *testing.T) {
 			Effect: record.Deny, Scope: record.NotEvaluated, Policy: record.NotEvaluated, Reason: "chain_widened",
 		}
 	})
-	r := Verify(bundle(t, w.contents()), w.policy())
+	r := judged(t, bundle(t, w.contents()), w.policy())
 	for _, p := range r.Finding(Chain).Problems {
 		if strings.Contains(p, "more authority") {
 			t.Errorf("%s", text(t, r))

@@ -77,7 +77,7 @@ const (
 func newRotating(t testing.TB, change func(w *rotating, step int) (done bool)) *rotating {
 	t.Helper()
 	w := &rotating{
-		world: &world{t: t, writers: map[string]*writer{}, clock: start, rules: []byte(`{"name":"rules"}`), tree: newTree(t, 0)},
+		world: &world{t: t, grants: [2]string{grant0, grant1}, writers: map[string]*writer{}, clock: start, rules: []byte(`{"name":"rules"}`), tree: newTree(t, 0)},
 		old:   p256Key(t), next: testKey("sts second"),
 	}
 	w.writers["admin"] = newWriter(t, "admin", record.RoleAdmin, testKey(manifestID))
@@ -126,14 +126,14 @@ func (w *rotating) policy() Policy {
 // issuer verifies by the key records alone, also after both have ended.
 func TestL6IssuerKeyRotation(t *testing.T) {
 	w := newRotating(t, nil)
-	if r := Verify(w.bundle(), w.policy()); r.ExitCode() != 0 || r.Finding(Chain).Status != Pass {
+	if r := judged(t, w.bundle(), w.policy()); r.ExitCode() != 0 || r.Finding(Chain).Status != Pass {
 		t.Fatalf("across a rotation:\n%s", text(t, r))
 	}
 	w.issuerRecord(record.KeyAdd, w.next, "") // another token service says so too
 	w.issuerRecord(record.KeyRetire, w.old, "")
 	w.issuerRecord(record.KeyRetire, w.old, "")
 	w.issuerRecord(record.KeyRevoke, w.next, record.At(unix(w.clock)))
-	r := Verify(w.bundle(), w.policy())
+	r := judged(t, w.bundle(), w.policy())
 	if r.ExitCode() != 0 || r.Finding(WriterKeys).Summary != "4 keys, 2 ended" {
 		t.Fatalf("after the end of both:\n%s", text(t, r))
 	}
@@ -266,7 +266,7 @@ func TestPinnedIssuerKey(t *testing.T) {
 		return bundle(t, c), mustPolicy(t, trust)
 	}
 	b, p := pinned(late(func(*rotating) {}))
-	if r := Verify(b, p); r.ExitCode() != 0 {
+	if r := judged(t, b, p); r.ExitCode() != 0 {
 		t.Errorf("pinned:\n%s", text(t, r))
 	}
 	w := late(func(*rotating) {})

@@ -73,6 +73,7 @@ type entry struct {
 	record   record.Record
 	hash     string // record_hash
 	readable bool   // envelope and payload are well-formed
+	signed   bool   // and a known key signed it: else it says nothing
 }
 
 func (v *verifier) finding(d Dimension) *Finding {
@@ -250,11 +251,15 @@ func (v *verifier) place(name string, data []byte) bool {
 	switch dir + "/" {
 	case recordsDir:
 		n, ok := parseIndexName(name, recordsDir, ".json")
-		v.records = append(v.records, &entry{index: n, bytes: data, leaf: LeafHash(data)})
+		if ok {
+			v.records = append(v.records, &entry{index: n, bytes: data, leaf: LeafHash(data)})
+		}
 		return ok
 	case proofsDir:
 		n, ok := parseIndexName(name, proofsDir, ".tlog-proof")
-		v.proofs[n] = data
+		if ok {
+			v.proofs[n] = data
+		}
 		return ok
 	case receiptsDir:
 		h, ok := parseDigestName(name, receiptsDir, ".jwt")
@@ -413,6 +418,7 @@ func (v *verifier) checkSignatures() {
 			v.fail(Signature, "record %d: %v", e.index, err)
 			continue
 		}
+		e.signed = true
 		good++
 	}
 	if len(v.records) == 0 {

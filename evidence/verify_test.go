@@ -14,7 +14,7 @@ import (
 
 func TestValidRange(t *testing.T) {
 	w := newWorld(t)
-	r := Verify(bundle(t, w.contents()), w.policy())
+	r := judged(t, bundle(t, w.contents()), w.policy())
 	if r.ExitCode() != 0 || r.Result() != ResultValid {
 		t.Fatalf("not valid:\n%s", text(t, r))
 	}
@@ -40,7 +40,7 @@ func TestWriteIsDeterministic(t *testing.T) {
 // one of its problems.
 func expect(t *testing.T, b []byte, p Policy, exit int, d Dimension, status Status, problem string) {
 	t.Helper()
-	r := Verify(b, p)
+	r := judged(t, b, p)
 	f := r.Finding(d)
 	if r.ExitCode() != exit || f.Status != status || !strings.Contains(strings.Join(f.Problems, "\n"), problem) {
 		t.Errorf("want exit %d and %s %s with %q, got:\n%s", exit, d, status, problem, text(t, r))
@@ -61,7 +61,7 @@ func TestL4EveryByteOfASmallBundle(t *testing.T) {
 	}
 	p := w.policy()
 	b := bundle(t, c)
-	if r := Verify(b, p); r.ExitCode() != 0 {
+	if r := judged(t, b, p); r.ExitCode() != 0 {
 		t.Fatalf("twin:\n%s", text(t, r))
 	}
 	flipAll(t, b, p, 1)
@@ -80,7 +80,7 @@ func flipAll(t *testing.T, b []byte, p Policy, step int) {
 	for i := 0; i < len(b); i += step {
 		c := bytes.Clone(b)
 		c[i] ^= 1 << (i % 8)
-		r := Verify(c, p)
+		r := judged(t, c, p)
 		reasons := 0
 		for _, f := range r.Findings() {
 			if f.Status == Fail {
@@ -91,7 +91,7 @@ func flipAll(t *testing.T, b []byte, p Policy, step int) {
 			t.Fatalf("byte %d of %d changed:\n%s", i, len(b), text(t, r))
 		}
 		if i%97 == 0 { // the file itself cut off here
-			if r := Verify(b[:i], p); r.ExitCode() != 1 {
+			if r := judged(t, b[:i], p); r.ExitCode() != 1 {
 				t.Fatalf("cut at %d:\n%s", i, text(t, r))
 			}
 		}
@@ -101,7 +101,7 @@ func flipAll(t *testing.T, b []byte, p Policy, step int) {
 func TestNotABundle(t *testing.T) {
 	p := newWorld(t).policy()
 	for _, b := range [][]byte{nil, []byte("hello"), []byte("PK\x05\x06"), make([]byte, 100)} {
-		if r := Verify(b, p); r.ExitCode() != 1 || r.Finding(Container).Status != Fail {
+		if r := judged(t, b, p); r.ExitCode() != 1 || r.Finding(Container).Status != Fail {
 			t.Errorf("%q:\n%s", b, text(t, r))
 		}
 	}
@@ -159,7 +159,7 @@ func TestL3CutTail(t *testing.T) {
 
 	// An earlier checkpoint of the log itself is a valid, smaller bundle.
 	c.Last, c.Consistency = w.checkpoint(n-1), w.tree.consistency(t, 3, int64(n-1))
-	if r := Verify(bundle(t, c), w.policy()); r.ExitCode() != 0 {
+	if r := judged(t, bundle(t, c), w.policy()); r.ExitCode() != 0 {
 		t.Errorf("smaller log:\n%s", text(t, r))
 	}
 }
@@ -172,7 +172,7 @@ func TestL3EndUnproven(t *testing.T) {
 	c := w.contents()
 	c.Last, c.Consistency = w.checkpoint(n-2), w.tree.consistency(t, 3, int64(n-2))
 	expect(t, bundle(t, c), w.policy(), 2, Completeness, NotProven, "valid prefix, end unproven")
-	if r := Verify(bundle(t, c), w.policy()); r.Result() != ResultCannotDecide {
+	if r := judged(t, bundle(t, c), w.policy()); r.Result() != ResultCannotDecide {
 		t.Error(r.Result())
 	}
 }
@@ -212,7 +212,7 @@ func TestL3Rewritten(t *testing.T) {
 	w.rebuild(dropped)
 	c := w.contents()
 	expect(t, bundle(t, c), w.policy(), 1, Sequence, Fail, `writer "gw-1": seq 1 is missing before record 6`)
-	if got := Verify(bundle(t, c), w.policy()).Finding(Inclusion).Status; got != Pass {
+	if got := judged(t, bundle(t, c), w.policy()).Finding(Inclusion).Status; got != Pass {
 		t.Errorf("inclusion is %s", got)
 	}
 }
@@ -299,7 +299,7 @@ func TestL3ForgedCheckpoint(t *testing.T) {
 	} {
 		c := w.contents()
 		c.Last = forge(c.Last)
-		if r := Verify(bundle(t, c), w.policy()); r.ExitCode() != 1 || r.Finding(Checkpoints).Status != Fail {
+		if r := judged(t, bundle(t, c), w.policy()); r.ExitCode() != 1 || r.Finding(Checkpoints).Status != Fail {
 			t.Errorf("%s:\n%s", name, text(t, r))
 		}
 	}
@@ -332,12 +332,12 @@ func TestL3WrongPolicy(t *testing.T) {
 	} {
 		trust := w.trust()
 		c.change(&trust)
-		r := Verify(b, mustPolicy(t, trust))
+		r := judged(t, b, mustPolicy(t, trust))
 		if r.ExitCode() != c.exit || r.Finding(c.d).Status == Pass {
 			t.Errorf("%s:\n%s", name, text(t, r))
 		}
 	}
-	if Verify(b, Policy{}).ExitCode() != 1 {
+	if judged(t, b, Policy{}).ExitCode() != 1 {
 		t.Error("the zero policy trusts something")
 	}
 }
@@ -352,7 +352,7 @@ func TestWitnesses(t *testing.T) {
 	two := cosign(t, "w2.example", one, 1803979001)
 
 	c.Last = two
-	r := Verify(bundle(t, c), p)
+	r := judged(t, bundle(t, c), p)
 	if r.ExitCode() != 0 || r.Finding(Witnesses).Summary != "2 of 2, 2027-03-02T09:16:41Z" {
 		t.Errorf("both:\n%s", text(t, r))
 	}
@@ -361,7 +361,7 @@ func TestWitnesses(t *testing.T) {
 	forged := bytes.Replace(two, []byte("w2.example "), []byte("w2.example "), 1)
 	forged[len(forged)-4] ^= 1
 	c.Last = forged
-	if r := Verify(bundle(t, c), p); r.ExitCode() == 0 || r.Finding(Witnesses).Status == Pass {
+	if r := judged(t, bundle(t, c), p); r.ExitCode() == 0 || r.Finding(Witnesses).Status == Pass {
 		t.Errorf("forged cosignature:\n%s", text(t, r))
 	}
 }
@@ -383,7 +383,7 @@ func TestL6KeyRotation(t *testing.T) {
 	w.heartbeat("gw-1", record.Beat)
 	w.keyRecord(record.KeyRetire, old, "")
 	w.heartbeat("gw-1", record.Beat)
-	if r := Verify(bundle(t, w.contents()), w.policy()); r.ExitCode() != 0 {
+	if r := judged(t, bundle(t, w.contents()), w.policy()); r.ExitCode() != 0 {
 		t.Fatalf("twin:\n%s", text(t, r))
 	}
 
@@ -409,7 +409,7 @@ func TestL6KeyBeforeItsRecord(t *testing.T) {
 func TestL6KeyRevoked(t *testing.T) {
 	w := newWorld(t)
 	w.keyRecord(record.KeyRevoke, w.writers["gw-1"], record.At(unix(w.clock-3)))
-	r := Verify(bundle(t, w.contents()), w.policy())
+	r := judged(t, bundle(t, w.contents()), w.policy())
 	if f := r.Finding(WriterKeys); f.Status != NotProven || f.Unproven == 0 || r.ExitCode() != 2 {
 		t.Errorf("records since the theft:\n%s", text(t, r))
 	}
@@ -436,7 +436,7 @@ func TestL6ClockBack(t *testing.T) {
 	w := newWorld(t)
 	w.clock -= 100
 	w.heartbeat("gw-1", record.Beat)
-	if r := Verify(bundle(t, w.contents()), w.policy()); r.ExitCode() != 0 {
+	if r := judged(t, bundle(t, w.contents()), w.policy()); r.ExitCode() != 0 {
 		t.Fatalf("clock:\n%s", text(t, r))
 	}
 }
@@ -454,7 +454,7 @@ func TestSelected(t *testing.T) {
 		return c
 	}
 	c := selected(0, 1, 4, 5, 6)
-	r := Verify(bundle(t, c), w.policy())
+	r := judged(t, bundle(t, c), w.policy())
 	if r.ExitCode() != 0 || r.Finding(Completeness).Status != NotProven || r.Finding(Inclusion).Status != Pass || r.Finding(Chain).Status != Pass {
 		t.Errorf("selection:\n%s", text(t, r))
 	}
@@ -488,7 +488,7 @@ func TestLaterRange(t *testing.T) {
 		}
 		return c
 	}
-	if r := Verify(bundle(t, later()), w.policy()); r.ExitCode() != 0 || r.Finding(Completeness).Status != Pass {
+	if r := judged(t, bundle(t, later()), w.policy()); r.ExitCode() != 0 || r.Finding(Completeness).Status != Pass {
 		t.Fatalf("twin:\n%s", text(t, r))
 	}
 	c := later()
@@ -504,7 +504,7 @@ func TestLaterRange(t *testing.T) {
 
 func TestReportText(t *testing.T) {
 	w := newWorld(t)
-	got := text(t, Verify(bundle(t, w.contents()), w.policy()))
+	got := text(t, judged(t, bundle(t, w.contents()), w.policy()))
 	for _, want := range []string{
 		"log          ledger.example/std/1  range [0, 10)\n", "signature    PASS        10/10\n",
 		"not asserted callee_effect, calls that went past every gateway\n", "result       VALID   exit 0\n",
@@ -516,7 +516,7 @@ func TestReportText(t *testing.T) {
 	trust := w.trust()
 	trust.Require = []Dimension{Witnesses, Exchange}
 	trust.Witnesses = []Key{witnessKey(t, "w.example")}
-	got = text(t, Verify(bundle(t, w.contents()), mustPolicy(t, trust)))
+	got = text(t, judged(t, bundle(t, w.contents()), mustPolicy(t, trust)))
 	if !strings.Contains(got, "result       CANNOT DECIDE (required: witnesses)   exit 2\n") {
 		t.Errorf("undecided:\n%s", got)
 	}
@@ -524,7 +524,7 @@ func TestReportText(t *testing.T) {
 
 func TestReportJSON(t *testing.T) {
 	w := newWorld(t)
-	b, err := Verify(bundle(t, w.contents()), w.policy()).JSON()
+	b, err := judged(t, bundle(t, w.contents()), w.policy()).JSON()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -546,16 +546,16 @@ func TestL7ReportEscapes(t *testing.T) {
 	w := newWorld(t)
 	c := w.contents()
 	c.Origin = "evil\x1b[2J\u202etxt"
-	got := text(t, Verify(bundle(t, c), w.policy()))
+	got := text(t, judged(t, bundle(t, c), w.policy()))
 	if strings.ContainsAny(got, "\x1b\u202e") || !strings.Contains(got, `\x1b[2J\u202etxt`) {
 		t.Errorf("not escaped:\n%q", got)
 	}
-	raw, err := Verify(bundle(t, c), w.policy()).JSON()
+	raw, err := judged(t, bundle(t, c), w.policy()).JSON()
 	if err != nil || strings.ContainsAny(string(raw), "\x1b\u202e") {
 		t.Errorf("not escaped in JSON:\n%q", raw)
 	}
 	files := repack(t, bundle(t, w.contents()), func(m map[string][]byte) { m["a\x1b\nresult VALID"] = nil })
-	if got := text(t, Verify(files, w.policy())); strings.Contains(got, "\nresult VALID") || strings.Contains(got, "\x1b") {
+	if got := text(t, judged(t, files, w.policy())); strings.Contains(got, "\nresult VALID") || strings.Contains(got, "\x1b") {
 		t.Errorf("not escaped:\n%q", got)
 	}
 }

@@ -42,6 +42,7 @@ type world struct {
 	rules    []byte
 	sd       record.Disclosure
 	decided  []string // record ids
+	grants   [2]string
 }
 
 type writer struct {
@@ -69,7 +70,13 @@ func newWriter(t testing.TB, id string, role record.Role, key ed25519.PrivateKey
 // tool, one permitted call with its outcome, one refused.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, writers: map[string]*writer{}, clock: start, rules: []byte(`{"name":"rules"}`), tree: newTree(t, 0)}
+	return newWorldOf(t, grant0, grant1)
+}
+
+// newWorldOf is newWorld with the authority of both hops.
+func newWorldOf(t testing.TB, root, child string) *world {
+	t.Helper()
+	w := &world{t: t, grants: [2]string{root, child}, writers: map[string]*writer{}, clock: start, rules: []byte(`{"name":"rules"}`), tree: newTree(t, 0)}
 	w.writers["admin"] = newWriter(t, "admin", record.RoleAdmin, testKey(manifestID))
 	w.addWriter("sts-1", record.RoleTokenService)
 	w.addWriter("gw-1", record.RoleGateway)
@@ -192,14 +199,12 @@ func (w *world) hop(k int) delegation.Hop {
 		Actors: []delegation.Actor{app}, MayAct: agent.Party, MaxDepth: 4,
 		ID: "01a20320-a5e8-7000-8000-000000000001", IssuedAt: time.Unix(start, 0).UTC(), Expires: time.Unix(start+300, 0).UTC(),
 	}
-	text := grant0
 	if k == 1 {
 		h.Audience, h.ClientID, h.MayAct = "https://db.example/mcp", agent.Subject, identity.Party{}
 		h.Actors, h.Depth = []delegation.Actor{agent, app}, 1
 		h.ID, h.IssuedAt = "01a20320-a5e8-7000-8000-000000000002", time.Unix(start+2, 0).UTC()
-		text = grant1
 	}
-	if h.Details, err = scope.Parse([]byte(text), k == 0); err != nil {
+	if h.Details, err = scope.Parse([]byte(w.grants[k]), k == 0); err != nil {
 		w.t.Fatal(err)
 	}
 	return h

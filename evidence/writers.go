@@ -75,8 +75,8 @@ func (h *keyHistory) apply(e *entry) error {
 	if !ok {
 		return errors.New("not signed by a manifest key of the policy")
 	}
-	if err := e.envelope.Verify(pub); err != nil {
-		return err
+	if e.envelope.Verify(pub) != nil {
+		return nil // it says nothing; that it is not signed is found where signatures are
 	}
 	k := e.record.KeyChange
 	if k.Role == record.RoleIssuer {
@@ -147,7 +147,7 @@ func (v *verifier) continued() bool {
 		return true
 	}
 	r := v.records[0]
-	return r.readable && r.record.Kind == record.KindPeriod && r.record.Period.Previous != ""
+	return r.signed && r.record.Kind == record.KindPeriod && r.record.Period.Previous != ""
 }
 
 // tail is the last record seen of a writer.
@@ -172,7 +172,7 @@ func (v *verifier) checkSequence() {
 		if e.index < v.manifest.From {
 			continue
 		}
-		if !e.readable {
+		if !e.signed {
 			broken = true // its place in a sequence is unknown: so is what follows
 			continue
 		}
@@ -183,7 +183,7 @@ func (v *verifier) checkSequence() {
 		v.follow(tails, e)
 	}
 	if broken {
-		v.unproven(Sequence, "a record that cannot be read has no place in a sequence")
+		v.unproven(Sequence, "a record that cannot be read, or that no known key signed, has no place in a sequence")
 	}
 	caveat := ""
 	if v.continued() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/lineal-auth/lineal/admin"
 	"github.com/lineal-auth/lineal/identity"
@@ -42,25 +43,34 @@ func (s *Server) serveAdmin(l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	return s.listen(l, cfg.Address, s.tokensID, s.adminHandler(api, operators))
+	tiles, err := s.logHandler()
+	if err != nil {
+		return err
+	}
+	return s.listen(l, cfg.Address, s.tokensID, s.adminHandler(api, tiles, operators))
 }
 
 // adminHandler is what the listener answers: the probes to everybody, the
-// numbers to whoever has a role, and the API, which records each request.
-func (s *Server) adminHandler(api http.Handler, operators map[identity.Agent]admin.Role) http.Handler {
+// numbers and the log's tree to whoever has a role, and the API, which records
+// each request. tree may be nil.
+func (s *Server) adminHandler(api, tree http.Handler, operators map[identity.Agent]admin.Role) http.Handler {
 	probes, numbers := s.probes(), s.metrics.handler()
+	forRoles := func(h http.Handler, w http.ResponseWriter, r *http.Request) {
+		who, err := s.tokensID.Identify(r, s.now())
+		if err != nil || operators[who.Agent] == "" {
+			h = api // which refuses it, and records that
+		}
+		h.ServeHTTP(w, r)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/healthz", "/startupz", "/readyz":
+		switch path := r.URL.Path; {
+		case path == "/healthz" || path == "/startupz" || path == "/readyz":
 			probes.ServeHTTP(w, r)
-		case "/metrics":
-			who, err := s.tokensID.Identify(r, s.now())
-			if err != nil || operators[who.Agent] == "" {
-				api.ServeHTTP(w, r) // which refuses it, and records that
-				return
-			}
-			numbers.ServeHTTP(w, r)
-		case "/status":
+		case path == "/metrics":
+			forRoles(numbers, w, r)
+		case tree != nil && (path == "/checkpoint" || strings.HasPrefix(path, "/tile/")):
+			forRoles(tree, w, r)
+		case path == "/status":
 			at := r.Clone(r.Context())
 			at.URL.Path, at.URL.RawPath = "/admin/v1/status", ""
 			api.ServeHTTP(w, at)

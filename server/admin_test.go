@@ -275,6 +275,19 @@ func TestE15Readiness(t *testing.T) {
 	if strings.Contains(text, trustDomain) {
 		t.Error("metrics name a workload")
 	}
+	// The tree of the log, without the records, for who has a role.
+	note, _ := o.want(http.StatusOK, o.auditor, "GET", o.url+"/checkpoint", "")
+	if !strings.HasPrefix(note, o.d.cfg.Ledger.Origin()+"\n") {
+		t.Errorf("checkpoint %s", note)
+	}
+	size := strings.SplitN(note, "\n", 3)[1]
+	if tile, _ := o.want(http.StatusOK, o.auditor, "GET", o.url+"/tile/0/000.p/"+size, ""); len(tile)%32 != 0 || tile == "" {
+		t.Errorf("a tile of %d bytes", len(tile))
+	}
+	o.want(http.StatusNotFound, o.auditor, "GET", o.url+"/tile/entries/000.p/"+size, "")
+	o.want(http.StatusForbidden, o.agent, "GET", o.url+"/checkpoint", "")
+	o.want(http.StatusUnauthorized, o.nobody, "GET", o.url+"/tile/0/000.p/"+size, "")
+	o.want(http.StatusNotFound, plain, "GET", o.probes+"/checkpoint", "")
 	status, _ := o.want(http.StatusOK, o.auditor, "GET", o.url+"/status", "")
 	var got Status
 	if err := json.Unmarshal([]byte(status), &got); err != nil {

@@ -90,6 +90,19 @@ func (a *Archive) LogHandler(entries bool, logger *slog.Logger) (http.Handler, e
 	return ledger.NewHandler(ledger.HandlerConfig{Reader: ledger.NewReader(a.store, tiles), Tiles: tiles, Origin: a.cfg.Origin(), Entries: entries, Logger: logger})
 }
 
+// logHandler serves the tree of the log that this process keeps: checkpoint and
+// hash tiles. Entry bundles hold the records, and who looks at those is recorded,
+// so they are not here. It is nil where other processes keep the tree.
+func (s *Server) logHandler() (http.Handler, error) {
+	l := s.ledger
+	if l.order.tiles == nil {
+		return nil, nil //nolint:nilnil // nothing to serve
+	}
+	return ledger.NewHandler(ledger.HandlerConfig{
+		Reader: ledger.NewReader(l.store, l.order.tiles), Tiles: l.order.tiles, Origin: l.cfg.Origin(), Logger: l.logger,
+	})
+}
+
 func (a *Archive) openTiles() (*disk.Store, error) {
 	return disk.Open(disk.Config{Dir: tilesPath(a.dataDir, a.cfg), ReadOnly: true})
 }

@@ -6,8 +6,9 @@
 // delegation that arrived with the call into the request's context, and gives
 // its SDKs an HTTP client over [Client.Transport], which exchanges that
 // delegation (RFC 8693) for a narrower token for each audience it calls. Tokens
-// are kept and used until shortly before they end, so that in a steady state no
-// exchange is waited for.
+// are kept, and fetched anew in the background before they end, so that in a
+// steady state no call waits for an exchange, and a token service that is away
+// for a while is noticed by no call whose token lasts.
 //
 // The agent says what each call needs with [WithDetails], or once per audience
 // in [Config.Calls]; which of the parent's details a new one narrows is found
@@ -27,7 +28,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/lineal-auth/lineal/gateway"
@@ -107,6 +107,10 @@ type Client struct {
 // that there is none: the person must start again.
 var ErrDelegationEnded = errors.New("the delegation has ended")
 
+// ErrUnavailable says that no token could be had because the token service
+// does not answer, or cannot. The same call may succeed later.
+var ErrUnavailable = errors.New("the token service is not available")
+
 // New checks the configuration and builds a Client.
 func New(cfg Config) (*Client, error) {
 	if cfg.TokenURL == "" || cfg.HTTP == nil {
@@ -130,8 +134,16 @@ func New(cfg Config) (*Client, error) {
 	hc := *cfg.HTTP
 	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // threat F9
 	cfg.HTTP = &hc
-	return &Client{cfg: cfg, pool: newPool(cfg.PoolSize, cfg.Now), nonces: &nonces{}}, nil
+	return &Client{cfg: cfg, pool: newPool(cfg.PoolSize, cfg.Now, cfg.Logger), nonces: &nonces{}}, nil
 }
+
+// Close ends the exchanges under way and waits for them. Calls that need
+// another token fail from then on. A client that is used as long as its program
+// needs no Close.
+func (c *Client) Close() { c.pool.flight.close() }
+
+// Stats says what the pool did so far, for metrics.
+func (c *Client) Stats() Stats { return c.pool.read() }
 
 // contextKey is the key of a delegation in a context.
 type contextKey int
@@ -376,15 +388,15 @@ func under(url, audience string) bool {
 // or by a token exchange. Concurrent calls for the same token share one
 // exchange.
 func (c *Client) Exchange(ctx context.Context, d *Delegation, call Call) (Token, error) {
-	details, err := Narrow(d.grant, call.Details)
-	if err != nil {
-		return Token{}, err
-	}
 	if !c.cfg.Now().Before(d.expires) {
 		return Token{}, ErrDelegationEnded
 	}
-	key := poolKey{parent: d.raw, audience: call.Audience, details: string(details), certificate: c.cfg.Thumbprint()}
+	key := poolKey{parent: d.raw, audience: call.Audience, details: string(call.Details), certificate: c.cfg.Thumbprint()}
 	return c.pool.get(ctx, key, d.expires, func(ctx context.Context) (Token, error) {
+		details, err := Narrow(d.grant, call.Details)
+		if err != nil {
+			return Token{}, err
+		}
 		return c.exchange(ctx, form{
 			subject: string(d.raw), subjectType: typeAccessToken, audience: call.Audience, details: details,
 		})
@@ -396,46 +408,4 @@ func (c *Client) Exchange(ctx context.Context, d *Delegation, call Call) (Token,
 // serves the audience.
 func (c *Client) Root(ctx context.Context, idToken string, call Call) (Token, error) {
 	return c.exchange(ctx, form{subject: idToken, subjectType: typeIDToken, audience: call.Audience, details: call.Details})
-}
-
-// onceGroup lets concurrent callers of one key share one run.
-type onceGroup struct {
-	mu    sync.Mutex // guards calls
-	calls map[poolKey]*shared
-}
-
-type shared struct {
-	done chan struct{}
-	tok  Token
-	err  error
-}
-
-// do runs fetch once for all callers of key that are waiting. A caller that
-// gives up does not end the run for the others.
-func (g *onceGroup) do(ctx context.Context, key poolKey, fetch func(context.Context) (Token, error)) (Token, error) {
-	g.mu.Lock()
-	s, running := g.calls[key]
-	if !running {
-		s = &shared{done: make(chan struct{})}
-		g.calls[key] = s
-		go g.run(context.WithoutCancel(ctx), key, s, fetch)
-	}
-	g.mu.Unlock()
-	select {
-	case <-s.done:
-		return s.tok, s.err
-	case <-ctx.Done():
-		return Token{}, ctx.Err()
-	}
-}
-
-// run ends by fetchTimeout at the latest; its callers wait for it or leave.
-func (g *onceGroup) run(ctx context.Context, key poolKey, s *shared, fetch func(context.Context) (Token, error)) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	defer cancel()
-	s.tok, s.err = fetch(ctx)
-	g.mu.Lock()
-	delete(g.calls, key)
-	g.mu.Unlock()
-	close(s.done)
 }

@@ -102,6 +102,7 @@ func (w *world) open(cfg client.Config) {
 	c, err := client.New(cfg)
 	must(w.t, err)
 	w.client, w.http = c, &http.Client{Transport: c.Transport(w.gateway.Client().Transport)}
+	w.t.Cleanup(c.Close)
 	w.t.Cleanup(w.gateway.Client().CloseIdleConnections)
 	w.t.Cleanup(w.sts.Client().CloseIdleConnections)
 }
@@ -319,9 +320,7 @@ func TestRefresh(t *testing.T) {
 		t.Helper()
 		w.offset.Store(int64(d))
 		w.mustCall(ctx)
-		if n := w.exchanged(); n != want {
-			t.Errorf("after %v: %d exchanges, want %d", d, n, want)
-		}
+		w.settled(want)
 	}
 	at(0, 1)
 	at(60*time.Second, 1)
@@ -333,6 +332,19 @@ func TestRefresh(t *testing.T) {
 	w.offset.Store(int64(301 * time.Second))
 	if _, err := w.call(ctx, "/mcp/orders", nil); !errors.Is(err, client.ErrDelegationEnded) || w.exchanged() != 3 {
 		t.Errorf("after the parent's end: %v, %d exchanges", err, w.exchanged())
+	}
+}
+
+// settled waits until so many exchanges were made, and no other is under way.
+func (w *world) settled(want int) {
+	w.t.Helper()
+	for end := time.Now().Add(wait); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if s := w.client.Stats(); s.Exchanges == uint64(want) {
+			break
+		}
+	}
+	if n := w.exchanged(); n != want {
+		w.t.Errorf("at %v: %d exchanges, want %d", time.Duration(w.offset.Load()), n, want)
 	}
 }
 

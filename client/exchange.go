@@ -39,6 +39,9 @@ func (e *OAuthError) Error() string {
 	return fmt.Sprintf("token service refused: %s (%d): %s", e.Code, e.Status, e.Description)
 }
 
+// Is reports ErrUnavailable of an answer that says nothing about the request.
+func (e *OAuthError) Is(target error) bool { return target == ErrUnavailable && e.Status >= 500 }
+
 type form struct {
 	subject, subjectType string
 	audience             string
@@ -87,7 +90,7 @@ func (c *Client) request(ctx context.Context, values url.Values, audience string
 	}
 	resp, err := c.cfg.HTTP.Do(req)
 	if err != nil {
-		return Token{}, false, err
+		return Token{}, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	fresh := c.cfg.Proof != nil && c.nonces.keep(req.URL, resp.Header)

@@ -78,11 +78,12 @@ func (c *call) readEvents(resp *http.Response, a AnswerReader) error {
 		}
 	}
 	events := newEventReader(resp.Body)
+	var held []byte // while the answer is held back
 	for {
 		e, err := events.next()
 		switch {
 		case errors.Is(err, io.EOF):
-			if err := release(); err != nil {
+			if err := errors.Join(release(), c.write(held)); err != nil {
 				return c.cut(record.StatusAborted, err)
 			}
 			return c.done(resp.StatusCode)
@@ -100,16 +101,26 @@ func (c *call) readEvents(resp *http.Response, a AnswerReader) error {
 		if err != nil {
 			return c.unread(err)
 		}
-		if len(out) == 0 {
+		if held = append(held, out...); c.request.Whole && !a.Done() {
+			if int64(len(held)) > c.route.MaxAnswer {
+				return c.unread(fmt.Errorf("more than %d bytes before the response", c.route.MaxAnswer))
+			}
 			continue
 		}
-		if err := errors.Join(release(), c.write(out)); err != nil {
+		if len(held) == 0 {
+			continue
+		}
+		if err := errors.Join(release(), c.write(held)); err != nil {
 			return c.cut(record.StatusAborted, err)
 		}
+		held = held[:0]
 	}
 }
 
 func (c *call) write(out []byte) error {
+	if len(out) == 0 {
+		return nil
+	}
 	c.outcome.bytes += int64(len(out))
 	if _, err := c.w.Write(out); err != nil {
 		return err

@@ -104,9 +104,9 @@ type Request struct {
 	// Answer, if not nil, reads what comes back before it is released. If it is
 	// nil, the answer passes as it is.
 	Answer func(x Exchange) AnswerReader
-	// Whole holds the answer's head back until its first message is read, so that
-	// one which cannot be read is refused in the protocol's own words. It is for
-	// calls whose answer does not take long.
+	// Whole holds the answer back until the response in it is read, so that one
+	// which cannot be read is refused in the protocol's own words, and what the
+	// response holds can go into the head. It is for calls that do not take long.
 	Whole bool
 }
 
@@ -126,6 +126,8 @@ type AnswerReader interface {
 	// Message reads one message and returns what is released of it, nil for
 	// nothing.
 	Message(data []byte) ([]byte, error)
+	// Done reports whether the response to the call was read. Messages may follow.
+	Done() bool
 	// EventID is the id under which an event goes on that came with this one; ""
 	// for none.
 	EventID(id string) (string, error)

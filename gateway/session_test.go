@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/gateway/mcp"
@@ -203,6 +206,23 @@ func TestS2ServerSwapsTheSession(t *testing.T) {
 	w.up.answers(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "session not found", 404) })
 	if got := w.send(within1(legacy(tok, "2025-11-25", "ping", `{}`), session)); got.status != 404 || len(got.body) != 0 || got.header.Get("Lineal-Code") != "session_unknown" {
 		t.Errorf("answer %d %s", got.status, got.body)
+	}
+}
+
+// TestSessionBehindANotification: a server may tell something before it answers
+// initialize; the client learns of its session all the same.
+func TestSessionBehindANotification(t *testing.T) {
+	w := newWorld(t, withRules(permitAll), withMCP(t, mcp.Config{}))
+	w.up.answers(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Mcp-Session-Id", "up-1")
+		rw.Header().Set("Content-Type", "text/event-stream")
+		_, _ = fmt.Fprintf(rw, note+"\n\n", 1)
+		_ = http.NewResponseController(rw).Flush()
+		_, _ = io.WriteString(rw, `data: {"jsonrpc":"2.0","id":7,"result":{"protocolVersion":"2025-11-25","capabilities":{}}}`+"\n\n")
+	})
+	got := w.send(legacy(w.token(mint{}), "", "initialize", `{"protocolVersion":"2025-11-25","capabilities":{}}`))
+	if n := len(fields(got.body, "data")); n != 2 || !strings.HasPrefix(got.header.Get("Mcp-Session-Id"), "ln1.") {
+		t.Errorf("%d events, session %q", n, got.header.Get("Mcp-Session-Id"))
 	}
 }
 
@@ -448,5 +468,119 @@ func TestElicitationByError(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestS1GoSDKSession: the real client and a real server with sessions, through
+// the gateway: the client is asked, hears of a change on the session's stream,
+// resumes a stream that was cut, and ends its session. Another person cannot
+// use it meanwhile.
+func TestS1GoSDKSession(t *testing.T) {
+	quiet := slog.New(slog.DiscardHandler)
+	server := sdk.NewServer(&sdk.Implementation{Name: "orders", Version: "1"}, &sdk.ServerOptions{
+		Logger: quiet, SubscribeHandler: func(context.Context, *sdk.SubscribeRequest) error { return nil },
+		UnsubscribeHandler: func(context.Context, *sdk.UnsubscribeRequest) error { return nil },
+	})
+	read := func(_ context.Context, r *sdk.ReadResourceRequest) (*sdk.ReadResourceResult, error) {
+		return &sdk.ReadResourceResult{Contents: []*sdk.ResourceContents{{URI: r.Params.URI, Text: "text of " + r.Params.URI}}}, nil
+	}
+	for _, uri := range []string{"file:///a", "file:///b"} {
+		server.AddResource(&sdk.Resource{URI: uri, Name: uri}, read)
+	}
+	server.AddPrompt(&sdk.Prompt{Name: "hello"}, func(context.Context, *sdk.GetPromptRequest) (*sdk.GetPromptResult, error) {
+		return &sdk.GetPromptResult{Messages: []*sdk.PromptMessage{}}, nil
+	})
+	const askSchema = `{"type":"object","properties":{"cut":{"type":"boolean"}}}`
+	server.AddTool(&sdk.Tool{Name: "ask", InputSchema: json.RawMessage(askSchema)}, func(ctx context.Context, r *sdk.CallToolRequest) (*sdk.CallToolResult, error) {
+		if strings.Contains(string(r.Params.Arguments), "true") {
+			r.Extra.CloseSSEStream(sdk.CloseSSEStreamArgs{RetryAfter: 10 * time.Millisecond})
+			return &sdk.CallToolResult{Content: []sdk.Content{&sdk.TextContent{Text: "after the cut"}}}, nil
+		}
+		answer, err := r.Session.Elicit(ctx, &sdk.ElicitParams{Message: "who?"})
+		if err != nil {
+			return nil, err
+		}
+		return &sdk.CallToolResult{Content: []sdk.Content{&sdk.TextContent{Text: "it is " + answer.Action}}}, nil
+	})
+	w := newWorld(t, withRules(permitAll), withMCP(t, mcp.Config{
+		Tools: []mcp.Tool{{Name: "ask", InputSchema: []byte(askSchema)}}, ServerRequests: []string{"elicitation"},
+	}))
+	w.up.answers(sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return server }, &sdk.StreamableHTTPOptions{
+		EventStore: sdk.NewMemoryEventStore(nil), Logger: quiet,
+	}).ServeHTTP)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*wait)
+	defer cancel()
+
+	updated := make(chan string, 8)
+	c := sdk.NewClient(&sdk.Implementation{Name: "research", Version: "1"}, &sdk.ClientOptions{
+		Logger: quiet,
+		ElicitationHandler: func(context.Context, *sdk.ElicitRequest) (*sdk.ElicitResult, error) {
+			return &sdk.ElicitResult{Action: "accept", Content: map[string]any{}}, nil
+		},
+		ResourceUpdatedHandler: func(_ context.Context, r *sdk.ResourceUpdatedNotificationRequest) { updated <- r.Params.URI },
+	})
+	grants := [][]detail{{w.mcpDetail("ask"), w.resourceDetail("file:///a")}}
+	session, err := c.Connect(ctx, &sdk.StreamableClientTransport{Endpoint: w.url + "/mcp/orders", HTTPClient: w.withToken(w.token(mint{grants: grants}))},
+		&sdk.ClientSessionOptions{ProtocolVersion: "2025-11-25"})
+	must(t, err)
+	if !strings.HasPrefix(session.ID(), "ln1.") {
+		t.Errorf("session %q", session.ID())
+	}
+	call := func(cut bool) string {
+		t.Helper()
+		res, err := session.CallTool(ctx, &sdk.CallToolParams{Name: "ask", Arguments: map[string]any{"cut": cut}})
+		must(t, err)
+		text, ok := res.Content[0].(*sdk.TextContent)
+		if !ok {
+			t.Fatalf("result %+v", res)
+		}
+		return text.Text
+	}
+	if got := call(false); got != "it is accept" {
+		t.Errorf("asked: %q", got)
+	}
+	if got := call(true); got != "after the cut" {
+		t.Errorf("resumed: %q", got)
+	}
+	list, err := session.ListResources(ctx, nil)
+	must(t, err)
+	if len(list.Resources) != 1 || list.Resources[0].URI != "file:///a" {
+		t.Errorf("resources %+v", list.Resources)
+	}
+	if prompts, err := session.ListPrompts(ctx, nil); err != nil || len(prompts.Prompts) != 0 {
+		t.Errorf("prompts %+v, %v", prompts, err)
+	}
+	if _, err := session.ReadResource(ctx, &sdk.ReadResourceParams{URI: "file:///b"}); err == nil {
+		t.Error("a resource that was not delegated is read")
+	}
+	must(t, session.Subscribe(ctx, &sdk.SubscribeParams{URI: "file:///a"}))
+	if err := session.Subscribe(ctx, &sdk.SubscribeParams{URI: "file:///b"}); err == nil {
+		t.Error("a resource that was not delegated is subscribed to")
+	}
+	must(t, server.ResourceUpdated(ctx, &sdk.ResourceUpdatedNotificationParams{URI: "file:///a"}))
+	select {
+	case uri := <-updated:
+		if uri != "file:///a" {
+			t.Errorf("updated %q", uri)
+		}
+	case <-ctx.Done():
+		t.Fatal("no update came")
+	}
+	theirs := within1(legacy(w.token(mint{person: otherPerson, grants: grants}), "2025-11-25", "ping", `{}`), session.ID())
+	if got := w.send(theirs); got.status != 404 || len(got.body) != 0 {
+		t.Errorf("another person in the session: %d %s", got.status, got.body)
+	}
+	if got := call(false); got != "it is accept" { // which did not harm it
+		t.Errorf("asked: %q", got)
+	}
+	must(t, session.Close())
+	var asked int
+	for _, d := range w.decisions() {
+		if d.Callee.Op == "mcp:elicitation/create" && d.Verdict.Effect == record.Permit {
+			asked++
+		}
+	}
+	if asked != 2 {
+		t.Errorf("%d requests of the server recorded, want 2", asked)
 	}
 }

@@ -51,7 +51,8 @@ type answer struct {
 	id     strictjson.Value
 	op     operation
 	status int
-	silent bool              // the call has no answer: what comes is not for it
+	silent bool // the call has no answer: what comes is not for it
+	done   bool
 	fresh  string            // the session that initialize began, as the upstream knows it
 	asked  map[string]string // ids of the server's requests, as the client knows them
 }
@@ -85,6 +86,9 @@ func (a *answer) Head(status int, from, to http.Header) error {
 	}
 	return nil
 }
+
+// Done reports whether the response was read.
+func (a *answer) Done() bool { return a.done }
 
 // Message reads one message of the server.
 func (a *answer) Message(data []byte) ([]byte, error) {
@@ -140,6 +144,7 @@ func (a *answer) response(v strictjson.Value) ([]byte, error) {
 	if a.method == "" || !id.Equal(a.id) && (ok || !id.IsNull()) {
 		return nil, errors.New("a response to another request")
 	}
+	a.done = true
 	if !ok {
 		return a.error(v)
 	}

@@ -48,6 +48,7 @@ type call struct {
 	verified token.Verified
 	bound    bool // the token's binding was checked and held
 	request  Request
+	chosen   []Handle // ids of the client's own choice that nobody has yet
 
 	scopeAsked, policyAsked bool
 	details                 []int            // per hop the permitting detail, or noDetail
@@ -151,6 +152,9 @@ func (c *call) read() (err error) {
 		return err
 	}
 	c.request.Resource.Service = c.route.Name
+	if err = c.checkHandles(); err != nil {
+		return err
+	}
 	if c.request.Parent != "" {
 		c.parent = c.request.Parent
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/registry"
 	"github.com/lineal-auth/lineal/scope"
 )
 
@@ -32,9 +33,19 @@ type Exchange interface {
 	// Reply sends a message of the gateway's own to the upstream: the refusal of
 	// its request.
 	Reply(body []byte, header http.Header) error
+	// Reveal binds an id that the answer is about to make known to the caller. It
+	// must be called before the id is released; an error ends the answer: the id
+	// is somebody else's, or cannot be bound. Without bindings it does nothing,
+	// and the id is unknown later.
+	Reveal(kind registry.IDKind, id string) error
+	// Owns reports whether an id is the caller's, for lists.
+	Owns(kind registry.IDKind, id string) (bool, error)
 }
 
-type exchange struct{ c *call }
+type exchange struct {
+	c        *call
+	revealed map[Handle]bool
+}
 
 func (x *exchange) CallID() string { return x.c.id }
 

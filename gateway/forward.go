@@ -29,6 +29,10 @@ var answerHeaders = []string{
 func (c *call) forward() error {
 	c.outcome = &outcome{status: record.StatusNotForwarded}
 	defer c.recordOutcome()
+	if err := c.bindChosen(); err != nil {
+		c.outcome.reason = asRefusal(err).RecordReason()
+		return err
+	}
 
 	// The caller's disconnect reaches the upstream through the context; the
 	// wait for response headers has a bound of its own, the stream has none.

@@ -24,6 +24,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sort"
 	"strings"
 	"sync/atomic"
@@ -34,6 +35,7 @@ import (
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/registry"
 	"github.com/lineal-auth/lineal/token"
 )
 
@@ -78,6 +80,9 @@ type Config struct {
 	Proofs   *token.ProofVerifier
 	Policy   policy.Decider
 	Recorder Recorder
+	// Bindings keeps whose the ids are that outlive a call; if nil, none of them
+	// is known in a later one.
+	Bindings registry.Bindings
 	// Log is the ledger family that records name; Region and DataClass are
 	// stated in each record.
 	Log, Region, DataClass string
@@ -131,6 +136,8 @@ type Route struct {
 	// [token.DefaultMaxStaleness]. Less than the feed's heartbeat refuses calls
 	// without need.
 	MaxStaleness time.Duration
+	// Handles says whose an id is that outlives its call; if "", HandlesAgent.
+	Handles Handles
 	// MaxBody bounds the request in bytes; if zero, 1 MiB.
 	MaxBody int64
 	// MaxAnswer bounds an answer that must be rewritten; if zero, 8 MiB.
@@ -219,6 +226,9 @@ func (g *Gateway) addRoute(r Route) (*Route, error) {
 	}
 	if r.RequireDPoP && (g.cfg.Proofs == nil || r.AllowUnbound) {
 		return nil, fmt.Errorf("gateway: route %q: DPoP is required, and not verified or not needed", r.Name)
+	}
+	if !slices.Contains([]Handles{"", HandlesPerson, HandlesAgent, HandlesDelegation}, r.Handles) {
+		return nil, fmt.Errorf("gateway: route %q: no rule %q for handles", r.Name, r.Handles)
 	}
 	for _, other := range g.routes {
 		if other.Prefix == r.Prefix || other.Name == r.Name {

@@ -93,6 +93,8 @@ type Request struct {
 	Header http.Header
 	Body   []byte
 
+	// Handles are the ids that the call names and that an earlier call made known.
+	Handles []Handle
 	// Notification is set if the protocol sends no answer to this message.
 	Notification bool
 	// Parts are what the call asks for besides, each of which scope and policy

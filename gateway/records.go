@@ -251,6 +251,8 @@ func unavailable(r *Refusal) []string {
 		return []string{"revocations"}
 	case string(token.CodeProofUnavailable):
 		return []string{"proofs"}
+	case string(CodeHandleUnavailable):
+		return []string{"registry"}
 	case string(CodePolicyUnavailable):
 		return []string{"policy"}
 	default:

@@ -40,6 +40,7 @@ const (
 	CodeRevocationStale       Code = "revocation_stale"
 	CodeChainUnavailable      Code = "chain_unavailable"
 	CodeProofUnavailable      Code = "proof_unavailable"
+	CodeHandleUnavailable     Code = "handle_unavailable"
 	CodePolicyUnavailable     Code = "policy_unavailable"
 	CodeCredentialUnavailable Code = "credential_unavailable"
 	CodeUpstreamCredential    Code = "upstream_credential"
@@ -98,6 +99,7 @@ var table = []Answer{
 	{Code: CodeRevocationStale, Status: 503, JSONRPC: -31503, Retryable: true, Sentence: "Revocations cannot be checked at the moment."},
 	{Code: CodeChainUnavailable, Status: 503, JSONRPC: -31503, Retryable: true, Sentence: "The delegation chain cannot be fetched at the moment."},
 	{Code: CodeProofUnavailable, Status: 503, JSONRPC: -31503, Retryable: true, Sentence: "Proofs of key possession cannot be checked at the moment."},
+	{Code: CodeHandleUnavailable, Status: 503, JSONRPC: -31503, Retryable: true, Sentence: "Whose the id is cannot be asked at the moment."},
 	{Code: CodePolicyUnavailable, Status: 503, JSONRPC: -31503, Retryable: true, Sentence: "Policy cannot be asked at the moment."},
 	{Code: CodeCredentialUnavailable, Status: 503, JSONRPC: -31503, Retryable: true, Upstream: true, Sentence: "The credential for the upstream is not available at the moment."},
 	{Code: CodeUpstreamCredential, Status: 502, JSONRPC: -31502, Upstream: true, Sentence: "The upstream refused the gateway's own credential."},

@@ -57,6 +57,7 @@ var rows = []row{
 	{"revocation_stale", 503, false, -31503, true, false, "", "Revocations cannot be checked at the moment."},
 	{"chain_unavailable", 503, false, -31503, true, false, "", "The delegation chain cannot be fetched at the moment."},
 	{"proof_unavailable", 503, false, -31503, true, false, "", "Proofs of key possession cannot be checked at the moment."},
+	{"handle_unavailable", 503, false, -31503, true, false, "", "Whose the id is cannot be asked at the moment."},
 	{"policy_unavailable", 503, false, -31503, true, false, "", "Policy cannot be asked at the moment."},
 	{"credential_unavailable", 503, false, -31503, true, true, "", "The credential for the upstream is not available at the moment."},
 	{"upstream_credential", 502, false, -31502, false, true, "", "The upstream refused the gateway's own credential."},

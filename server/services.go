@@ -203,7 +203,7 @@ func (s *Server) gatewayService(ctx context.Context, tokensID identity.Agent) (*
 	}
 	return gateway.New(gateway.Config{
 		PublicURL: s.cfg.PublicURL, Issuer: issuer, Routes: routes, Source: s.gatewayID, Verifier: verifier, Proofs: proofs,
-		Policy: s.rules.decider(), Recorder: s.ledger.gateway, Log: s.cfg.Ledger.Family, Region: s.cfg.Ledger.Region,
+		Policy: s.rules.decider(), Recorder: s.ledger.gateway, Bindings: s.registry, Log: s.cfg.Ledger.Family, Region: s.cfg.Ledger.Region,
 		DataClass: s.cfg.Ledger.DataClass, Now: s.now, NewID: newID, Logger: s.logger,
 	})
 }

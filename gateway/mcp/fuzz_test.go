@@ -11,6 +11,7 @@ import (
 	"github.com/lineal-auth/lineal/gateway/mcp"
 	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/policy"
+	"github.com/lineal-auth/lineal/registry"
 )
 
 const schema = `{"type":"object","properties":{"customer":{"type":"string"},"filter":{"type":"object","properties":{"path":{"type":"string"}}}}}`
@@ -26,6 +27,11 @@ type exchange struct {
 
 func (x *exchange) CallID() string                         { return "01a20321-0000-7000-8000-000000000001" }
 func (x *exchange) Shows(_ string, r policy.Resource) bool { return x.shows(r) }
+func (x *exchange) Reveal(registry.IDKind, string) error   { return nil }
+func (x *exchange) Owns(registry.IDKind, string) (bool, error) {
+	return true, nil
+}
+
 func (x *exchange) Ask(a gateway.Asked) (string, error) {
 	if a.Refused != nil {
 		return "", a.Refused

@@ -13,6 +13,7 @@ import (
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/gateway/mcp"
 	"github.com/lineal-auth/lineal/identity"
+	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/record"
 )
 
@@ -256,6 +257,30 @@ func TestSubscriptionIsItsOwn(t *testing.T) {
 	if d := w.oneDecision(); d.Verdict.Effect != record.Permit || !cmp.Equal(d.Request.Needed, []string{"mcp:resources/read file:///a"}) {
 		t.Errorf("recorded %+v", d)
 	}
+}
+
+// TestSubscriptionAsksPolicy: each resource of a subscription is put to policy.
+func TestSubscriptionAsksPolicy(t *testing.T) {
+	w := newWorld(t, withMCP(t, mcp.Config{}), withRules(func(in policy.Input) policy.Decision {
+		if in.Resource.Name == "file:///b" && in.Resource.Kind == policy.KindDocument && in.Resource.Service == "orders" {
+			return policy.Decision{Rules: []string{"not-b"}}
+		}
+		return permitAll(in)
+	}))
+	tok := w.token(mint{grants: [][]detail{{w.resourceDetail("file:///a", "file:///b")}}})
+	listen := func(uris string) ask {
+		return modernCall(tok, "subscriptions/listen", "", `"notifications":{"resourceSubscriptions":`+uris+`},`)
+	}
+	for _, uris := range []string{`["file:///b"]`, `["file:///a","file:///b"]`, `["file:///b","file:///a"]`} {
+		t.Run(uris, func(t *testing.T) {
+			w := w.in(t)
+			if d := w.wantRefusal(w.send(listen(uris)), 200, "policy_denied", "policy_denied"); !cmp.Equal(d.Policy.Rules, []string{"not-b"}) {
+				t.Errorf("rules %v", d.Policy.Rules)
+			}
+		})
+	}
+	w = w.in(t)
+	w.wantPass(w.send(listen(`["file:///a"]`)))
 }
 
 // TestP8ArgumentHeaders: an argument that a header mirrors is there in both or

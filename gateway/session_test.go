@@ -279,6 +279,7 @@ func TestS1ResumeElsewhere(t *testing.T) {
 	before := len(w.up.requests())
 	for name, a := range map[string]ask{
 		"the upstream's own": resume(session, "s_0"), "changed": resume(session, ids[0][:len(ids[0])-6]+"AAAAAA"), "a session's": resume(session, session),
+		"another session of the same caller": resume(again, ids[0]),
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
@@ -302,6 +303,20 @@ func TestS1ResumeElsewhere(t *testing.T) {
 		if last := seen[len(seen)-1]; last.method != http.MethodGet || last.header.Get("Last-Event-Id") != "s_0" {
 			t.Errorf("the upstream saw %s %v", last.method, last.header)
 		}
+	})
+	t.Run("a change of what may not be read", func(t *testing.T) {
+		w := w.in(t)
+		tok := w.token(mint{grants: [][]detail{{w.resourceDetail("file:///a")}}})
+		change := func(uri string) string {
+			return `data: {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"` + uri + `"}}`
+		}
+		w.up.answers(events(change("file:///b"), change("file:///a")))
+		a := resume(again, "")
+		a.token = tok
+		if got := w.send(a); string(got.body) != change("file:///a")+"\n\n" {
+			t.Errorf("answer %s", got.body)
+		}
+		w.up.answers(events("id: s_1\ndata: " + list))
 	})
 	t.Run("no response where none was asked for", func(t *testing.T) {
 		w := w.in(t)

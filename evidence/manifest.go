@@ -29,8 +29,9 @@ type manifest struct {
 	From    int64             `json:"from"` // range: [from, to); selected: 0, 0
 	To      int64             `json:"to"`
 	Query   string            `json:"query"`
-	Created string            `json:"created"` // RFC 3339, UTC
-	Files   map[string]string `json:"files"`   // name → unpadded base64url SHA-256
+	Created string            `json:"created"`       // RFC 3339, UTC
+	Log     string            `json:"log,omitempty"` // vkey of the log, for Propose alone
+	Files   map[string]string `json:"files"`         // name → unpadded base64url SHA-256
 }
 
 const manifestVersion = 1
@@ -65,6 +66,11 @@ func parseManifest(b []byte) (manifest, error) {
 	}
 	if _, err := time.Parse(time.RFC3339, m.Created); err != nil {
 		return manifest{}, errors.New("created is no RFC 3339 time")
+	}
+	if m.Log != "" {
+		if k, err := ParseKey(m.Log); err != nil || k.Name() != m.Origin || k.alg != algEd25519 {
+			return manifest{}, errors.New("log is no key of the origin")
+		}
 	}
 	return m, nil
 }

@@ -45,6 +45,10 @@ type Contents struct {
 	Policies    []PolicyBundle
 	Disclosures []string // record.Disclosure.Encoded
 
+	// LogKey is the key of the log's checkpoints, for [Propose]; zero leaves it
+	// out. No verification trusts it.
+	LogKey Key
+
 	// Signer signs the manifest.
 	Signer Signer
 }
@@ -162,7 +166,7 @@ func (b *builder) fail(err error) {
 func (b *builder) sealed(c Contents) ([]file, error) {
 	m := manifest{
 		Version: manifestVersion, Mode: c.Mode, Origin: c.Origin, From: c.From, To: c.To, Query: c.Query,
-		Created: c.Created.UTC().Format(time.RFC3339), Files: map[string]string{},
+		Created: c.Created.UTC().Format(time.RFC3339), Log: c.LogKey.String(), Files: map[string]string{},
 	}
 	for name, data := range b.files {
 		m.Files[name] = digest(data)

@@ -8,16 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"time"
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/ledger"
-	"github.com/lineal-auth/lineal/policy/cedar"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/search"
-	"github.com/lineal-auth/lineal/storage/disk"
 	"github.com/lineal-auth/lineal/token"
 )
 
@@ -144,124 +140,6 @@ func personsOf(r record.Record) []string {
 	}
 }
 
-// Export writes the evidence bundle of the whole log up to its newest
-// published checkpoint, signed with the deployment's manifest key: where a
-// process has the role ledger. Of the decisions named by record id it discloses
-// the values that policy read, in clear; of all others none.
-func (a *Archive) Export(ctx context.Context, w io.Writer, now time.Time, disclose ...string) error {
-	keys, err := loadKeys(a.dataDir)
-	if err != nil {
-		return fmt.Errorf("exporting: %w", err)
-	}
-	c, err := a.contents(ctx, keys, now)
-	if err == nil {
-		err = a.disclose(ctx, &c, disclose)
-	}
-	if err != nil {
-		return fmt.Errorf("exporting: %w", err)
-	}
-	return evidence.Write(w, c)
-}
-
-func (a *Archive) contents(ctx context.Context, keys keyRing, now time.Time) (evidence.Contents, error) {
-	if keys.manifest == nil || keys.log == nil {
-		return evidence.Contents{}, errNotHere("manifest or log")
-	}
-	tiles, err := a.openTiles()
-	if err != nil {
-		return evidence.Contents{}, err
-	}
-	last, err := proven(ctx, tiles, a.cfg.Origin(), keys)
-	if err != nil {
-		return evidence.Contents{}, err
-	}
-	c := evidence.Contents{
-		Mode: evidence.ModeRange, Origin: last.Origin, From: 0, To: last.Size, Created: now.UTC(), Last: last.Note,
-		Query: "every record of the log",
-	}
-	if c.Signer, err = evidence.NewSigner(a.cfg.Family, keys.manifest); err != nil {
-		return c, err
-	}
-	if c.IssuerKeys, err = pinnedKeys(keys.issuer); err != nil {
-		return c, err
-	}
-	if err := a.continueFrom(ctx, &c, tiles, last); err != nil {
-		return c, err
-	}
-	for e, err := range a.store.ReadRange(ctx, last.Origin, 0, last.Size) {
-		if err != nil {
-			return c, err
-		}
-		c.Records = append(c.Records, evidence.Record{Index: e.Index, Envelope: e.Envelope})
-		if err := a.attach(ctx, &c, e.Envelope); err != nil {
-			return c, fmt.Errorf("entry %d: %w", e.Index, err)
-		}
-	}
-	return c, nil
-}
-
-// proven is the newest checkpoint that this process's tiles prove. Where another
-// process sequences, the store may be a little ahead of it.
-func proven(ctx context.Context, tiles *disk.Store, origin string, keys keyRing) (ledger.Checkpoint, error) {
-	verifier, err := logVerifier(keys, origin)
-	if err != nil {
-		return ledger.Checkpoint{}, err
-	}
-	msg, err := tiles.GetCheckpoint(ctx)
-	if err != nil {
-		return ledger.Checkpoint{}, err
-	}
-	return ledger.OpenCheckpoint(msg, verifier)
-}
-
-// continueFrom adds the first checkpoint of the log, so that the bundle shows
-// that the tree only grew.
-func (a *Archive) continueFrom(ctx context.Context, c *evidence.Contents, tiles *disk.Store, last ledger.Checkpoint) error {
-	earlier, err := a.store.Checkpoints(ctx, last.Origin, 1, 1)
-	if err != nil || len(earlier) == 0 || earlier[0].Size >= last.Size {
-		return err
-	}
-	c.First = earlier[0].Note
-	c.Consistency, err = ledger.NewReader(a.store, tiles).ConsistencyProof(ctx, last.Origin, earlier[0].Size, last.Size)
-	return err
-}
-
-// attach adds what a record names by digest.
-func (a *Archive) attach(ctx context.Context, c *evidence.Contents, raw []byte) error {
-	envelope, err := record.Open(raw)
-	if err != nil {
-		return err
-	}
-	rec, err := record.Parse(envelope.Payload)
-	if err != nil {
-		return err
-	}
-	switch {
-	case rec.Issuance != nil && rec.Issuance.ReceiptHash != "":
-		b, err := a.store.Blob(ctx, rec.Issuance.ReceiptHash)
-		if err != nil {
-			return fmt.Errorf("receipt: %w", err)
-		}
-		c.Receipts = append(c.Receipts, string(b.Bytes))
-	case rec.PolicyChange != nil:
-		digest := rec.PolicyChange.BundleDigest
-		for _, p := range c.Policies {
-			if p.Digest == digest {
-				return nil
-			}
-		}
-		b, err := a.store.Blob(ctx, digest)
-		if errors.Is(err, ledger.ErrNotFound) && !strings.HasPrefix(rec.PolicyChange.Engine, cedar.EnginePrefix) {
-			return nil // a decision point's rules are its own
-		}
-		if err != nil {
-			return fmt.Errorf("policy bundle: %w", err)
-		}
-		c.Policies = append(c.Policies, evidence.PolicyBundle{Digest: digest, Bytes: b.Bytes})
-	}
-	return nil
-}
-
 // Trust is what a verifier of this deployment's evidence must be given by
 // another way than the evidence: the log's key, the manifest key, and the
 // key that the issuer began with. Its later keys are in key records, which the
@@ -358,7 +236,7 @@ func (s *Server) Export(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(a.Export(ctx, w, s.now()), a.Close())
+	return errors.Join(a.Export(ctx, w, Selection{}, s.now()), a.Close())
 }
 
 // Records flushes and indexes every record of the log. The index does not

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/internal/sealed"
@@ -146,10 +147,14 @@ func (a *Archive) disclose(ctx context.Context, c *evidence.Contents, ids []stri
 		return err
 	}
 	for _, id := range ids {
-		rec, err := decisionIn(index, id)
+		found, err := decisionIn(index, id)
 		if err != nil {
 			return fmt.Errorf("disclosing %s: %w", id, err)
 		}
+		if !slices.ContainsFunc(c.Records, func(r evidence.Record) bool { return r.Index == found.Index }) {
+			return fmt.Errorf("disclosing %s: record %d is not in this bundle", id, found.Index)
+		}
+		rec := found.Record
 		ds, missing, err := a.disclosures(ctx, rec.Decision)
 		if err != nil {
 			return err
@@ -165,19 +170,19 @@ func (a *Archive) disclose(ctx context.Context, c *evidence.Contents, ids []stri
 }
 
 // decisionIn finds the one decision that an id means, as a trace does.
-func decisionIn(index *search.Index, id string) (record.Record, error) {
+func decisionIn(index *search.Index, id string) (search.Entry, error) {
 	lineage, err := index.Trace(id)
 	if err != nil {
-		return record.Record{}, err
+		return search.Entry{}, err
 	}
 	entries, err := index.Find(lineage.RecordID)
 	if err != nil {
-		return record.Record{}, err
+		return search.Entry{}, err
 	}
 	for _, e := range entries {
 		if e.Record.Decision != nil && e.Record.ID == lineage.RecordID {
-			return e.Record, nil
+			return e, nil
 		}
 	}
-	return record.Record{}, errors.New("the record is no decision")
+	return search.Entry{}, errors.New("the record is no decision")
 }

@@ -92,10 +92,11 @@ func (a *Archive) ExplainPolicy(ctx context.Context, id string) (PolicyExplanati
 	if err != nil {
 		return PolicyExplanation{}, err
 	}
-	rec, err := decisionIn(index, id)
+	found, err := decisionIn(index, id)
 	if err != nil {
 		return PolicyExplanation{}, err
 	}
+	rec := found.Record
 	ds, missing, err := a.disclosures(ctx, rec.Decision)
 	if err != nil {
 		return PolicyExplanation{}, err

@@ -130,7 +130,7 @@ func (d *deployment) verify(t *testing.T) evidence.Report {
 	}
 	defer func() { _ = a.Close() }()
 	var bundle, text bytes.Buffer
-	if err := a.Export(t.Context(), &bundle, time.Now()); err != nil {
+	if err := a.Export(t.Context(), &bundle, Selection{}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	trust, err := Trust(d.cfg.DataDir, d.cfg.Tokens.Issuer)

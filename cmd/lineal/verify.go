@@ -15,34 +15,70 @@ const exitVerifyUsage = 3
 
 func newVerify(s streams) *cobra.Command {
 	var policyPath string
-	var asJSON bool
+	var asJSON, propose bool
 	c := &cobra.Command{
 		Use:   "verify BUNDLE --policy FILE",
 		Short: "Verify an evidence bundle offline, trusting only a policy file",
 		Long: "Verify an evidence bundle offline. Trust comes from the policy file alone: nothing in\n" +
 			"the bundle vouches for the bundle. Exit: 0 valid; 1 something is wrong; 2 a required\n" +
-			"dimension is not proven; 3 the bundle or the policy cannot be opened.",
+			"dimension is not proven; 3 the bundle or the policy cannot be opened.\n" +
+			"With --propose nothing is verified: of a bundle of a log that the policy does not name, such as\n" +
+			"the next period, it prints the line to add, if a manifest key of the policy vouches for it.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if propose {
+				return proposeLog(s, args[0], policyPath)
+			}
 			return verify(s, args[0], policyPath, asJSON)
 		},
 	}
 	c.Flags().StringVar(&policyPath, "policy", "", "the policy file (required)")
+	c.Flags().BoolVar(&propose, "propose", false, "print the policy line that the bundle's log needs, and verify nothing")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return c
 }
 
-func verify(s streams, bundle, policyPath string, asJSON bool) error {
-	if policyPath == "" {
-		return &exitError{code: exitVerifyUsage, err: fmt.Errorf("no policy file"), hint: "lineal verify " + bundle + " --policy FILE"}
+// readPolicy reads the policy file, which a bundle cannot do without.
+func readPolicy(bundle, path string) (evidence.Policy, error) {
+	if path == "" {
+		return evidence.Policy{}, &exitError{code: exitVerifyUsage, err: fmt.Errorf("no policy file"), hint: "lineal verify " + bundle + " --policy FILE"}
 	}
-	text, err := os.ReadFile(policyPath)
+	text, err := os.ReadFile(path) //nolint:gosec // the auditor names the file
 	if err != nil {
-		return &exitError{code: exitVerifyUsage, err: err}
+		return evidence.Policy{}, &exitError{code: exitVerifyUsage, err: err}
 	}
 	policy, err := evidence.ParsePolicy(text)
 	if err != nil {
-		return &exitError{code: exitVerifyUsage, err: fmt.Errorf("%s: %w", policyPath, err)}
+		return evidence.Policy{}, &exitError{code: exitVerifyUsage, err: fmt.Errorf("%s: %w", path, err)}
+	}
+	return policy, nil
+}
+
+// proposeLog prints the line that the policy lacks.
+func proposeLog(s streams, bundle, policyPath string) error {
+	policy, err := readPolicy(bundle, policyPath)
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(bundle) //nolint:gosec // the auditor names the file
+	if err != nil {
+		return &exitError{code: exitVerifyUsage, err: err}
+	}
+	line, err := evidence.Propose(b, policy)
+	if err != nil {
+		return failed(err, "")
+	}
+	if line == "" {
+		line = "# nothing to add: the policy names this log with this key"
+	}
+	_, err = fmt.Fprintln(s.out, line)
+	return err
+}
+
+func verify(s streams, bundle, policyPath string, asJSON bool) error {
+	policy, err := readPolicy(bundle, policyPath)
+	if err != nil {
+		return err
 	}
 	report, err := evidence.VerifyFile(bundle, policy)
 	if err != nil {

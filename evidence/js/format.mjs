@@ -176,7 +176,7 @@ export function untar(b) {
 
 const validName = (s) => s !== '' && !/[+\s\u0000-\u001f\u007f\u0085]/u.test(s);
 
-async function parseKey(vkey) {
+export async function parseKey(vkey) {
   const m = /^([^+]*)\+([^+]*)\+(.*)$/s.exec(vkey) ?? bad('vkey is not <name>+<id>+<key>');
   const raw = unb64(m[3]);
   need(raw.length === 33 && (raw[0] === 1 || raw[0] === 4) && validName(m[1]), 'vkey is of no known type');

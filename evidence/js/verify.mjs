@@ -9,7 +9,7 @@
 // and is signed and canonical all the same, is found by `lineal verify` only.
 
 import { DIMENSIONS, Frontier, attempt, b64, bad, canonical, closed, consistent, decimal, digest, hashes, included, isContainer, isDigest,
-  isObject, join, json, need, noteSignedBy, parseCheckpoint, parseNote, parsePolicy, readContainer, same, satisfied, sha256, signed, str,
+  isObject, join, json, need, noteSignedBy, parseCheckpoint, parseKey, parseNote, parsePolicy, readContainer, same, satisfied, sha256, signed, str,
   text, unb64, unb64url, untar, utf8 } from './format.mjs';
 import { WITHHELD, checkReceipts, checkScope, hashOf, parseGrant, parseJWKS, rawKey, readReceipt, subsumes } from './chain.mjs';
 
@@ -95,11 +95,13 @@ class Verifier {
     return true;
   }
 
-  readManifest(bytes) {
-    const m = { files: {}, from: 0, to: 0, ...closed(json(text(bytes)), ['v', 'mode', 'origin', 'from', 'to', 'query', 'created', 'files']) };
+  async readManifest(bytes) {
+    const m = { files: {}, from: 0, to: 0, ...closed(json(text(bytes)), ['v', 'mode', 'origin', 'from', 'to', 'query', 'created', 'log', 'files']) };
     need(m.v === 1 && ['range', 'selected'].includes(m.mode) && m.origin && isObject(m.files), 'not a manifest');
     need(Number.isInteger(m.from) && m.from >= 0 && m.to >= m.from && (m.mode === 'range' || m.to === 0), 'range');
     need(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d/.test(m.created) && !Number.isNaN(Date.parse(m.created)), 'created');
+    const k = m.log === undefined ? undefined : await parseKey(m.log);
+    need(!k || (k.name === m.origin && k.alg === 1), 'log is no key of the origin');
     this.manifest = m;
   }
   async checkManifest() {

@@ -1,0 +1,364 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lineal-auth/lineal/evidence"
+	"github.com/lineal-auth/lineal/ledger"
+	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/search"
+	"github.com/lineal-auth/lineal/storage/disk"
+)
+
+// Selection says what an evidence bundle holds. The zero value asks for the
+// whole log.
+//
+// IDs, Txn or Person make a selection: the records that they name, what those
+// rest on, and an inclusion proof for each. Else it is a range, of which every
+// record is there.
+type Selection struct {
+	// IDs are of records, calls, transactions, tokens or receipts.
+	IDs []string
+	// Txn is a transaction, Person the reference of the person at the root.
+	Txn, Person string
+	// From and To bound a range by index, [From, To). It ends at the first
+	// published checkpoint of at least To entries, because only a checkpoint proves
+	// an end; 0 is the newest one.
+	From, To int64
+	// Disclose names decisions, as [search.Index.Trace] finds them: the values that
+	// policy read are added in clear where they have not been erased. Of all other
+	// decisions none are.
+	Disclose []string
+}
+
+func (s Selection) selected() bool { return len(s.IDs) > 0 || s.Txn != "" || s.Person != "" }
+
+func (s Selection) validate() error {
+	switch {
+	case s.selected() && (s.From != 0 || s.To != 0):
+		return errors.New("records by name and a range are two bundles")
+	case s.From < 0 || s.To < 0 || s.To > 0 && s.From >= s.To:
+		return fmt.Errorf("[%d, %d) is no range", s.From, s.To)
+	}
+	return nil
+}
+
+// query is the question in the words of the manifest.
+func (s Selection) query() string {
+	var asked []string
+	if len(s.IDs) > 0 {
+		asked = append(asked, "records of "+strings.Join(s.IDs, ", "))
+	}
+	if s.Txn != "" {
+		asked = append(asked, "transaction "+s.Txn)
+	}
+	if s.Person != "" {
+		asked = append(asked, "person "+s.Person)
+	}
+	switch {
+	case len(asked) > 0:
+		return strings.Join(asked, "; ") + "; with what they rest on"
+	case s.From > 0 || s.To > 0:
+		return "every record of the range"
+	default:
+		return "every record of the log"
+	}
+}
+
+// Export writes the evidence bundle of a selection, up to the newest published
+// checkpoint, signed with the deployment's manifest key: where a process has
+// the roles tokens and ledger.
+func (a *Archive) Export(ctx context.Context, w io.Writer, sel Selection, now time.Time) error {
+	if err := sel.validate(); err != nil {
+		return fmt.Errorf("exporting: %w", err)
+	}
+	keys, err := loadKeys(a.dataDir)
+	if err != nil {
+		return fmt.Errorf("exporting: %w", err)
+	}
+	if keys.manifest == nil || keys.log == nil {
+		return fmt.Errorf("exporting: %w", errNotHere("manifest or log"))
+	}
+	e := exporter{a: a, sel: sel}
+	if err := e.open(ctx, keys, now); err != nil {
+		return fmt.Errorf("exporting: %w", err)
+	}
+	if err := e.fill(ctx); err != nil {
+		return fmt.Errorf("exporting: %w", err)
+	}
+	if err := a.disclose(ctx, &e.contents, sel.Disclose); err != nil {
+		return fmt.Errorf("exporting: %w", err)
+	}
+	return evidence.Write(w, e.contents)
+}
+
+// exporter is one export under way.
+type exporter struct {
+	a        *Archive
+	sel      Selection
+	reader   *ledger.Reader
+	last     ledger.Checkpoint // which the bundle proves
+	contents evidence.Contents
+	policies map[string]bool
+}
+
+// open finds the checkpoint that the bundle is to end at.
+func (e *exporter) open(ctx context.Context, keys keyRing, now time.Time) error {
+	tiles, err := e.a.openTiles()
+	if err != nil {
+		return err
+	}
+	e.reader, e.policies = ledger.NewReader(e.a.store, tiles), map[string]bool{}
+	if e.last, err = proven(ctx, tiles, e.a.cfg.Origin(), keys); err != nil {
+		return err
+	}
+	if e.sel.To > 0 {
+		if e.last, err = e.ending(ctx, e.sel.To); err != nil {
+			return err
+		}
+	}
+	if e.sel.From > 0 && e.sel.From >= e.last.Size {
+		return fmt.Errorf("the log has %d entries under its newest checkpoint, none from %d on", e.last.Size, e.sel.From)
+	}
+	c := &e.contents
+	*c = evidence.Contents{
+		Mode: evidence.ModeRange, Origin: e.last.Origin, From: e.sel.From, To: e.last.Size, Created: now.UTC(), Last: e.last.Note,
+		Query: e.sel.query(), Proofs: map[int64][]evidence.Hash{},
+	}
+	if e.sel.selected() {
+		c.Mode, c.From, c.To = evidence.ModeSelected, 0, 0
+	}
+	if c.Signer, err = evidence.NewSigner(e.a.cfg.Family, keys.manifest); err != nil {
+		return err
+	}
+	if c.LogKey, err = evidenceKey(e.last.Origin, keys.log); err != nil {
+		return err
+	}
+	if c.IssuerKeys, err = pinnedKeys(keys.issuer); err != nil {
+		return err
+	}
+	return e.continueFrom(ctx)
+}
+
+// ending is the first published checkpoint of at least size entries.
+func (e *exporter) ending(ctx context.Context, size int64) (ledger.Checkpoint, error) {
+	const page = 64
+	for at := size; at <= e.last.Size; {
+		cs, err := e.a.store.Checkpoints(ctx, e.last.Origin, at, page)
+		if err != nil {
+			return ledger.Checkpoint{}, err
+		}
+		for _, c := range cs {
+			if !c.Published.IsZero() && c.Size <= e.last.Size {
+				return c, nil
+			}
+		}
+		if len(cs) < page {
+			break
+		}
+		at = cs[len(cs)-1].Size + 1
+	}
+	return ledger.Checkpoint{}, fmt.Errorf("no published checkpoint has %d entries: the newest has %d", size, e.last.Size)
+}
+
+// proven is the newest checkpoint that this process's tiles prove. Where another
+// process sequences, the store may be a little ahead of it.
+func proven(ctx context.Context, tiles *disk.Store, origin string, keys keyRing) (ledger.Checkpoint, error) {
+	verifier, err := logVerifier(keys, origin)
+	if err != nil {
+		return ledger.Checkpoint{}, err
+	}
+	msg, err := tiles.GetCheckpoint(ctx)
+	if err != nil {
+		return ledger.Checkpoint{}, err
+	}
+	return ledger.OpenCheckpoint(msg, verifier)
+}
+
+// continueFrom adds the first checkpoint of the log, so that the bundle shows
+// that the tree only grew.
+func (e *exporter) continueFrom(ctx context.Context) error {
+	earlier, err := e.a.store.Checkpoints(ctx, e.last.Origin, 1, 1)
+	if err != nil || len(earlier) == 0 || earlier[0].Size >= e.last.Size {
+		return err
+	}
+	e.contents.First = earlier[0].Note
+	e.contents.Consistency, err = e.reader.ConsistencyProof(ctx, e.last.Origin, earlier[0].Size, e.last.Size)
+	return err
+}
+
+// fill adds the records and what they name.
+func (e *exporter) fill(ctx context.Context) error {
+	if !e.sel.selected() && e.sel.From == 0 {
+		for entry, err := range e.a.store.ReadRange(ctx, e.last.Origin, 0, e.last.Size) {
+			if err != nil {
+				return err
+			}
+			if err := e.add(ctx, entry); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	x, err := e.a.Records(ctx)
+	if err != nil {
+		return err
+	}
+	wanted, err := e.wanted(x)
+	if err != nil {
+		return err
+	}
+	for _, index := range slices.Sorted(maps.Keys(wanted)) {
+		if err := e.addProven(ctx, index); err != nil {
+			return err
+		}
+	}
+	if e.sel.selected() {
+		return nil
+	}
+	for entry, err := range e.a.store.ReadRange(ctx, e.last.Origin, e.sel.From, e.last.Size) {
+		if err != nil {
+			return err
+		}
+		if err := e.add(ctx, entry); err != nil {
+			return err
+		}
+	}
+	return e.prove(ctx, e.sel.From)
+}
+
+// wanted are the indexes of the records that need a proof of their own: those
+// that were asked for, or before a range those that it rests on.
+func (e *exporter) wanted(x *search.Index) (map[int64]bool, error) {
+	var asked []search.Entry
+	if e.sel.selected() {
+		for _, id := range append(slices.Clone(e.sel.IDs), e.sel.Disclose...) {
+			found, err := x.Find(id)
+			if err != nil {
+				return nil, err
+			}
+			asked = append(asked, found...)
+		}
+		if e.sel.Txn != "" || e.sel.Person != "" {
+			found := x.Records(search.Filter{Txn: e.sel.Txn, Person: e.sel.Person})
+			if len(found) == 0 {
+				return nil, errors.New("no record is of that transaction or person")
+			}
+			asked = append(asked, found...)
+		}
+	} else {
+		asked = x.Records(search.Filter{From: e.sel.From})
+	}
+	wanted := map[int64]bool{}
+	add := func(entries ...search.Entry) {
+		for _, r := range entries {
+			if r.Index < e.last.Size && (e.sel.selected() || r.Index < e.sel.From) {
+				wanted[r.Index] = true
+			}
+		}
+	}
+	add(asked...)
+	add(x.Records(search.Filter{Kind: record.KindKey})...)
+	for _, r := range asked {
+		for _, id := range restsOn(r.Record) {
+			if found, err := x.Find(id); err == nil { // else it is not in this log, which the verifier says
+				add(found...)
+			}
+		}
+	}
+	return wanted, nil
+}
+
+// restsOn names the records without which a record cannot be followed back to
+// the person and on to its outcome.
+func restsOn(r record.Record) []string {
+	switch {
+	case r.Decision != nil:
+		ids := []string{r.ID}
+		for _, h := range r.Decision.Chain {
+			ids = append(ids, h.ReceiptHash+h.TokenHash) // one of them is ""
+		}
+		return ids
+	case r.Outcome != nil:
+		return []string{r.Outcome.Of}
+	case r.Issuance != nil && r.Issuance.ParentHash != "":
+		return []string{r.Issuance.ParentHash}
+	default:
+		return nil
+	}
+}
+
+func (e *exporter) addProven(ctx context.Context, index int64) error {
+	for entry, err := range e.a.store.ReadRange(ctx, e.last.Origin, index, index+1) {
+		if err != nil {
+			return err
+		}
+		if err := e.add(ctx, entry); err != nil {
+			return err
+		}
+	}
+	return e.prove(ctx, index)
+}
+
+func (e *exporter) prove(ctx context.Context, index int64) error {
+	p, err := e.reader.ProveIndex(ctx, index, e.last)
+	if err != nil {
+		return err
+	}
+	e.contents.Proofs[index] = p.Hashes
+	return nil
+}
+
+// add takes in a record, and what it names by digest as far as that is still
+// kept: the verifier says what is missing.
+func (e *exporter) add(ctx context.Context, entry ledger.Entry) error {
+	e.contents.Records = append(e.contents.Records, evidence.Record{Index: entry.Index, Envelope: entry.Envelope})
+	envelope, err := record.Open(entry.Envelope)
+	if err != nil {
+		return fmt.Errorf("entry %d: %w", entry.Index, err)
+	}
+	rec, err := record.Parse(envelope.Payload)
+	if err != nil {
+		return fmt.Errorf("entry %d: %w", entry.Index, err)
+	}
+	switch {
+	case rec.Issuance != nil && rec.Issuance.ReceiptHash != "":
+		b, err := e.a.store.Blob(ctx, rec.Issuance.ReceiptHash)
+		if errors.Is(err, ledger.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("entry %d: receipt: %w", entry.Index, err)
+		}
+		e.contents.Receipts = append(e.contents.Receipts, string(b.Bytes))
+	case rec.PolicyChange != nil:
+		return e.addPolicy(ctx, rec.PolicyChange.BundleDigest)
+	case rec.Decision != nil:
+		return e.addPolicy(ctx, rec.Decision.Policy.BundleDigest)
+	}
+	return nil
+}
+
+// addPolicy adds a set of rules once.
+func (e *exporter) addPolicy(ctx context.Context, digest string) error {
+	if digest == "" || e.policies[digest] {
+		return nil
+	}
+	b, err := e.a.store.Blob(ctx, digest)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("policy bundle: %w", err)
+	}
+	e.policies[digest] = true
+	e.contents.Policies = append(e.contents.Policies, evidence.PolicyBundle{Digest: digest, Bytes: b.Bytes})
+	return nil
+}

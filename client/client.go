@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/gateway"
+	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/scope"
 	"github.com/lineal-auth/lineal/token"
 )
@@ -151,6 +152,7 @@ type contextKey int
 const (
 	keyDelegation contextKey = iota
 	keyDetails
+	keyServed
 )
 
 // Delegation is the authority that arrived with a call: the parent of what
@@ -214,6 +216,8 @@ func WithDetails(ctx context.Context, details []byte) context.Context {
 // on without authority; a call with one that does not verify is refused,
 // because it was meant to have it.
 //
+// [ServedFrom] tells the handler who calls and for whom.
+//
 // The gateway has checked who presented the delegation; Receive cannot. The
 // listener must take calls from the gateway alone.
 func (c *Client) Receive(next http.Handler) http.Handler {
@@ -234,7 +238,11 @@ func (c *Client) Receive(next http.Handler) http.Handler {
 			http.Error(w, "the delegation of this call does not verify", http.StatusForbidden)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(WithDelegation(r.Context(), d)))
+		ctx := WithDelegation(r.Context(), d)
+		if caller, err := identity.ParseAgent(d.verified.Chain.Leaf().ClientID); err == nil {
+			ctx = context.WithValue(ctx, keyServed, servedOf(d.parent, caller, d.verified))
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 

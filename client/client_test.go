@@ -624,6 +624,9 @@ func TestReceive(t *testing.T) {
 	agent := httptest.NewServer(w.client.Receive(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		served++
 		got = client.FromContext(r.Context())
+		if s, ok := client.ServedFrom(r.Context()); ok != (got != nil) || ok && (s.Caller.String() != "spiffe://acme.test/app" || s.Person.Ref() != "alice" || s.Chain.Len() != 1) {
+			t.Errorf("served %+v", s)
+		}
 		if r.Header.Get("Lineal-Delegation") != "" {
 			t.Error("the handler sees the token")
 		}

@@ -114,7 +114,7 @@ func (c *call) outgoing(ctx context.Context) (*http.Request, error) {
 	u := *c.route.Upstream
 	u.Path = strings.TrimSuffix(u.Path, "/") + c.request.Suffix
 	u.RawQuery = c.request.Query
-	out, err := http.NewRequestWithContext(ctx, c.request.Method, u.String(), bytes.NewReader(c.request.Body))
+	out, err := http.NewRequestWithContext(c.served(ctx), c.request.Method, u.String(), bytes.NewReader(c.request.Body))
 	if err != nil {
 		return nil, err
 	}

@@ -171,6 +171,8 @@ type world struct {
 	log      *logBuffer
 	revoked  *revocations
 	chains   *chains
+	at       time.Time // see sameRuns
+	dial     string    // where this world listens, if not at url
 }
 
 // in is the world for a subtest.

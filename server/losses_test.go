@@ -85,6 +85,17 @@ func denied(t *testing.T, l *ledgerService, reason string) record.Record {
 // records are those of a kind that the log has from a run of the gateway's.
 func records(t *testing.T, l *ledgerService, kind record.Kind) (out []record.Record) {
 	t.Helper()
+	for _, rec := range logged(t, l) {
+		if rec.Kind == kind && rec.Writer.Run == l.gateway.writer.Run() {
+			out = append(out, rec)
+		}
+	}
+	return out
+}
+
+// logged is every record of the log.
+func logged(t *testing.T, l *ledgerService) (out []record.Record) {
+	t.Helper()
 	if err := l.flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -104,9 +115,7 @@ func records(t *testing.T, l *ledgerService, kind record.Kind) (out []record.Rec
 		if err != nil {
 			t.Fatal(err)
 		}
-		if rec.Kind == kind && rec.Writer.Run == l.gateway.writer.Run() {
-			out = append(out, rec)
-		}
+		out = append(out, rec)
 	}
 	return out
 }

@@ -27,25 +27,7 @@ func permitted(t *testing.T, l *ledgerService) record.Record {
 // outcomesOf are the outcomes of a decision in the log.
 func outcomesOf(t *testing.T, l *ledgerService, id string) (out []record.Record) {
 	t.Helper()
-	if err := l.flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	head, err := l.store.Head(t.Context(), l.cfg.Family)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for e, err := range l.store.ReadRange(t.Context(), head.Origin, 0, head.Size) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		env, err := record.Open(e.Envelope)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rec, err := record.Parse(env.Payload)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, rec := range logged(t, l) {
 		if rec.Outcome != nil && rec.Outcome.Of == id {
 			out = append(out, rec)
 		}

@@ -13,7 +13,7 @@ import (
 
 func answered(t *testing.T, h http.HandlerFunc) (*http.Response, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	t.Cleanup(cancel)
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://agent.test/a2a/x?q=1", strings.NewReader("body"))
 	if err != nil {

@@ -140,7 +140,7 @@ type Route struct {
 	Handles Handles
 	// MaxBody bounds the request in bytes; if zero, 1 MiB.
 	MaxBody int64
-	// MaxAnswer bounds an answer that must be rewritten; if zero, 8 MiB.
+	// MaxAnswer bounds an answer that the protocol reads whole; if zero, 8 MiB.
 	MaxAnswer int64
 	// HeaderTimeout bounds the wait for the upstream's response headers; if
 	// zero, 60 s.

@@ -108,6 +108,23 @@ func TestS1InputOfAnotherCall(t *testing.T) {
 	})
 }
 
+// TestLargeAnswers: a tool may answer with many rows, within a bound.
+func TestLargeAnswers(t *testing.T) {
+	w := newWorld(t, withRules(permitAll))
+	tok := w.token(mint{})
+	rows := func(n int) http.HandlerFunc {
+		return answersWith(`{"content":[],"structuredContent":{"rows":[` + strings.TrimSuffix(strings.Repeat(`{"a":1,"b":2},`, n), ",") + `]}}`)
+	}
+	w.up.answers(rows(40_000))
+	if got := w.send(mcpCall(tok, "find", someone)); got.status != 200 || len(got.body) < 40_000*13 {
+		t.Errorf("answer %d of %d bytes", got.status, len(got.body))
+	}
+	w.up.answers(rows(200_000))
+	if got := w.send(mcpCall(tok, "find", someone)); got.status != 502 || got.header.Get("Lineal-Code") != "upstream_invalid" {
+		t.Errorf("answer %d of %d bytes", got.status, len(got.body))
+	}
+}
+
 // TestInputIsDecided: a server gets no input by way of a result that the route
 // does not let through, or that the operation does not have.
 func TestInputIsDecided(t *testing.T) {

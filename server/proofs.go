@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 
+	"github.com/lineal-auth/lineal/internal/handle"
 	"github.com/lineal-auth/lineal/token"
 )
 
@@ -14,13 +15,8 @@ const (
 
 // proofVerifier verifies DPoP proofs for one service. Used proofs and the key
 // of the nonces are in a store that all replicas share.
-func (s *Server) proofVerifier(ctx context.Context, service string) (_ *token.ProofVerifier, err error) {
-	if s.proofs == nil {
-		if s.proofs, err = opened(ctx, s, s.engine.proofs); err != nil {
-			return nil, err
-		}
-	}
-	secret, err := s.proofs.Secret(ctx, "dpop nonces")
+func (s *Server) proofVerifier(ctx context.Context, service string) (*token.ProofVerifier, error) {
+	secret, err := s.secret(ctx, "dpop nonces")
 	if err != nil {
 		return nil, err
 	}
@@ -29,4 +25,23 @@ func (s *Server) proofVerifier(ctx context.Context, service string) (_ *token.Pr
 		return nil, err
 	}
 	return token.NewProofVerifier(token.ProofConfig{Store: s.proofs, Nonces: nonces, Leeway: s.cfg.ClockLeeway, Now: s.now})
+}
+
+// handles seals what clients of gateways keep, so that every replica reads it.
+func (s *Server) handles(ctx context.Context) (*handle.Box, error) {
+	secret, err := s.secret(ctx, "client handles")
+	if err != nil {
+		return nil, err
+	}
+	return handle.New(secret, s.now)
+}
+
+// secret is a random secret that all replicas share, made by the first to ask.
+func (s *Server) secret(ctx context.Context, name string) (_ []byte, err error) {
+	if s.proofs == nil {
+		if s.proofs, err = opened(ctx, s, s.engine.proofs); err != nil {
+			return nil, err
+		}
+	}
+	return s.proofs.Secret(ctx, name)
 }

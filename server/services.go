@@ -193,7 +193,7 @@ func (s *Server) gatewayService(ctx context.Context, tokensID identity.Agent) (*
 	if err != nil {
 		return nil, err
 	}
-	routes, err := s.routes()
+	routes, err := s.routes(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -209,13 +209,13 @@ func (s *Server) gatewayService(ctx context.Context, tokensID identity.Agent) (*
 }
 
 // routes is the one place that knows which protocols exist.
-func (s *Server) routes() ([]gateway.Route, error) {
+func (s *Server) routes(ctx context.Context) ([]gateway.Route, error) {
 	var routes []gateway.Route
 	sql, err := s.sqlReader()
 	if err != nil {
 		return nil, err
 	}
-	seals, err := s.sealBox()
+	seals, err := s.handles(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -17,8 +17,9 @@ import (
 	"github.com/lineal-auth/lineal/scope"
 )
 
-// maxMessage bounds one message of a server, in bytes.
-const maxMessage = 8 << 20
+// answerLimits bound one message of a server. A tool may answer with more rows
+// than a request may have arguments.
+var answerLimits = strictjson.Limits{MaxBytes: 8 << 20, MaxNames: 1 << 18, MaxValues: 1 << 19}
 
 // What a server may ask of its client, as a configuration names it.
 const (
@@ -92,7 +93,7 @@ func (a *answer) Done() bool { return a.done }
 
 // Message reads one message of the server.
 func (a *answer) Message(data []byte) ([]byte, error) {
-	v, err := strictjson.Parse(data, strictjson.Limits{MaxBytes: maxMessage})
+	v, err := strictjson.Parse(data, answerLimits)
 	if err == nil {
 		err = strictjson.Known(v, "jsonrpc", "id", "result", "error", "method", "params")
 	}

@@ -1,10 +1,12 @@
 package mcp
 
 import (
+	"net/http"
 	"testing"
 	"time"
 
 	"github.com/lineal-auth/lineal/gateway"
+	"github.com/lineal-auth/lineal/internal/handle"
 )
 
 // TestS1SealsOfOneKind: a seal opens as what it was made for, to the one it was
@@ -51,5 +53,29 @@ func TestS1SealsOfOneKind(t *testing.T) {
 	var got holder
 	if err := other.seals.open(kindSession, alice, sealed, &got, &got); err == nil {
 		t.Error("a seal opens with another secret")
+	}
+}
+
+// TestS1AnyReplica: what one replica sealed another opens, if they share the
+// secret.
+func TestS1AnyReplica(t *testing.T) {
+	box, err := handle.New(make([]byte, handle.KeySize), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var replicas [2]*Reader
+	for i := range replicas {
+		if replicas[i], err = New(Config{Seals: box}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	alice := gateway.Caller{Person: "https://idp.test#alice", Agent: "spiffe://acme/research", Route: "https://gw.test/mcp/orders"}
+	sealed, err := replicas[0].seals.seal(kindSession, alice, session{holder: replicas[0].seals.holder(alice, time.Hour), Upstream: "up-1", Version: version20251125})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := replicas[1].openSession(http.Header{sessionHeader: {sealed}}, alice)
+	if err != nil || s.Upstream != "up-1" || s.Version != version20251125 {
+		t.Errorf("%+v, %v", s, err)
 	}
 }

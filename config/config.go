@@ -246,6 +246,17 @@ type A2A struct {
 	// Agent is the registered agent behind the route, which gets the verified
 	// token to go on with. It must be Peer.
 	Agent string `yaml:"agent"`
+	// Versions of the protocol that are served, of "1.0" and "0.3"; default: both.
+	// They are not translated: list what the agent speaks.
+	Versions []string `yaml:"versions,omitempty"`
+	// RPCPath and RESTPath are where the agent has its JSON-RPC and HTTP+JSON
+	// bindings, "/rpc", below url; default: both at url itself.
+	RPCPath  string `yaml:"rpc_path,omitempty"`
+	RESTPath string `yaml:"rest_path,omitempty"`
+	// Handles says who may use a task or context: "agent" (default), the person
+	// that it was made for through the same agent; "person", that person through
+	// any agent; "delegation", only within the delegation that made it.
+	Handles string `yaml:"handles,omitempty"`
 }
 
 // LLM is a model provider.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/lineal-auth/lineal/internal/strictjson"
@@ -141,13 +142,14 @@ func (r Request) call(location string) scope.Call {
 }
 
 // CheckJSON checks that a request's body is declared to be JSON in UTF-8 and not
-// encoded further (threat P7). The error is a *Refusal, 415.
-func CheckJSON(h http.Header) error {
+// encoded further (threat P7). A protocol's own media types for JSON may be said
+// too. The error is a *Refusal, 415.
+func CheckJSON(h http.Header, also ...string) error {
 	media, params, _ := strings.Cut(h.Get("Content-Type"), ";")
 	charset := strings.ToLower(strings.TrimSpace(params))
 	var err error
 	switch {
-	case !strings.EqualFold(strings.TrimSpace(media), "application/json"):
+	case !slices.Contains(append(also, "application/json"), strings.ToLower(strings.TrimSpace(media))):
 		err = fmt.Errorf("content type %q", media)
 	case charset != "" && charset != "charset=utf-8" && charset != `charset="utf-8"`:
 		err = fmt.Errorf("content type parameter %q", charset)

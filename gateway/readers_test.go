@@ -35,13 +35,16 @@ func TestA2AReads(t *testing.T) {
 		{"configuration", config(`{"acceptedOutputModes":["text/plain"],"returnImmediately":false,"historyLength":1}`), nil, 200, "", 0},
 
 		{"GET", hello, method("GET"), 405, "method_not_allowed", -31400},
-		{"path", hello, func(a *ask) { a.path += "/v1" }, 404, "route_unknown", -31404},
-		{"query", hello, func(a *ask) { a.path += "?A2A-Version=1.0" }, 400, "request_unreadable", -32600},
+		{"path", hello, func(a *ask) { a.path += "/v1" }, 404, "operation_unknown", 404},
+		{"version in the query", hello, func(a *ask) { a.path += "?A2A-Version=1.0"; a.header.Del("A2a-Version") }, 200, "", 0},
+		{"another query", hello, func(a *ask) { a.path += "?x=1" }, 400, "request_unreadable", -32600},
+		{"two versions, one in the query", hello, func(a *ask) { a.path += "?A2A-Version=0.3" }, 400, "version_unsupported", -32009},
 		{"media type", hello, header("Content-Type", "text/plain"), 415, "request_unreadable", -32600},
-		{"no version", hello, header("A2a-Version"), 400, "version_unsupported", -32009},
-		{"other version", hello, header("A2a-Version", "0.3"), 400, "version_unsupported", -32009},
+		{"no version is 0.3", hello, header("A2a-Version"), 404, "operation_unknown", -32601},
+		{"method of 1.0 in 0.3", hello, header("A2a-Version", "0.3"), 404, "operation_unknown", -32601},
+		{"other version", hello, header("A2a-Version", "2.0"), 400, "version_unsupported", -32009},
 		{"two versions", hello, header("A2a-Version", "1.0", "0.3"), 400, "version_unsupported", -32009},
-		{"unknown method", hello, body("SendMessage", "GetTask"), 404, "operation_unknown", -32601},
+		{"unknown method", hello, body("SendMessage", "SendMail"), 404, "operation_unknown", -32601},
 		{"method of 0.3", hello, body("SendMessage", "message/send"), 404, "operation_unknown", -32601},
 		{"no id", hello, body(`"id":7,`, ``), 400, "request_unreadable", -32600},
 		{"no params", hello, func(a *ask) { a.body = `{"jsonrpc":"2.0","id":7,"method":"SendMessage"}` }, 400, "request_unreadable", -32602},
@@ -52,7 +55,7 @@ func TestA2AReads(t *testing.T) {
 		{"foreign task", with(`"taskId":"t"`), nil, 200, "handle_unknown", -32001},
 		{"foreign context", with(`"contextId":"c"`), nil, 200, "handle_unknown", -32001},
 		{"foreign reference", with(`"referenceTaskIds":["t"]`), nil, 200, "handle_unknown", -32001},
-		{"handle of another kind", with(`"taskId":{}`), nil, 200, "handle_unknown", -32001},
+		{"handle of another kind", with(`"taskId":{}`), nil, 400, "request_unreadable", -32602},
 		{"no parts", `{"message":{"messageId":"m","role":"ROLE_USER","parts":[]}}`, nil, 400, "request_unreadable", -32600},
 		{"part of 0.3", part(`{"kind":"text","text":"x"}`), nil, 400, "request_unreadable", -32602},
 		{"two contents", part(`{"text":"x","url":"https://x.test"}`), nil, 400, "request_unreadable", -32602},
@@ -68,11 +71,11 @@ func TestA2AReads(t *testing.T) {
 		{"extension header is no UTF-8", hello, header("A2a-Extensions", "x\xff"), 400, "request_unreadable", -32600},
 		// what leads past the gateway is guarded: scope must name it
 		{"a URL", part(`{"url":"https://files.test/x"}`), nil, 200, "policy_denied", -31403},
-		{"a push target", config(`{"pushNotificationConfig":{"url":"https://push.test/x"}}`), nil, 200, "policy_denied", -31403},
-		{"a push target, new name", config(`{"taskPushNotificationConfig":{"url":"https://push.test/x"}}`), nil, 200, "policy_denied", -31403},
-		{"a push target, folded", config(`{"pushNotificationConfig":{"url":"https://push.test/x","URL":"https://evil.test"}}`), nil, 400, "request_unreadable", -32602},
-		{"two push targets", config(`{"pushNotificationConfig":{"url":"https://push.test/x"},"taskPushNotificationConfig":{"url":"https://evil.test"}}`), nil, 400, "request_unreadable", -32602},
-		{"a push target without a URL", config(`{"pushNotificationConfig":{}}`), nil, 400, "request_unreadable", -32600},
+		{"a push target", config(`{"pushNotificationConfig":{"url":"https://push.test/x"}}`), nil, 200, "policy_denied", -32003},
+		{"a push target, new name", config(`{"taskPushNotificationConfig":{"url":"https://push.test/x"}}`), nil, 200, "policy_denied", -32003},
+		{"no push target", config(`{"pushNotificationConfig":null}`), nil, 200, "", 0},
+		{"a push configuration", `{"taskId":"t","url":"https://push.test/x"}`, body("SendMessage", "CreateTaskPushNotificationConfig"), 200, "policy_denied", -32003},
+		{"a push target, folded", config(`{"PushNotificationConfig":{"url":"https://push.test/x"}}`), nil, 400, "request_unreadable", -32602},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := w.in(t)
@@ -86,7 +89,7 @@ func TestA2AReads(t *testing.T) {
 				return
 			}
 			reason := string(c.code)
-			if c.code == "policy_denied" {
+			if c.code == "policy_denied" && c.jsonrpc != -32003 {
 				reason = "scope_exceeded"
 			}
 			w.wantRefusal(got, c.status, c.code, reason)
@@ -102,7 +105,6 @@ func TestA2AFacts(t *testing.T) {
 	w := newWorld(t)
 	grant := w.a2aDetail().where(map[string]any{
 		"/a2a/fetch_hosts": map[string]any{"op": "each", "max_items": 2, "optional": true, "of": map[string]any{"op": "host", "value": "*.files.test"}},
-		"/a2a/push/host":   map[string]any{"op": "host", "value": "push.test", "optional": true},
 		"/a2a/metadata/p":  map[string]any{"op": "one_of", "values": []string{"x"}, "optional": true},
 		"/a2a/extensions":  map[string]any{"op": "each", "max_items": 2, "optional": true, "of": map[string]any{"op": "one_of", "values": []string{"https://x.test/e"}}},
 	})
@@ -110,17 +112,12 @@ func TestA2AFacts(t *testing.T) {
 	url := func(u string) string {
 		return `{"message":{"messageId":"m","role":"ROLE_USER","parts":[{"url":"` + u + `"}]}}`
 	}
-	push := func(u string) string {
-		return strings.Replace(hello, `{"message"`, `{"configuration":{"pushNotificationConfig":{"url":"`+u+`"}},"message"`, 1)
-	}
 	for params, want := range map[string]string{
-		hello: "", url("https://a.files.test/x"): "", url("HTTPS://A.FILES.test:8443/x"): "", push("https://push.test/cb"): "",
+		hello: "", url("https://a.files.test/x"): "", url("HTTPS://A.FILES.test:8443/x"): "",
 		strings.Replace(hello, `"messageId"`, `"metadata":{"p":"x"},"messageId"`, 1):              "",
 		strings.Replace(hello, `"messageId"`, `"extensions":["https://x.test/e"],"messageId"`, 1): "",
 		url("https://files.test/x"):           "policy_denied",
 		url("https://a.files.test.evil/x"):    "policy_denied",
-		push("https://evil.test/cb"):          "policy_denied",
-		push("https://push.test.evil/cb"):     "policy_denied",
 		url("https://a.files.test./x"):        "request_unreadable",
 		url("https://u@a.files.test/x"):       "request_unreadable",
 		url(`https://evil.test\\.files.test`): "request_unreadable",

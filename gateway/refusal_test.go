@@ -98,9 +98,12 @@ func TestRefusalShapes(t *testing.T) {
 		413: "invalid_request_error", 503: "overloaded_error", 504: "timeout_error",
 	}
 	const id, doc = "01a20320-a5e8-7000-8000-000000000001", "https://gw.test/errors#x"
+	peer, err := a2a.New(a2a.Config{Agent: "peer", URL: "https://gw.test/a2a/peer"})
+	must(t, err)
+	asked := httptest.NewRequest(http.MethodPost, "/", nil)
 	write := func(p gateway.Protocol, body string, a gateway.Answer, data map[string]any) (int, http.Header, map[string]any) {
 		rec := httptest.NewRecorder()
-		p.WriteRefusal(rec, httptest.NewRequest(http.MethodPost, "/", nil), []byte(body), gateway.Refused{Answer: a, RequestID: id, DocURL: doc, Data: data})
+		p.WriteRefusal(rec, asked, []byte(body), gateway.Refused{Answer: a, RequestID: id, DocURL: doc, Data: data})
 		var got map[string]any
 		if rec.Body.Len() > 0 {
 			must(t, json.Unmarshal(rec.Body.Bytes(), &got))
@@ -156,17 +159,46 @@ func TestRefusalShapes(t *testing.T) {
 				"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": strings.ToUpper(string(a.Code)), "domain": "lineal",
 				"metadata": map[string]any{"code": string(a.Code), "request_id": id, "retryable": map[bool]string{true: "true", false: "false"}[a.Retryable], "hop": hop, "doc_url": doc},
 			}
-			for body, wantID := range map[string]any{`{"jsonrpc":"2.0","id":7,"method":"x"}`: float64(7), `{`: nil} {
-				wantStatus := a.Status
-				if wantID != nil {
-					wantStatus = rpcStatus
-				}
-				status, _, got := write(a2a.New("peer"), body, a, nil)
-				want := map[string]any{"jsonrpc": "2.0", "id": wantID, "error": rpc([]any{info})}
-				if diff := cmp.Diff(want, got); diff != "" || status != wantStatus {
-					t.Errorf("A2A, %s: status %d, want %d\n%s", body, status, wantStatus, diff)
+			for _, version := range []string{"1.0", "0.3", ""} {
+				for body, wantID := range map[string]any{`{"jsonrpc":"2.0","id":7,"method":"x"}`: float64(7), `{`: nil} {
+					wantStatus, wantError := a.Status, rpc([]any{info})
+					if version != "1.0" {
+						wantError = rpc(members)
+					}
+					if a.Code == gateway.CodeHandleUnknown {
+						wantError["code"] = float64(-32001)
+					}
+					if wantID != nil {
+						wantStatus = rpcStatus
+					}
+					asked = httptest.NewRequest(http.MethodPost, "/a2a/peer", nil)
+					asked.Header.Set("A2A-Version", version)
+					status, _, got := write(peer, body, a, nil)
+					want := map[string]any{"jsonrpc": "2.0", "id": wantID, "error": wantError}
+					if diff := cmp.Diff(want, got); diff != "" || status != wantStatus {
+						t.Errorf("A2A %s, %s: status %d, want %d\n%s", version, body, status, wantStatus, diff)
+					}
 				}
 			}
+
+			// A2A over HTTP: a google.rpc.Status, never a 200, in the client's media type.
+			for _, media := range []string{"application/json", "application/a2a+json"} {
+				asked = httptest.NewRequest(http.MethodPost, "/a2a/peer/message:send", nil)
+				asked.Header.Set("Accept", media)
+				status, h, got := write(peer, `{}`, a, nil)
+				failure, _ := got["error"].(map[string]any)
+				details, _ := failure["details"].([]any)
+				if a.Code == gateway.CodeHandleUnknown {
+					info["reason"], info["domain"] = "TASK_NOT_FOUND", "a2a-protocol.org"
+				}
+				if diff := cmp.Diff([]any{info}, details); diff != "" || status != a.Status || failure["code"] != float64(a.Status) || failure["message"] != message || h.Get("Content-Type") != media {
+					t.Errorf("A2A over HTTP: status %d, %v, %s\n%s", status, failure, h.Get("Content-Type"), diff)
+				}
+				if name, _ := failure["status"].(string); name == "" || name == "UNKNOWN" {
+					t.Errorf("no name for status %d", a.Status)
+				}
+			}
+			asked = httptest.NewRequest(http.MethodPost, "/", nil)
 
 			// OpenAI: its error object, never a 200.
 			kind, ok := llmTypes[a.Status]

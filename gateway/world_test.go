@@ -229,7 +229,7 @@ func (w *world) routes() []gateway.Route {
 	return []gateway.Route{
 		{Name: "orders", Prefix: "/mcp/orders", Protocol: reader, Kind: record.CalleeMCPTool, Upstream: base("/mcp"), Transport: to},
 		{
-			Name: "peer", Prefix: "/a2a/peer", Protocol: a2a.New("peer"), Kind: record.CalleeA2AAgent, Upstream: base("/a2a"), Transport: to,
+			Name: "peer", Prefix: "/a2a/peer", Protocol: w.a2aReader(), Kind: record.CalleeA2AAgent, Upstream: base("/a2a"), Transport: to,
 			Delegate: research,
 		},
 		{
@@ -238,6 +238,13 @@ func (w *world) routes() []gateway.Route {
 			Credential: func(out *http.Request) error { out.Header.Set("Authorization", "Bearer "+upstreamSecret); return nil },
 		},
 	}
+}
+
+func (w *world) a2aReader() *a2a.Reader {
+	w.t.Helper()
+	reader, err := a2a.New(a2a.Config{Agent: "peer", URL: w.url + "/a2a/peer"})
+	must(w.t, err)
+	return reader
 }
 
 const upstreamSecret = "sk-upstream-canary-0123456789"
@@ -314,8 +321,15 @@ func echoResult(w http.ResponseWriter, r *http.Request) {
 	if m.ID == nil {
 		m.ID = json.RawMessage("null")
 	}
+	result := `{}`
+	switch {
+	case r.URL.Path == "/a2a" && r.Header.Get("A2a-Version") == "1.0":
+		result = `{"message":{"messageId":"a1","role":"ROLE_AGENT","parts":[{"text":"hi"}]}}`
+	case r.URL.Path == "/a2a":
+		result = `{"kind":"message","messageId":"a1","role":"agent","parts":[{"kind":"text","text":"hi"}]}`
+	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":{}}`, m.ID)
+	_, _ = fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":%s}`, m.ID, result)
 }
 
 func (f *far) answers(h http.HandlerFunc) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/lineal-auth/lineal/config"
@@ -243,14 +244,21 @@ func (s *Server) routes(ctx context.Context) ([]gateway.Route, error) {
 		routes = append(routes, r)
 	}
 	for _, u := range s.cfg.Upstreams.A2A {
-		r, err := s.route(u.Upstream, a2aPrefix(u.Name), a2a.New(u.Name), record.CalleeA2AAgent)
+		reader, err := a2a.New(a2a.Config{
+			Agent: u.Name, URL: strings.TrimSuffix(s.cfg.PublicURL, "/") + a2aPrefix(u.Name),
+			Versions: u.Versions, RPCPath: u.RPCPath, RESTPath: u.RESTPath,
+		})
+		if err != nil {
+			return nil, err
+		}
+		r, err := s.route(u.Upstream, a2aPrefix(u.Name), reader, record.CalleeA2AAgent)
 		if err != nil {
 			return nil, err
 		}
 		if r.Delegate, err = identity.ParseAgent(u.Agent); err != nil {
 			return nil, err
 		}
-		r.HeaderTimeout = 5 * time.Minute
+		r.HeaderTimeout, r.Handles = 5*time.Minute, gateway.Handles(u.Handles)
 		routes = append(routes, r)
 	}
 	for _, u := range s.cfg.Upstreams.LLM {

@@ -401,7 +401,7 @@ const note = `data: {"jsonrpc":"2.0","method":"notifications/progress","params":
 // TestStreamPassesUnbuffered: the header timeout does not end a stream, and events
 // pass one by one, unbuffered.
 func TestStreamPassesUnbuffered(t *testing.T) {
-	w := newWorld(t, func(cfg *gateway.Config) { cfg.Routes[0].HeaderTimeout = 100 * time.Millisecond })
+	w := newWorld(t, func(cfg *gateway.Config) { cfg.Routes[0].HeaderTimeout = time.Second })
 	next := make(chan struct{})
 	w.up.answers(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "text/event-stream")
@@ -429,7 +429,7 @@ func TestStreamPassesUnbuffered(t *testing.T) {
 		_, err = in.ReadString('\n')
 		must(t, err)
 		if i == 1 {
-			time.Sleep(150 * time.Millisecond) // longer than the header timeout
+			time.Sleep(1200 * time.Millisecond) // longer than the header timeout
 		}
 		next <- struct{}{}
 	}

@@ -85,7 +85,9 @@ var layout = map[string][]string{
 	"internal/adminclient": {"identity", "identity/spiffe"}, // an operator's commands
 	"internal/testenv":     {"*"},
 
-	"test/conformance": {"*"}, // starts the product for suites of other makes
+	"test/conformance":     {"*"}, // starts the product for suites of other makes
+	"test/faults":          {"*"}, // breaks what the ledger stands on
+	"test/faults/appender": {"test/faults"},
 
 	// A module of its own: what tests need to run, and the product must not carry.
 	"test/opa":     {},

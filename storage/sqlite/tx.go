@@ -175,7 +175,12 @@ func (s *Store) unconfirmed(ctx context.Context, err error) error {
 	if isBroken(err) {
 		return s.fail(err)
 	}
-	_, _ = s.stmts.rollback.ExecContext(ctx) // fails if the engine has rolled back
+	_, rerr := s.stmts.rollback.ExecContext(ctx) // SQLITE_ERROR: the engine has rolled back by itself
+	if isCode(err, sqlite3.SQLITE_FULL) && (rerr == nil || isCode(rerr, sqlite3.SQLITE_ERROR)) {
+		// The commit frame is the last one written, and there was no room for all
+		// of them: nothing was committed, and what there is of it is overwritten.
+		return fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
+	}
 	return fmt.Errorf("%w: %w", ledger.ErrAmbiguous, err)
 }
 

@@ -62,8 +62,9 @@ var layout = map[string][]string{
 	"gateway/a2a":         with(vocabulary, "gateway", "token", "registry"),
 	"gateway/llm":         with(vocabulary, "gateway", "token", "registry"),
 	"token/pkcs11":        {}, // gives a crypto.Signer
-	// The engine drives two interfaces: the ledger's store and the registry.
-	"storage/sqlite":      {"ledger", "registry", "identity", "delegation", "scope"},
+	// The engine drives three interfaces: the ledger's store, the registry, and the
+	// index of search.
+	"storage/sqlite":      {"ledger", "registry", "search", "record", "identity", "delegation", "scope"},
 	"storage/postgres":    {"ledger", "registry", "identity", "delegation", "scope"},
 	"storage/disk":        {"ledger"},
 	"storage/storagetest": {"ledger", "registry", "storage/disk"}, // the contract includes what a log leaves on disk
@@ -84,6 +85,7 @@ var layout = map[string][]string{
 
 	"internal/adminclient": {"identity", "identity/spiffe"}, // an operator's commands
 	"internal/testenv":     {"*"},
+	"internal/scenario":    {"record"}, // records for tests and benchmarks
 
 	"test/conformance":     {"*"}, // starts the product for suites of other makes
 	"test/faults":          {"*"}, // breaks what the ledger stands on

@@ -34,11 +34,11 @@ const (
 )
 
 // calls gives the calls of a decision's transaction as trees.
-func (x *Index) calls(of *Entry) []Call {
+func (x *view) calls(of *Entry) []Call {
 	all := []*Entry{of}
 	if txn := of.Record.Decision.Txn; txn != "" {
 		all = all[:0]
-		for _, e := range x.keys[txn] {
+		for _, e := range x.find(txn) {
 			if e.Record.Decision != nil && e.Record.Decision.Txn == txn {
 				all = append(all, e)
 			}
@@ -97,7 +97,7 @@ func calleeWords(c *record.Callee) string {
 // (`parent_call`) is a hint: it counts if e's authority descends from that
 // call's, that is, if the agent that was called there is the one that calls
 // here. Parents stand before their children, so that there is no cycle.
-func (x *Index) parent(e *Entry, all []*Entry) (*Entry, string) {
+func (x *view) parent(e *Entry, all []*Entry) (*Entry, string) {
 	d := e.Record.Decision
 	var best *Entry
 	for _, p := range all {
@@ -120,7 +120,7 @@ func (x *Index) parent(e *Entry, all []*Entry) (*Entry, string) {
 
 // descends reports whether child's chain goes on from parent's: it has all of
 // parent's hops and at least one more.
-func (x *Index) descends(child, parent *record.Decision) bool {
+func (x *view) descends(child, parent *record.Decision) bool {
 	n := len(parent.Chain)
 	if n == 0 || len(child.Chain) <= n {
 		return false
@@ -135,7 +135,7 @@ func (x *Index) descends(child, parent *record.Decision) bool {
 
 // receipt is the hash of a hop's receipt; for a last hop the issuance record
 // knows it.
-func (x *Index) receipt(h record.Hop) string {
+func (x *view) receipt(h record.Hop) string {
 	if h.ReceiptHash != "" {
 		return h.ReceiptHash
 	}

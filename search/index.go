@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/lineal-auth/lineal/record"
@@ -175,9 +176,12 @@ type Filter struct {
 	Agent string
 	// Callee is the resource identifier called, or the tool.
 	Callee string
-	Effect record.Effect
-	Reason string
-	Txn    string
+	// Resource is the resource identifier called or, of a token, its audience.
+	// Tool and Model are the name of the tool or model called.
+	Resource, Tool, Model string
+	Effect                record.Effect
+	Reason                string
+	Txn                   string
 	// Receipt is the hash of a receipt or token that the record names.
 	Receipt string
 	// Policy is the digest of the rules, or the id of a rule that determined.
@@ -186,23 +190,55 @@ type Filter struct {
 	Writer string
 	// Since and Until bound the asserted time, [Since, Until).
 	Since, Until record.Timestamp
-	// From is the first index looked at, where a page begins. Limit bounds the
-	// answer; 0 is no bound.
-	From  int64
-	Limit int
+	// From is the first index looked at, where a page begins; Before, if it is not
+	// 0, the first that is not. Limit bounds the answer; 0 is no bound.
+	From, Before int64
+	Limit        int
+	// Newest asks for the highest index first. The next page then ends at its
+	// Before.
+	Newest bool
 }
 
-// Records gives the entries that match, in index order.
+// pass moves f behind an index.
+func (f *Filter) pass(index int64) {
+	if f.Newest {
+		f.Before = index
+	} else {
+		f.From = index + 1
+	}
+}
+
+// next is where the page after f begins, -1 if there is none.
+func (f *Filter) next() int64 {
+	switch {
+	case f.From >= f.Before:
+		return -1
+	case f.Newest:
+		return f.Before
+	default:
+		return f.From
+	}
+}
+
+// Records gives the entries that match, in index order
+// or the newest first.
 func (x *Index) Records(f Filter) []Entry {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var out []Entry
-	for _, e := range x.entries {
-		if f.Limit > 0 && len(out) == f.Limit {
-			break
-		}
-		if e.Index >= f.From && f.match(e.Record) {
+	take := func(e *Entry) bool {
+		if e.Index >= f.From && (f.Before <= 0 || e.Index < f.Before) && f.match(e.Record) {
 			out = append(out, *e)
+		}
+		return f.Limit <= 0 || len(out) < f.Limit
+	}
+	entries := slices.All(x.entries)
+	if f.Newest {
+		entries = slices.Backward(x.entries)
+	}
+	for _, e := range entries {
+		if !take(e) {
+			break
 		}
 	}
 	return out
@@ -216,7 +252,7 @@ func (f Filter) match(r record.Record) bool {
 		f.Until != "" && r.Time >= f.Until:
 		return false
 	}
-	if f.Person == "" && f.Agent == "" && f.Callee == "" && f.Effect == "" && f.Reason == "" && f.Txn == "" && f.Receipt == "" && f.Policy == "" {
+	if f.aboutAny() {
 		return true
 	}
 	switch {
@@ -233,11 +269,18 @@ func (f Filter) match(r record.Record) bool {
 	}
 }
 
+// aboutAny says that nothing is asked about what is in the body of a record.
+func (f Filter) aboutAny() bool {
+	return f.Person == "" && f.Agent == "" && f.Callee == "" && f.Resource == "" && f.Tool == "" && f.Model == "" &&
+		f.Effect == "" && f.Reason == "" && f.Txn == "" && f.Receipt == "" && f.Policy == ""
+}
+
 // matchNames matches a record of an operator, which has no call: by the agent
 // that it concerns or who wrote it, and by its reason.
 func (f Filter) matchNames(reason string, names ...string) bool {
-	return f.Person == "" && f.Callee == "" && f.Effect == "" && f.Txn == "" && f.Receipt == "" && f.Policy == "" &&
-		(f.Agent == "" || slices.Contains(names, f.Agent)) && (f.Reason == "" || f.Reason == reason)
+	rest := f
+	rest.Agent, rest.Reason = "", ""
+	return rest.aboutAny() && (f.Agent == "" || slices.Contains(names, f.Agent)) && (f.Reason == "" || f.Reason == reason)
 }
 
 func (f Filter) matchDecision(d *record.Decision) bool {
@@ -250,13 +293,39 @@ func (f Filter) matchDecision(d *record.Decision) bool {
 	if d.Callee != nil {
 		callee = *d.Callee
 	}
+	tool, isModel := nameCalled(d)
+	model := ""
+	if isModel {
+		tool, model = "", tool
+	}
 	return is(f.Person, d.Person.Ref) && is(f.Agent, actors...) && is(f.Callee, callee.ID, callee.Tool) &&
+		is(f.Resource, callee.ID) && is(f.Tool, tool) && is(f.Model, model) &&
 		is(string(f.Effect), string(d.Verdict.Effect)) && is(f.Reason, d.Verdict.Reason) && is(f.Txn, d.Txn) &&
 		is(f.Receipt, hashes...) && is(f.Policy, append([]string{d.Policy.BundleDigest}, d.Policy.Rules...)...)
 }
 
 func (f Filter) matchIssuance(i *record.Issuance) bool {
 	is := func(want string, of ...string) bool { return want == "" || slices.Contains(of, want) }
-	return f.Effect == "" && is(f.Person, i.Person.Ref) && is(f.Agent, i.Actor) && is(f.Callee, i.Audience) &&
+	return f.Effect == "" && f.Tool == "" && f.Model == "" && is(f.Person, i.Person.Ref) && is(f.Agent, i.Actor) &&
+		is(f.Callee, i.Audience) && is(f.Resource, i.Audience) &&
 		is(f.Reason, i.Reason) && is(f.Txn, i.Txn) && is(f.Receipt, i.ReceiptHash, i.TokenHash) && is(f.Policy, i.BundleDigest)
+}
+
+// nameCalled is the tool that a decision is for, or the model, which stands in
+// what the call needs; model says which of them.
+func nameCalled(d *record.Decision) (name string, model bool) {
+	switch {
+	case d.Callee == nil:
+		return "", false
+	case d.Callee.Kind != record.CalleeModel:
+		return d.Callee.Tool, false
+	case d.Callee.Tool != "":
+		return d.Callee.Tool, true
+	}
+	for _, atom := range d.Request.Needed {
+		if name, ok := strings.CutPrefix(atom, d.Callee.Op+" "); ok {
+			return name, true
+		}
+	}
+	return "", true
 }

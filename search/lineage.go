@@ -142,16 +142,12 @@ func (e *AmbiguousError) Error() string {
 func (x *Index) Trace(id string) (Lineage, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	e, err := x.decisionOf(id)
-	if err != nil {
-		return Lineage{}, fmt.Errorf("tracing %.80q: %w", id, err)
-	}
-	return x.lineage(e), nil
+	return x.view().trace(id)
 }
 
-func (x *Index) decisionOf(id string) (*Entry, error) {
+func (x *view) decisionOf(id string) (*Entry, error) {
 	var calls []*Entry
-	for _, e := range x.keys[id] {
+	for _, e := range x.find(id) {
 		switch r := e.Record; {
 		case r.Outcome != nil && r.ID == id:
 			return x.decisionOf(r.Outcome.Of)
@@ -176,14 +172,21 @@ func (x *Index) decisionOf(id string) (*Entry, error) {
 	return nil, ambiguous
 }
 
-func (x *Index) lineage(e *Entry) Lineage {
+func (x *view) lineage(e *Entry) Lineage {
+	l := x.lineageAlone(e)
+	l.Calls = x.calls(e)
+	return l
+}
+
+// lineageAlone is a lineage without the other calls of its transaction.
+func (x *view) lineageAlone(e *Entry) Lineage {
 	d := e.Record.Decision
 	l := Lineage{
-		AsOf: x.asOf, Complete: x.complete(), Index: e.Index, RecordID: e.Record.ID, RecordHash: e.Hash,
+		AsOf: x.asOf, Complete: x.complete, Index: e.Index, RecordID: e.Record.ID, RecordHash: e.Hash,
 		Writer: visible(e.Record.Writer.ID), Time: string(e.Record.Time), Txn: d.Txn, CallID: d.CallID,
 		Person: x.person(d.Person), Issuer: visible(d.Issuer), Hops: []Hop{},
 		Caller: Caller{visible(d.Caller.Claimed), visible(d.Caller.Proven), string(d.Caller.Proof), string(d.Caller.Auth)},
-		Needed: visibleAll(d.Request.Needed), Outcomes: []Outcome{}, Calls: x.calls(e),
+		Needed: visibleAll(d.Request.Needed), Outcomes: []Outcome{}, Calls: []Call{},
 	}
 	if c := d.Callee; c != nil {
 		l.Callee = &Callee{string(c.Kind), visible(c.ID), visible(c.Tool), visible(c.Op)}
@@ -200,7 +203,7 @@ func (x *Index) lineage(e *Entry) Lineage {
 	}
 	l.Verdict = verdict(d)
 	l.Verdict.Explanation = explain(l)
-	for _, o := range x.keys[e.Record.ID] {
+	for _, o := range x.find(e.Record.ID) {
 		if r := o.Record.Outcome; r != nil && r.Of == e.Record.ID {
 			l.Outcomes = append(l.Outcomes, Outcome{o.Index, string(r.Status), r.Forwarded, r.Code, r.Bytes, string(r.Ended)})
 		}
@@ -208,7 +211,7 @@ func (x *Index) lineage(e *Entry) Lineage {
 	return l
 }
 
-func (x *Index) person(p record.Person) Person {
+func (x *view) person(p record.Person) Person {
 	out := Person{Ref: visible(p.Ref), Issuer: visible(p.Issuer), Presence: string(p.Presence)}
 	if p.Ref != "" {
 		out.Name = visible(x.name(p.Ref))
@@ -219,7 +222,7 @@ func (x *Index) person(p record.Person) Person {
 	return out
 }
 
-func (x *Index) hop(d *record.Decision, k int, own []authority) Hop {
+func (x *view) hop(d *record.Decision, k int, own []authority) Hop {
 	h := d.Chain[k]
 	out := Hop{
 		Number: k, Actor: visible(h.Actor), Audience: visible(h.Audience), Scope: visible(h.Scope),
@@ -240,10 +243,13 @@ func (x *Index) hop(d *record.Decision, k int, own []authority) Hop {
 }
 
 // issuance finds the record of the token that a hop names.
-func (x *Index) issuance(h record.Hop) *Entry {
+func (x *view) issuance(h record.Hop) *Entry {
 	for _, hash := range []string{h.ReceiptHash, h.TokenHash} {
-		for _, e := range x.keys[hash] {
-			if i := e.Record.Issuance; hash != "" && i != nil && (i.ReceiptHash == hash || i.TokenHash == hash) {
+		if hash == "" {
+			continue
+		}
+		for _, e := range x.find(hash) {
+			if i := e.Record.Issuance; i != nil && (i.ReceiptHash == hash || i.TokenHash == hash) {
 				return e
 			}
 		}

@@ -21,6 +21,21 @@ func (l Lineage) JSON() ([]byte, error) {
 // comes from a record was escaped (threat L7).
 func (l Lineage) WriteText(w io.Writer) error {
 	p := &printer{}
+	p.lineage(l)
+	if len(flatten(l.Calls)) > 1 {
+		p.section("All calls of this transaction")
+		p.tree(l.Calls, 1)
+	}
+	p.line("")
+	p.line("%s", l.standing())
+	_, err := io.WriteString(w, p.b.String())
+	return err
+}
+
+type printer struct{ b strings.Builder }
+
+// lineage tells the way of one call.
+func (p *printer) lineage(l Lineage) {
 	p.line("%s %s", l.headline(), moment(l.Time))
 	p.line("recorded by %s as entry %d, record %s", l.Writer, l.Index, l.RecordID)
 	p.section("On whose behalf")
@@ -41,17 +56,7 @@ func (l Lineage) WriteText(w io.Writer) error {
 	p.decided(l)
 	p.section("What followed")
 	p.followed(l)
-	if len(flatten(l.Calls)) > 1 {
-		p.section("All calls of this transaction")
-		p.tree(l.Calls, 1)
-	}
-	p.line("")
-	p.line("%s", l.standing())
-	_, err := io.WriteString(w, p.b.String())
-	return err
 }
-
-type printer struct{ b strings.Builder }
 
 func (p *printer) line(format string, args ...any) { fmt.Fprintf(&p.b, format+"\n", args...) }
 

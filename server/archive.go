@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto"
 	"crypto/ed25519"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/evidence"
@@ -55,24 +55,20 @@ func (a *Archive) Close() error {
 	return err
 }
 
-// Records indexes every record of the log up to its newest published
-// checkpoint.
+// Records holds every record of the log up to its newest published checkpoint
+// in memory. A log of any length is asked at a [Desk].
 func (a *Archive) Records(ctx context.Context) (*search.Index, error) {
-	c, err := a.store.LastCheckpoint(ctx, a.cfg.Origin(), true)
+	to, err := a.asOf(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reading records: %w", err)
+		return nil, err
 	}
 	names := make(map[string]string) // looked up now: the index outlives the archive
 	x := search.New(search.Config{Name: func(ref string) string { return names[ref] }})
-	for e, err := range a.store.ReadRange(ctx, c.Origin, 0, c.Size) {
+	for p, err := range a.payloads(ctx, 0, to.Size) {
 		if err != nil {
-			return nil, fmt.Errorf("reading records: %w", err)
+			return nil, err
 		}
-		envelope, err := record.Open(e.Envelope)
-		if err != nil {
-			return nil, fmt.Errorf("reading record %d: %w", e.Index, err)
-		}
-		if err := x.Add(e.Index, envelope.Payload); err != nil {
+		if err := x.Add(p.Index, p.Bytes); err != nil {
 			return nil, err
 		}
 	}
@@ -83,7 +79,7 @@ func (a *Archive) Records(ctx context.Context) (*search.Index, error) {
 			}
 		}
 	}
-	x.SetAsOf(search.AsOf{Origin: c.Origin, Size: c.Size, Root: base64.StdEncoding.EncodeToString(c.Root[:])})
+	x.SetAsOf(to)
 	return x, nil
 }
 
@@ -96,23 +92,22 @@ type Kind = record.Kind
 // Filter selects records; see search.Filter.
 type Filter = search.Filter
 
-// WriteRecords writes the records that match as JSON lines, in index order:
-// index, record_hash and the record itself.
-func (a *Archive) WriteRecords(ctx context.Context, w io.Writer, f Filter) error {
-	x, err := a.Records(ctx)
-	if err != nil {
-		return err
-	}
-	for _, e := range x.Records(f) {
-		payload, err := e.Record.Canonical()
-		if err != nil {
-			return fmt.Errorf("record %d: %w", e.Index, err)
-		}
-		if _, err := fmt.Fprintf(w, `{"index":%d,"record_hash":%q,"record":%s}`+"\n", e.Index, e.Hash, payload); err != nil {
-			return err
-		}
-	}
-	return nil
+// Page is a part of an answer; see search.Page.
+type Page = search.Page
+
+// Timestamp is a time as records have it.
+type Timestamp = record.Timestamp
+
+// At is a time as a record has it.
+func At(t time.Time) Timestamp { return record.At(t) }
+
+// IsUnknown reports whether err says that no record answers.
+func IsUnknown(err error) bool { return errors.Is(err, search.ErrNotFound) }
+
+// IsAmbiguous reports whether err says that an id names several calls.
+func IsAmbiguous(err error) bool {
+	_, is := search.IsAmbiguous(err)
+	return is
 }
 
 // name looks a person's reference up in the person map: the subject at the

@@ -68,40 +68,93 @@ func export(ctx context.Context, s streams, a *server.Archive, path string, sel 
 }
 
 func newTrace(s streams) *cobra.Command {
-	var dataDir string
+	var dataDir, output string
 	var asJSON bool
+	var a asked
+	var limit int
+	var before int64
 	c := &cobra.Command{
-		Use:   "trace ID --data DIR",
-		Short: "Tell how a call came about: person, agents, authority at each hop, decision",
+		Use:   "trace [ID] --data DIR",
+		Short: "Tell how calls came about: person, agents, authority at each hop, decision",
 		Long: "Tell, from the records alone, on whose behalf a call was made, through which agents and\n" +
-			"under what authority at each hop. ID is a record, a call (the Lineal-Request-Id header)\n" +
-			"or a transaction.",
-		Args: cobra.ExactArgs(1),
+			"under what authority at each hop. ID is a record, a call (the Lineal-Request-Id header),\n" +
+			"a transaction, or a person by reference; without it the flags say which transactions,\n" +
+			"the newest first.",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return withArchive(c.Context(), dataDir, func(a *server.Archive) error { return trace(c.Context(), s.out, a, args[0], asJSON) })
+			if output != "text" && output != "json" {
+				return usage(fmt.Errorf("-o %q is neither text nor json", output), "")
+			}
+			f, err := a.filter(time.Now())
+			if err != nil {
+				return err
+			}
+			f.Before, asJSON = before, asJSON || output == "json"
+			if len(args) == 0 && f == (server.Filter{}) {
+				return usage(errors.New("neither an id nor a flag says what to trace"), "lineal trace --help")
+			}
+			return withDesk(c.Context(), dataDir, func(_ *server.Archive, d *server.Desk) error {
+				if len(args) == 0 {
+					return tell(c.Context(), s, d, f, limit, asJSON)
+				}
+				return trace(c.Context(), s, d, args[0], limit, asJSON)
+			})
 		},
 	}
+	a.flags(c)
 	c.Flags().StringVar(&dataDir, "data", "", "the deployment's data directory")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&asJSON, "json", false, "the same as -o json")
+	c.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	c.Flags().IntVar(&limit, "limit", 10, "at most so many transactions")
+	c.Flags().Int64Var(&before, "before", 0, "only calls before this entry: where the page before ended")
 	return c
 }
 
-func trace(ctx context.Context, out io.Writer, a *server.Archive, id string, asJSON bool) error {
-	x, err := a.Records(ctx)
+// trace tells one call or, if id is of a transaction or a person, all of theirs.
+func trace(ctx context.Context, s streams, d *server.Desk, id string, limit int, asJSON bool) error {
+	lineage, err := d.Trace(ctx, id)
+	if err == nil {
+		return errors.Join(told(s.out, lineage, asJSON), unrecorded(s.err, d))
+	}
+	if !server.IsUnknown(err) && !server.IsAmbiguous(err) {
+		return failed(fmt.Errorf("%s: %w", id, err), "")
+	}
+	f := server.Filter{Person: id}
+	if server.IsAmbiguous(err) {
+		f = server.Filter{Txn: id}
+	}
+	stories, terr := d.Tell(ctx, f, limit)
+	switch {
+	case terr != nil:
+		return failed(fmt.Errorf("%s: %w", id, terr), "")
+	case len(stories.Stories) == 0:
+		return failed(fmt.Errorf("%s: %w", id, err), "lineal records lists the calls")
+	}
+	return errors.Join(told(s.out, stories, asJSON), unrecorded(s.err, d))
+}
+
+// tell tells the transactions that match.
+func tell(ctx context.Context, s streams, d *server.Desk, f server.Filter, limit int, asJSON bool) error {
+	stories, err := d.Tell(ctx, f, limit)
 	if err != nil {
 		return failed(err, "")
 	}
-	lineage, err := x.Trace(id)
+	return errors.Join(told(s.out, stories, asJSON), unrecorded(s.err, d))
+}
+
+// told writes an answer.
+func told(out io.Writer, answer interface {
+	JSON() ([]byte, error)
+	WriteText(w io.Writer) error
+}, asJSON bool,
+) error {
+	if !asJSON {
+		return answer.WriteText(out)
+	}
+	b, err := answer.JSON()
 	if err != nil {
-		return failed(fmt.Errorf("%s: %w", id, err), "lineal records lists the calls")
+		return failed(err, "")
 	}
-	if asJSON {
-		b, err := lineage.JSON()
-		if err != nil {
-			return failed(err, "")
-		}
-		_, err = fmt.Fprintf(out, "%s\n", b)
-		return err
-	}
-	return lineage.WriteText(out)
+	_, err = out.Write(b)
+	return err
 }

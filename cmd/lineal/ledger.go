@@ -98,13 +98,18 @@ func fsck(ctx context.Context, s streams, a *server.Archive, asJSON bool) error 
 
 func newLedgerRebuild(s streams) *cobra.Command {
 	var dataDir string
+	var index bool
 	c := &cobra.Command{
 		Use: "rebuild --data DIR", Args: cobra.NoArgs,
 		Short: "Write what is derived from the entries anew",
 		Long: "Recompute the tree from the entries and, only if its root is the one that the last\n" +
 			"checkpoint signs, replace the tiles, bundles and other derived files that are missing or\n" +
-			"wrong. The server must be stopped.",
+			"wrong. The server must be stopped.\n" +
+			"With --index, drop the index of questions and make it again instead; the server may run.",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if index {
+				return withArchive(c.Context(), dataDir, func(a *server.Archive) error { return rebuildIndex(c.Context(), s, a) })
+			}
 			if dataDir == "" {
 				return &exitError{code: exitUsage, err: errors.New("no data directory"), hint: "--data DIR"}
 			}
@@ -123,7 +128,17 @@ func newLedgerRebuild(s streams) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&dataDir, "data", "", "the deployment's data directory")
+	c.Flags().BoolVar(&index, "index", false, "only the index that records, trace and report ask")
 	return c
+}
+
+func rebuildIndex(ctx context.Context, s streams, a *server.Archive) error {
+	n, err := a.RebuildIndex(ctx)
+	if err != nil {
+		return failed(err, "")
+	}
+	_, err = fmt.Fprintf(s.out, "index        %d entries\n", n)
+	return err
 }
 
 func newLedgerKey(s streams) *cobra.Command {

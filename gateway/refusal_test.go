@@ -188,10 +188,12 @@ func TestRefusalShapes(t *testing.T) {
 				status, h, got := write(peer, `{}`, a, nil)
 				failure, _ := got["error"].(map[string]any)
 				details, _ := failure["details"].([]any)
+				wantDetails := []any{info, map[string]any{"@type": "type.googleapis.com/google.protobuf.Struct", "value": info["metadata"]}}
 				if a.Code == gateway.CodeHandleUnknown {
 					info["reason"], info["domain"] = "TASK_NOT_FOUND", "a2a-protocol.org"
+					wantDetails = wantDetails[:1]
 				}
-				if diff := cmp.Diff([]any{info}, details); diff != "" || status != a.Status || failure["code"] != float64(a.Status) || failure["message"] != message || h.Get("Content-Type") != media {
+				if diff := cmp.Diff(wantDetails, details); diff != "" || status != a.Status || failure["code"] != float64(a.Status) || failure["message"] != message || h.Get("Content-Type") != media {
 					t.Errorf("A2A over HTTP: status %d, %v, %s\n%s", status, failure, h.Get("Content-Type"), diff)
 				}
 				if name, _ := failure["status"].(string); name == "" || name == "UNKNOWN" {

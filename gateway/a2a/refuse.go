@@ -89,8 +89,13 @@ func (r *Reader) refuseREST(w http.ResponseWriter, req *http.Request, f gateway.
 	if !ok {
 		status = "UNKNOWN"
 	}
+	info := errorInfo(f, reason, domain)
+	details := []any{info}
+	if domain != protocolDomain { // clients that skip an ErrorInfo of another domain read this
+		details = append(details, map[string]any{"@type": "type.googleapis.com/google.protobuf.Struct", "value": info["metadata"]})
+	}
 	gateway.WriteJSON(w, f.Status, media, map[string]any{"error": map[string]any{
-		"code": f.Status, "status": status, "message": f.Message(), "details": []any{errorInfo(f, reason, domain)},
+		"code": f.Status, "status": status, "message": f.Message(), "details": details,
 	}})
 }
 

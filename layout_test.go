@@ -92,6 +92,7 @@ var layout = map[string][]string{
 	"test/faults/appender": {"test/faults"},
 
 	// A module of its own: what tests need to run, and the product must not carry.
+	"test/lossfs":  {},
 	"test/opa":     {},
 	"test/tessera": {},
 }

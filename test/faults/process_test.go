@@ -266,7 +266,7 @@ func (c *child) broken(log string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Count(string(text), "(INJECTED)")
+	return strings.Count(string(text), "(INJECTED)") + strings.Count(string(text), "(DELAYED)")
 }
 
 // session is what the broken processes do.

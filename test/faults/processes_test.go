@@ -271,7 +271,7 @@ func TestOverload(t *testing.T) {
 	c := writer(t, p, "-sequence", "-callers", "256")
 	c.acks(1)
 	from, began := c.acked(), time.Now()
-	time.Sleep(time.Second)
+	time.Sleep(500 * time.Millisecond)
 	rate := int(float64(c.acked()-from) / time.Since(began).Seconds())
 	sum := c.stop()
 	for tries := 0; ; tries++ {

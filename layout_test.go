@@ -61,6 +61,8 @@ var layout = map[string][]string{
 	"gateway/mcp":         with(vocabulary, "gateway", "token", "registry", "scope/sqlscope", "internal/handle"),
 	"gateway/a2a":         with(vocabulary, "gateway", "token", "registry"),
 	"gateway/llm":         with(vocabulary, "gateway", "token", "registry"),
+	"gateway/rest":        with(vocabulary, "gateway", "token", "registry"),
+	"gateway/extauthz":    with(vocabulary, "gateway", "token", "registry"),
 	"token/pkcs11":        {}, // gives a crypto.Signer
 	// The engine drives three interfaces: the ledger's store, the registry, and the
 	// index of search.

@@ -173,6 +173,10 @@ type Upstreams struct {
 	MCP []MCP `yaml:"mcp,omitempty"`
 	A2A []A2A `yaml:"a2a,omitempty"`
 	LLM []LLM `yaml:"llm,omitempty"`
+	// HTTP are plain HTTP services, at /http/<name>; GRPC are gRPC services, each
+	// at /<package.Service>, which is the only path that its clients call.
+	HTTP []HTTP `yaml:"http,omitempty"`
+	GRPC []GRPC `yaml:"grpc,omitempty"`
 }
 
 // Upstream is what every route has.
@@ -352,6 +356,7 @@ func (c Config) Validate() error {
 	if len(c.Agents) == 0 {
 		errs = append(errs, errors.New("agents: at least one is required"))
 	}
+	errs = append(errs, c.Upstreams.validateHTTP()...)
 	for i, a := range c.Upstreams.A2A {
 		if a.Agent == "" || a.Peer != a.Agent {
 			errs = append(errs, fmt.Errorf("upstreams.a2a[%d]: agent and peer must name the same agent: it gets the token", i))

@@ -32,6 +32,7 @@ type call struct {
 	id     string // call_id, Lineal-Request-Id
 	now    time.Time
 	parent string // Lineal-Parent, a hint
+	trace  string // traceparent, a hint (gateway.md §8)
 
 	route    *Route
 	suffix   string
@@ -61,6 +62,7 @@ type call struct {
 	recordID string   // of the decision record
 	released bool     // the first byte of an answer is out
 	outcome  *outcome // what followed; nil until forward
+	secrets  secrets  // what was added to the request as the gateway's credential
 }
 
 type step func(*call) error
@@ -94,6 +96,9 @@ func (c *call) begin() (err error) {
 	c.w.Header().Set("Lineal-Request-Id", c.id)
 	if parent := c.r.Header.Values("Lineal-Parent"); len(parent) == 1 && isUUIDv7(parent[0]) {
 		c.parent = parent[0]
+	}
+	if trace := c.r.Header.Values("Traceparent"); len(trace) == 1 && isTraceparent(trace[0]) {
+		c.trace = trace[0]
 	}
 	c.route, c.suffix, err = c.g.admit(c.r)
 	return err
@@ -413,7 +418,7 @@ func (c *call) answer(refusal *Refusal) {
 	}
 	f := Refused{Answer: a, RequestID: c.id, Data: refusal.Data, DocURL: c.g.cfg.PublicURL + "/errors#" + string(a.Code), Result: refusal.Result}
 	if c.route == nil {
-		writePlainRefusal(c.w, f)
+		WriteProblem(c.w, f)
 		return
 	}
 	_ = c.readBody() // for the request's own id; a body that cannot be read has none

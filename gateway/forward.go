@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -58,10 +59,11 @@ func (c *call) send(ctx context.Context, cancel context.CancelCauseFunc) error {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	c.outcome.code = resp.StatusCode
-	if refusal := checkAnswer(resp); refusal != nil {
+	if refusal := c.checkAnswer(resp); refusal != nil {
 		return c.failed(record.StatusCalleeError, refusal)
 	}
 	c.passHeaders(resp.Header)
+	resp.Body = c.secrets.scan(resp.Body)
 	if c.request.Answer != nil {
 		return c.readAnswer(resp)
 	}
@@ -129,10 +131,14 @@ func (c *call) outgoing(ctx context.Context) (*http.Request, error) {
 	if out.Header.Get("User-Agent") == "" {
 		out.Header.Set("User-Agent", "lineal-gateway")
 	}
+	if c.trace != "" {
+		out.Header.Set("Traceparent", c.trace)
+	}
 	if c.route.Credential != nil {
 		if err := c.route.Credential(out); err != nil {
 			return nil, err
 		}
+		c.secrets = credentialOf(out.Header, c.request.Header)
 	}
 	// The one exception to "no caller's token goes on" (threat F1): the agent
 	// that the token itself names gets it, to exchange and not to present.
@@ -144,13 +150,19 @@ func (c *call) outgoing(ctx context.Context) (*http.Request, error) {
 
 // checkAnswer keeps the far side's failures apart from the caller's: an
 // upstream that refuses our credential is a 502, never a 401 (gateway.md §2).
-func checkAnswer(resp *http.Response) *Refusal {
+func (c *call) checkAnswer(resp *http.Response) *Refusal {
 	switch code := resp.StatusCode; {
+	case c.secrets.inHeader(resp.Header):
+		return &Refusal{Code: CodeInternal, Err: errLeak}
+	case c.route.PassDenials && (code == http.StatusUnauthorized || code == http.StatusForbidden):
+		return nil
 	case code == http.StatusUnauthorized, code == http.StatusForbidden && resp.Header.Get("WWW-Authenticate") != "",
 		code == http.StatusProxyAuthRequired:
 		return Refuse(CodeUpstreamCredential, "upstream answered %d", code)
 	case code == http.StatusForbidden:
 		return Refuse(CodeUpstreamRefused, "upstream answered %d", code)
+	case code == http.StatusNotModified && c.conditional():
+		return nil
 	case code >= 300 && code < 400: // threat F9
 		return Refuse(CodeUpstreamInvalid, "upstream answered a redirect (%d)", code)
 	case code < 200:
@@ -161,13 +173,27 @@ func checkAnswer(resp *http.Response) *Refusal {
 	return nil
 }
 
+// conditional reports whether 304 is an answer to what was asked.
+func (c *call) conditional() bool {
+	return c.request.Header.Get("If-None-Match") != "" || c.request.Header.Get("If-Modified-Since") != ""
+}
+
 // passHeaders takes over what may pass.
 func (c *call) passHeaders(from http.Header) {
 	h := c.w.Header()
-	for _, name := range answerHeaders {
-		if v := from.Values(name); len(v) > 0 {
+	pass := func(name string) {
+		if v := from[name]; len(v) > 0 {
 			h[name] = v
 		}
+	}
+	for _, name := range answerHeaders {
+		pass(name)
+	}
+	for _, name := range c.request.Pass {
+		pass(name)
+	}
+	if c.route.PassDenials {
+		pass("Www-Authenticate")
 	}
 	if isEventStream(from) {
 		h.Set("Cache-Control", "no-store")
@@ -192,21 +218,25 @@ func (c *call) done(status int) error {
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
 // stream copies the body untouched, flushing after each read of a body whose
-// length is not known beforehand.
+// length is not known beforehand. An answer of known length is released with its
+// first bytes, so that one which cannot begin is refused whole.
 func (c *call) stream(resp *http.Response) error {
-	c.released = true
-	c.w.WriteHeader(resp.StatusCode)
+	buf, _ := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
 	flush := func() error { return nil }
 	if resp.ContentLength < 0 {
 		flush = http.NewResponseController(c.w).Flush
+		c.release(resp)
 		if err := flush(); err != nil {
 			return c.cut(record.StatusAborted, err)
 		}
 	}
-	buf, _ := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
 	for {
 		n, err := resp.Body.Read(*buf)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return c.broken(err)
+		}
+		c.release(resp)
 		if n > 0 {
 			c.outcome.bytes += int64(n)
 			if _, werr := c.w.Write((*buf)[:n]); werr != nil {
@@ -216,15 +246,53 @@ func (c *call) stream(resp *http.Response) error {
 				return c.cut(record.StatusAborted, ferr)
 			}
 		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return c.done(resp.StatusCode)
-		case err != nil && c.r.Context().Err() != nil:
-			return c.cut(record.StatusAborted, err)
-		case err != nil:
-			return c.cut(record.StatusCalleeError, err)
+		if err != nil {
+			return c.finish(resp)
 		}
 	}
+}
+
+// release lets the head of the answer go, once.
+func (c *call) release(resp *http.Response) {
+	if c.released {
+		return
+	}
+	if resp.ContentLength > 0 && resp.StatusCode != http.StatusNotModified {
+		c.w.Header().Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
+	}
+	c.released = true
+	c.w.WriteHeader(resp.StatusCode)
+}
+
+// broken ends an answer that could not be read to its end.
+func (c *call) broken(err error) error {
+	var refusal *Refusal
+	switch {
+	case c.r.Context().Err() != nil:
+		return c.cut(record.StatusAborted, err)
+	case errors.As(err, &refusal):
+		c.forgetHeaders()
+		return c.failed(record.StatusCalleeError, refusal)
+	case c.released:
+		return c.cut(record.StatusCalleeError, err)
+	default:
+		return c.unread(err)
+	}
+}
+
+// finish passes the trailers that the protocol has (threat S9) and is the end of
+// a stream. A gRPC call that failed says so there.
+func (c *call) finish(resp *http.Response) error {
+	for _, name := range c.request.Trailers {
+		if v := resp.Trailer[name]; len(v) == 1 {
+			c.w.Header()[http.TrailerPrefix+name] = v
+		}
+	}
+	if s := resp.Trailer.Get("Grpc-Status") + resp.Header.Get("Grpc-Status"); len(c.request.Trailers) > 0 && s != "0" {
+		c.outcome.status, c.outcome.reason = record.StatusCalleeError, "grpc_status"
+		return nil
+	}
+	return c.done(resp.StatusCode)
 }
 
 // cut ends a stream that has begun: the answer is aborted, never completed.
@@ -241,6 +309,11 @@ func (c *call) forgetHeaders() {
 	for _, name := range answerHeaders {
 		c.w.Header().Del(name)
 	}
+	for _, name := range c.request.Pass {
+		c.w.Header().Del(name)
+	}
+	c.w.Header().Del("Www-Authenticate")
+	c.w.Header().Del("Content-Length")
 }
 
 // shows is the list question for one entry: some detail of every hop covers

@@ -125,6 +125,9 @@ type Route struct {
 	// (tokens.md §5); Upstream must then be https. The zero value: the upstream
 	// never sees a token.
 	Delegate identity.Agent
+	// PassDenials lets the upstream's own 401 and 403 pass unchanged: it gets no
+	// credential of the gateway's, and judges what the caller sent to it.
+	PassDenials bool
 	// APIKeyToken accepts the caller's token in x-api-key (LLM routes).
 	APIKeyToken bool
 	// AllowUnbound accepts tokens without a key; the record marks them.
@@ -223,6 +226,9 @@ func (g *Gateway) addRoute(r Route) (*Route, error) {
 	}
 	if !r.Delegate.IsZero() && r.Upstream.Scheme != "https" { // threat F1
 		return nil, fmt.Errorf("gateway: route %q: a delegation goes to its agent over mutual TLS only", r.Name)
+	}
+	if r.PassDenials && r.Credential != nil { // rule d of gateway.md §2
+		return nil, fmt.Errorf("gateway: route %q: denials of the gateway's own credential do not pass", r.Name)
 	}
 	if r.RequireDPoP && (g.cfg.Proofs == nil || r.AllowUnbound) {
 		return nil, fmt.Errorf("gateway: route %q: DPoP is required, and not verified or not needed", r.Name)

@@ -129,9 +129,9 @@ func WriteJSON(w http.ResponseWriter, status int, media string, v any) {
 	_, _ = w.Write(append(out, '\n'))
 }
 
-// writePlainRefusal is the answer where no route, so no protocol, is known
-// (RFC 9457).
-func writePlainRefusal(w http.ResponseWriter, f Refused) {
+// WriteProblem is a refusal as RFC 9457 has it: on HTTP routes, and where no
+// route, so no protocol, is known.
+func WriteProblem(w http.ResponseWriter, f Refused) {
 	WriteJSON(w, f.Status, "application/problem+json", map[string]any{
 		"type": f.DocURL, "title": f.Sentence, "status": f.Status,
 		"code": f.Code, "request_id": f.RequestID, "retryable": f.Retryable, "hop": f.Hop(),

@@ -96,6 +96,10 @@ type Request struct {
 
 	// Handles are the ids that the call names and that an earlier call made known.
 	Handles []Handle
+	// Pass are headers of the answer that go to the caller besides those that may
+	// on every route, Trailers its trailers that do: of all others none does.
+	Pass, Trailers []string
+
 	// Notification is set if the protocol sends no answer to this message.
 	Notification bool
 	// Parts are what the call asks for besides, each of which scope and policy

@@ -83,6 +83,9 @@ func (c *call) decisionRecord(refusal *Refusal) (rec record.Record, err error) {
 		Request: record.Request{Needed: sorted(c.request.Needed), Bytes: int64(len(c.body))},
 		Verdict: c.verdictRecord(refusal),
 	}
+	if c.trace != "" {
+		d.Trace = c.trace[3:35]
+	}
 	c.commit().into(d)
 	if chain := c.verified.Chain; !chain.IsZero() {
 		d.Txn, d.Person = chain.Txn(), record.PersonOf(chain)

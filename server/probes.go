@@ -139,6 +139,12 @@ func (s *Server) staleness() time.Duration {
 	for _, u := range s.cfg.Upstreams.LLM {
 		use(u.Upstream)
 	}
+	for _, u := range s.cfg.Upstreams.HTTP {
+		use(u.Upstream)
+	}
+	for _, u := range s.cfg.Upstreams.GRPC {
+		use(u.Upstream)
+	}
 	return cmp.Or(least, token.DefaultMaxStaleness)
 }
 

@@ -30,7 +30,7 @@ func (s *Server) revocations(issuer string, keys token.KeySource, client *http.C
 // followRevocations starts the feed and waits until it has been heard. If that
 // takes too long the gateway starts all the same: it answers 503 until then.
 func (s *Server) followRevocations(ctx context.Context) error {
-	if u := s.cfg.Upstreams; len(u.MCP)+len(u.A2A)+len(u.LLM) == 0 {
+	if u := s.cfg.Upstreams; len(u.MCP)+len(u.A2A)+len(u.LLM)+len(u.HTTP)+len(u.GRPC) == 0 {
 		return nil // no token is verified here, and the feed is for who does
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))

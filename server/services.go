@@ -77,6 +77,12 @@ func registered(cfg config.Config, gatewayID identity.Agent) (e registry.Entries
 	for _, u := range cfg.Upstreams.LLM {
 		errs = append(errs, audience(llmPrefix(u.Name), u.Upstream, ""))
 	}
+	for _, u := range cfg.Upstreams.HTTP {
+		errs = append(errs, audience(httpPrefix(u.Name), u.Upstream, served(u.Upstream, u.UpstreamAuth)))
+	}
+	for _, u := range cfg.Upstreams.GRPC {
+		errs = append(errs, audience(grpcPrefix(u.Service), u.Upstream, served(u.Upstream, u.UpstreamAuth)))
+	}
 	errs = append(errs, registerClients(cfg.Tokens.Clients, &e))
 	if err := errors.Join(errs...); err != nil {
 		return e, err
@@ -275,7 +281,11 @@ func (s *Server) routes(ctx context.Context) ([]gateway.Route, error) {
 		r.APIKeyToken, r.MaxBody, r.HeaderTimeout = true, 8<<20, 10*time.Minute
 		routes = append(routes, r)
 	}
-	return routes, nil
+	plain, err := s.httpRoutes()
+	if err != nil {
+		return nil, err
+	}
+	return append(routes, plain...), nil
 }
 
 // route is what every route has. Its transport speaks to exactly one peer.

@@ -125,6 +125,12 @@ func (s *Server) routeStatus() []StatusRoute {
 	for _, u := range s.cfg.Upstreams.LLM {
 		routes = append(routes, StatusRoute{u.Name, "llm", s.cfg.PublicURL + llmPrefix(u.Name)})
 	}
+	for _, u := range s.cfg.Upstreams.HTTP {
+		routes = append(routes, StatusRoute{u.Name, "http", s.cfg.PublicURL + httpPrefix(u.Name)})
+	}
+	for _, u := range s.cfg.Upstreams.GRPC {
+		routes = append(routes, StatusRoute{u.Name, "grpc", s.cfg.PublicURL + grpcPrefix(u.Service)})
+	}
 	return routes
 }
 

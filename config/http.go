@@ -1,0 +1,110 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// UpstreamAuth says what an HTTP or gRPC service gets to know who is calling. The
+// caller's own credential never reaches it.
+type UpstreamAuth struct {
+	// Kind is "none", "static" (a secret in a header), "mtls" (the gateway's
+	// certificate, for peer alone) or "delegation" (mtls, and the verified token
+	// in Lineal-Delegation where its may_act names peer).
+	Kind string `yaml:"upstream_auth"`
+	// Header and Secret are for static: "Authorization", "Bearer …".
+	Header string `yaml:"header,omitempty"`
+	Secret Secret `yaml:"secret,omitempty"`
+}
+
+// The kinds of UpstreamAuth.
+const (
+	AuthNone       = "none"
+	AuthStatic     = "static"
+	AuthMTLS       = "mtls"
+	AuthDelegation = "delegation"
+)
+
+// HTTP is a plain HTTP service.
+type HTTP struct {
+	Upstream     `yaml:",inline"`
+	UpstreamAuth `yaml:",inline"`
+	// Operations are all that can be called.
+	Operations []Operation `yaml:"operations"`
+}
+
+// Operation is a method and path template of an HTTP service.
+type Operation struct {
+	// Name is what delegations and policies call it, "customers.get".
+	Name string `yaml:"name"`
+	// Method is GET, HEAD, POST, PUT, PATCH or DELETE.
+	Method string `yaml:"method"`
+	// Path is below the route, "/customers/{id}".
+	Path string `yaml:"path"`
+	// Query and Headers are what callers may send besides, as facts; default:
+	// none. An undeclared query key refuses the call, an undeclared header is
+	// dropped.
+	Query   []string `yaml:"query,omitempty"`
+	Headers []string `yaml:"headers,omitempty"`
+	// Opaque lets a body pass that is not read: neither delegations nor policies
+	// know what is in it. Default: the body is a JSON object.
+	Opaque bool `yaml:"opaque,omitempty"`
+	// MediaTypes are those of the body; default: application/json, or any if it is
+	// opaque.
+	MediaTypes []string `yaml:"media_types,omitempty"`
+	// SetCookie lets the service set cookies; default: they are dropped.
+	SetCookie bool `yaml:"set_cookie,omitempty"`
+}
+
+// GRPC is one gRPC service. Its messages are opaque.
+type GRPC struct {
+	Upstream     `yaml:",inline"`
+	UpstreamAuth `yaml:",inline"`
+	// Service is its full name, "acme.crm.v1.Customers".
+	Service string `yaml:"service"`
+	// Methods are all that can be called; delegations and policies call one
+	// "/acme.crm.v1.Customers/Get".
+	Methods []string `yaml:"methods"`
+	// Metadata are the keys that callers may send besides, as facts; all others
+	// are dropped.
+	Metadata []string `yaml:"metadata,omitempty"`
+}
+
+func (u Upstreams) validateHTTP() (errs []error) {
+	for i, h := range u.HTTP {
+		if err := h.validate(h.Upstream); err != nil {
+			errs = append(errs, fmt.Errorf("upstreams.http[%d]: %w", i, err))
+		}
+	}
+	for i, g := range u.GRPC {
+		err := g.validate(g.Upstream)
+		if err == nil && !strings.HasPrefix(g.URL, "https://") {
+			err = errors.New("url: gRPC is spoken over TLS")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("upstreams.grpc[%d]: %w", i, err))
+		}
+	}
+	return errs
+}
+
+// validate: what the upstream gets is said, never implied.
+func (a UpstreamAuth) validate(u Upstream) error {
+	if (a.Kind == AuthStatic) != (a.Header != "" && a.Secret != "") || (a.Header == "") != (a.Secret == "") {
+		return errors.New("header and secret are for upstream_auth static, which needs both")
+	}
+	switch a.Kind {
+	case AuthNone, AuthStatic:
+		return nil
+	case AuthMTLS, AuthDelegation:
+		if u.Peer == "" {
+			return fmt.Errorf("upstream_auth %s: peer is required", a.Kind)
+		}
+		return nil
+	case "":
+		return errors.New("upstream_auth: required")
+	default:
+		return fmt.Errorf("upstream_auth: %q is none of none, static, mtls, delegation", a.Kind)
+	}
+}

@@ -41,6 +41,8 @@ var layout = map[string][]string{
 	"admin":   with(vocabulary, "token", "registry"),
 	"client":  {"token", "delegation", "scope", "identity", "identity/spiffe", "gateway"},
 
+	"sidecar": {"client", "token", "delegation", "scope", "identity"},
+
 	"config":     {},
 	"server":     {"*"},
 	"cmd/lineal": {"config", "server", "client", "evidence", "internal/*"},

@@ -165,6 +165,7 @@ type Delegation struct {
 	parent   string // the call being served, as its Lineal-Request-Id said
 	direct   string // audience of a token that is presented as it is; "" otherwise
 	dpop     bool   // of such a token
+	login    bool   // raw is a person's ID token, and every exchange gives a root
 }
 
 // String says what the delegation is for, never the token.
@@ -197,6 +198,15 @@ func FromContext(ctx context.Context) *Delegation {
 // holds the root.
 func WithToken(ctx context.Context, t Token) context.Context {
 	return context.WithValue(ctx, keyDelegation, &Delegation{raw: t.Raw, grant: t.Details, expires: t.Expires, direct: t.Audience, dpop: t.DPoP})
+}
+
+// Login is the authority of a person who signed in at this application, until
+// ends: under it, calls present roots for their audiences, which are pooled like
+// other tokens. What is asked for is not narrowed here; the token service holds
+// it to what person and application may have. idToken was issued to an OpenID
+// client of this workload.
+func Login(idToken token.Raw, ends time.Time) *Delegation {
+	return &Delegation{raw: idToken, expires: ends, login: true}
 }
 
 // WithDelegation returns ctx with the delegation of another context: for SDKs
@@ -401,6 +411,9 @@ func (c *Client) Exchange(ctx context.Context, d *Delegation, call Call) (Token,
 	}
 	key := poolKey{parent: d.raw, audience: call.Audience, details: string(call.Details), certificate: c.cfg.Thumbprint()}
 	return c.pool.get(ctx, key, d.expires, func(ctx context.Context) (Token, error) {
+		if d.login {
+			return c.Root(ctx, string(d.raw), call)
+		}
 		details, err := Narrow(d.grant, call.Details)
 		if err != nil {
 			return Token{}, err

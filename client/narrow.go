@@ -8,6 +8,9 @@ import (
 	"github.com/lineal-auth/lineal/scope"
 )
 
+// ErrNotHeld says that a call needs more than its delegation holds.
+var ErrNotHeld = errors.New("it lies within no detail of the delegation")
+
 // Narrow completes authorization_details that are written without `from`: for
 // each detail it finds the first of the parent's details that it lies within.
 // A detail that lies within none is an error: the agent does not hold it, so
@@ -51,5 +54,5 @@ func witness(parent scope.Grant, d strictjson.Value) (strictjson.Value, error) {
 	if last == nil {
 		last = errors.New("the delegation holds nothing")
 	}
-	return strictjson.Value{}, fmt.Errorf("it lies within no detail of the delegation: %w", last)
+	return strictjson.Value{}, fmt.Errorf("%w: %w", ErrNotHeld, last)
 }

@@ -118,3 +118,21 @@ func TestClose(t *testing.T) {
 		t.Errorf("after: %v, %d exchanges", err, w.exchanged())
 	}
 }
+
+// TestLogin: what a person who signed in may do is exchanged from the ID token,
+// once for each audience, until the login ends.
+func TestLogin(t *testing.T) {
+	w := newWorld(t)
+	d := client.Login("id-token-of-alice", w.now().Add(time.Hour))
+	ctx := client.WithDelegation(t.Context(), d)
+	w.mustCall(ctx)
+	w.mustCall(ctx)
+	form := w.exchanges[0]
+	if w.exchanged() != 1 || form.Get("subject_token_type") != "urn:ietf:params:oauth:token-type:id_token" || form.Get("authorization_details") != string(w.details("find")) {
+		t.Errorf("%d exchanges, the first %v", w.exchanged(), form)
+	}
+	w.offset.Store(int64(61 * time.Minute))
+	if _, err := w.call(ctx, "/mcp/orders", nil); !errors.Is(err, client.ErrDelegationEnded) {
+		t.Errorf("after its end: %v", err)
+	}
+}

@@ -46,6 +46,8 @@ type DeployedAgent struct {
 	// OIDCClient is the client under which it signs persons in; empty: it does
 	// not.
 	OIDCClient string `json:"oidc_client,omitempty"`
+	// Routes are those that it may use for the person who signed in.
+	Routes []string `json:"routes,omitempty"`
 }
 
 // DeployedRoute is something behind the gateway.
@@ -82,8 +84,11 @@ func (w *world) deployment() Deployment {
 	}
 	for _, name := range []string{nameApp, nameOrchestrator, nameResearch, nameDatabase, nameDesk, nameIntruder} {
 		a := DeployedAgent{Name: name, URI: w.agents[name].uri.String(), Socket: w.agents[name].socket}
-		if name == nameApp || name == nameDesk {
-			a.OIDCClient = name
+		switch name {
+		case nameApp:
+			a.OIDCClient, a.Routes = name, []string{nameOrchestrator, nameResearch, nameDatabase, routeCRM, routeDB, routeModel}
+		case nameDesk:
+			a.OIDCClient, a.Routes = name, []string{routeDB, routeModel}
 		}
 		d.Agents = append(d.Agents, a)
 	}

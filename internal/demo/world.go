@@ -357,7 +357,7 @@ func (w *world) configure() (err error) {
 		{nameOrchestrator, string(details(p.askAgents(nameResearch, nameDatabase, routeResearchDPoP), p.readCRM(), p.readDatabase(), p.callModel())), false},
 		{nameResearch, string(details(p.askAgents(nameDatabase), p.readDatabase())), false},
 		{nameDatabase, string(details(p.readDatabase(), p.readCRM())), false}, // for whoever delegates it; nobody here does
-		{nameDesk, string(details(p.readDatabase())), true},
+		{nameDesk, string(details(p.readDatabase(), p.callModel())), true},
 	} {
 		entry := config.Agent{URI: agentURI(a.name).String(), Name: a.name, Service: a.person, Authority: a.authority}
 		if a.person {

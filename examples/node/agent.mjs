@@ -1,0 +1,24 @@
+// An agent that asks a database over MCP and a model, and knows nothing of who
+// is behind its calls: each SDK finds its server in the environment.
+//
+//   lineal run --data DIR --as PERSON -- node agent.mjs
+import { readFileSync } from "node:fs";
+import OpenAI from "openai";
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+
+const { db } = JSON.parse(readFileSync(process.env.LINEAL_MCP_CONFIG, "utf8")).mcpServers;
+const mcp = new Client({ name: "agent", version: "1.0.0" });
+await mcp.connect(new StreamableHTTPClientTransport(new URL(db.url), { requestInit: { headers: db.headers } }));
+const rows = await mcp.callTool({
+  name: "query",
+  arguments: { table: "customers", columns: ["id", "name"], where: { region: "EU" }, limit: 3 },
+});
+await mcp.close();
+const facts = JSON.stringify(rows.structuredContent);
+
+const answer = await new OpenAI().chat.completions.create({
+  model: "lineal-demo-stand-in",
+  messages: [{ role: "user", content: `Which customers are these? ${facts}` }],
+});
+console.log(answer.choices[0].message.content);

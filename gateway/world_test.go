@@ -322,10 +322,11 @@ func echoResult(w http.ResponseWriter, r *http.Request) {
 		m.ID = json.RawMessage("null")
 	}
 	result := `{}`
+	agent := strings.HasPrefix(r.URL.Path, "/a2a") // with the route's prefix at the middleware
 	switch {
-	case r.URL.Path == "/a2a" && r.Header.Get("A2a-Version") == "1.0":
+	case agent && r.Header.Get("A2a-Version") == "1.0":
 		result = `{"message":{"messageId":"a1","role":"ROLE_AGENT","parts":[{"text":"hi"}]}}`
-	case r.URL.Path == "/a2a":
+	case agent:
 		result = `{"kind":"message","messageId":"a1","role":"agent","parts":[{"kind":"text","text":"hi"}]}`
 	}
 	w.Header().Set("Content-Type", "application/json")

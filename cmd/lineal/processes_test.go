@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -236,6 +237,12 @@ func (r *running) says(text string) {
 // ready waits until all parts of the process say that they are.
 func (r *running) ready(probes string) {
 	r.t.Helper()
+	last := ""
+	defer func() {
+		if r.t.Failed() {
+			r.t.Logf("it said %s, and logged %s", last, r.logged())
+		}
+	}()
 	within(r.t, "it is not ready", func() bool {
 		ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
 		defer cancel()
@@ -247,7 +254,9 @@ func (r *running) ready(probes string) {
 		if err != nil {
 			return false
 		}
+		body, _ := io.ReadAll(resp.Body) // it only explains
 		_ = resp.Body.Close()
+		last = string(body)
 		return resp.StatusCode == http.StatusOK
 	})
 }

@@ -99,6 +99,7 @@ var layout = map[string][]string{
 	"test/lossfs":  {},
 	"test/opa":     {},
 	"test/tessera": {},
+	"test/witness": {},
 }
 
 // pure packages may also import these from outside of the standard library.

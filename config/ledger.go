@@ -34,6 +34,12 @@ type Ledger struct {
 	// RequireStandby refuses a PostgreSQL server without synchronous standbys; set
 	// it where failover goes to a replica. Default: false.
 	RequireStandby bool `yaml:"require_standby,omitempty"`
+
+	// Witnesses must have cosigned a checkpoint before it is published. They are
+	// not asked before calls: those go on while a witness is out. Default: none.
+	Witnesses []Witness `yaml:"witnesses,omitempty"`
+	// WitnessQuorum is how many of them must have. Default: all.
+	WitnessQuorum int `yaml:"witness_quorum,omitempty"`
 }
 
 // Origin is the log's origin, the name in its checkpoints.
@@ -66,6 +72,7 @@ func (c Config) validateSharing() (errs []error) {
 		}
 	}
 	l := c.Ledger
+	errs = append(errs, l.validateWitnesses()...)
 	if l.Node != "" && !nodeName.MatchString(l.Node) {
 		errs = append(errs, fmt.Errorf("ledger.node: %q is not of lower-case letters, digits and inner hyphens, 32 at most", l.Node))
 	}

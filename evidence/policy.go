@@ -27,7 +27,8 @@ type Issuer struct {
 // Trust is what an auditor trusts, as plain values for [WritePolicy].
 type Trust struct {
 	Logs      []Key // the name of each is the log's origin
-	Witnesses []Key // made by NewWitnessKey; all of them form the quorum
+	Witnesses []Key // made by NewWitnessKey
+	Quorum    int   // how many of them must have cosigned; 0 means all
 	Manifests []Key
 	Issuers   []Issuer
 	Require   []Dimension
@@ -49,7 +50,11 @@ func WritePolicy(w io.Writer, t Trust) error {
 			names = append(names, name)
 			b.WriteString("witness " + name + " " + k.String() + "\n")
 		}
-		b.WriteString("group witnesses all " + strings.Join(names, " ") + "\n")
+		need := "all"
+		if t.Quorum > 0 {
+			need = strconv.Itoa(t.Quorum)
+		}
+		b.WriteString("group witnesses " + need + " " + strings.Join(names, " ") + "\n")
 	}
 	b.WriteString("quorum " + quorum + "\n" + linealLine + "\n")
 	for _, k := range t.Manifests {

@@ -39,6 +39,9 @@ var (
 	ErrRollbackDetected error = &codeError{"rollback_detected", "a larger tree than the stored one was seen"}
 	// ErrFork: two roots for one size, or tile bytes that disagree. Fatal.
 	ErrFork error = &codeError{"fork_detected", "the log contradicts what was written before"}
+	// ErrWitnessDisagrees: a witness has seen a larger tree or another one. It may
+	// lie, so that calls go on; nothing is published until an operator has looked.
+	ErrWitnessDisagrees error = &codeError{"witness_disagrees", "a witness contradicts the log"}
 	// ErrCorrupt: stored bytes do not match their hash. Fatal.
 	ErrCorrupt error = &codeError{"ledger_corrupt", "stored data is corrupt"}
 	// ErrEngine: the engine reported an input/output error or corruption. The

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // integrate brings tiles and frontier to the size of the head (5.4 step 1). A
@@ -28,10 +30,39 @@ func (s *Sequencer) integrate(ctx context.Context) error {
 	return nil
 }
 
-// publish signs a checkpoint over everything that has an index, and publishes
-// it: 5.4 steps 2, 3 and 5. Each step can be repeated, so a start after a
-// crash between any two of them ends here as well.
+// publish signs a checkpoint over everything that has an index, has it cosigned
+// and publishes it: 5.4 steps 2 to 5. Each step can be repeated, so a start
+// after a crash between any two of them ends here as well. Witnesses are asked
+// between two steps, so that entries get their indexes meanwhile.
+// ErrNotPublished: too few cosigned; the next checkpoint supersedes this one.
 func (s *Sequencer) publish(ctx context.Context) error {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	var c Checkpoint
+	err := s.step(func() (err error) {
+		err = s.prepare(ctx)
+		c = s.last
+		return err
+	})
+	if err != nil || !c.Published.IsZero() {
+		return err
+	}
+	if s.witnesses != nil {
+		cosigned, quorum, err := s.witnesses.cosign(ctx, c)
+		if err != nil {
+			return err
+		}
+		if !quorum {
+			return fmt.Errorf("publishing checkpoint %d: %w: too few witnesses cosigned it", c.Size, ErrNotPublished)
+		}
+		c = cosigned
+	}
+	return s.step(func() error { return s.release(ctx, c) })
+}
+
+// prepare makes s.last a checkpoint over everything that has an index, which
+// may leave the process.
+func (s *Sequencer) prepare(ctx context.Context) error {
 	if err := s.integrate(ctx); err != nil {
 		return err
 	}
@@ -48,10 +79,15 @@ func (s *Sequencer) publish(ctx context.Context) error {
 	if err := s.cfg.Tiles.PutHighestSeen(ctx, s.last.Note); err != nil {
 		return fmt.Errorf("writing highest seen checkpoint: %w", err)
 	}
-	if err := s.cfg.Store.PublishCheckpoint(ctx, s.cfg.Log, s.head.Epoch, s.last.Origin, s.last.Size); err != nil {
-		return fmt.Errorf("publishing checkpoint %d: %w", s.last.Size, err)
+	return nil
+}
+
+// release publishes c, the last checkpoint with its cosignatures.
+func (s *Sequencer) release(ctx context.Context, c Checkpoint) error {
+	if err := s.cfg.Store.PublishCheckpoint(ctx, s.cfg.Log, s.head.Epoch, c); err != nil {
+		return fmt.Errorf("publishing checkpoint %d: %w", c.Size, err)
 	}
-	c, err := s.cfg.Store.LastCheckpoint(ctx, s.last.Origin, true)
+	c, err := s.cfg.Store.LastCheckpoint(ctx, c.Origin, true)
 	if err != nil {
 		return fmt.Errorf("reading published checkpoint: %w", err)
 	}
@@ -100,7 +136,40 @@ func (s *Sequencer) recover(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.publish(ctx)
+	return s.finishPublication(ctx)
+}
+
+// finishPublication is what every start does last: with witnesses, it only
+// compares with them, because a start does not wait for a quorum.
+func (s *Sequencer) finishPublication(ctx context.Context) error {
+	if s.witnesses == nil {
+		if err := s.prepare(ctx); err != nil || !s.last.Published.IsZero() {
+			return err
+		}
+		return s.release(ctx, s.last)
+	}
+	if s.last.Note == nil {
+		return s.prepare(ctx)
+	}
+	if err := s.cfg.Tiles.PutHighestSeen(ctx, s.last.Note); err != nil {
+		return fmt.Errorf("writing highest seen checkpoint: %w", err)
+	}
+	if err := s.witnesses.compare(ctx, s.last); err != nil {
+		return err
+	}
+	return s.integrate(ctx)
+}
+
+// proveGrowth is what a witness that has seen old entries needs to check c.
+func (s *Sequencer) proveGrowth(ctx context.Context, old int64, c Checkpoint) ([]Hash, error) {
+	if old == 0 || old >= c.Size {
+		return nil, nil
+	}
+	path, err := tlog.ProveTree(c.Size, old, treeReader(ctx, s.cfg.Tiles, c.Size, c.Root))
+	if err != nil {
+		return nil, fmt.Errorf("proving consistency of %d with %d: %w", c.Size, old, err)
+	}
+	return hashes(path), nil
 }
 
 // loadLast reads the newest checkpoint of the database and checks that it is

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -49,6 +50,9 @@ type SequencerConfig struct {
 	// alarm and to write the gap record. It may be nil.
 	OnRejected func(ctx context.Context, r Rejected)
 
+	// Witnesses cosign checkpoints before they are published.
+	Witnesses WitnessConfig
+
 	Holder          string        // names this process in the lease; "" means random
 	LeaseTTL        time.Duration // 0 means 10 s
 	LeaseRenew      time.Duration // 0 means 3 s
@@ -80,7 +84,7 @@ func (c *SequencerConfig) setDefaults() error {
 	defaultTo(&c.ClockWait, 5*time.Second)
 	c.BatchMax = min(c.BatchMax, 4096)
 	c.Logger = orDiscard(c.Logger)
-	return nil
+	return c.Witnesses.setDefaults()
 }
 
 // Sequencer gives the entries of one log their indexes, keeps the tiles, and
@@ -90,9 +94,12 @@ func (c *SequencerConfig) setDefaults() error {
 // A Sequencer is safe for concurrent use. An error for which [Fatal] holds is
 // final: the process must end, and recover by opening the log again.
 type Sequencer struct {
-	cfg SequencerConfig
+	cfg       SequencerConfig
+	witnesses *cosigners // nil without any
 
-	mu       sync.Mutex // guards what follows; held for a whole step
+	publishing sync.Mutex // one publication at a time; taken before mu
+
+	mu       sync.Mutex // guards what follows; held for a whole step, never while a witness is asked
 	head     Head
 	frontier *frontier  // integrated and written as tiles
 	last     Checkpoint // newest in the database, Note nil if there is none
@@ -122,6 +129,9 @@ func OpenSequencer(ctx context.Context, cfg SequencerConfig) (*Sequencer, error)
 		return nil, fmt.Errorf("opening sequencer of %s: %w", cfg.Log, err)
 	}
 	s := &Sequencer{cfg: cfg, head: head}
+	if len(cfg.Witnesses.Witnesses) > 0 {
+		s.witnesses = &cosigners{cfg: cfg.Witnesses, prove: s.proveGrowth, logger: cfg.Logger, seen: map[string]int64{}}
+	}
 	if err := s.recover(ctx); err != nil {
 		rerr := cfg.Store.ReleaseLease(ctx, cfg.Log, head.Epoch)
 		return nil, errors.Join(fmt.Errorf("recovering %s: %w", cfg.Log, err), rerr)
@@ -133,9 +143,21 @@ func OpenSequencer(ctx context.Context, cfg SequencerConfig) (*Sequencer, error)
 // error comes. What is in intake then stays there: Flush before closing, if it
 // should not wait for the next start.
 func (s *Sequencer) Run(ctx context.Context) error {
-	sequence, publish, renew := time.NewTicker(s.cfg.SequenceEvery), time.NewTicker(s.cfg.CheckpointEvery), time.NewTicker(s.cfg.LeaseRenew)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	published := make(chan error, 1)
+	go func() { // on its own, because witnesses take their time
+		defer stop()
+		published <- s.runPublishing(ctx)
+	}()
+	err := s.runOrdering(ctx)
+	stop()
+	return cmp.Or(err, <-published)
+}
+
+func (s *Sequencer) runOrdering(ctx context.Context) error {
+	sequence, renew := time.NewTicker(s.cfg.SequenceEvery), time.NewTicker(s.cfg.LeaseRenew)
 	defer sequence.Stop()
-	defer publish.Stop()
 	defer renew.Stop()
 	for {
 		var err error
@@ -144,30 +166,53 @@ func (s *Sequencer) Run(ctx context.Context) error {
 			return nil
 		case <-sequence.C:
 			err = s.step(func() error { return s.sequenceSome(ctx, 16) })
-		case <-publish.C:
-			err = s.step(func() error { return s.publish(ctx) })
 		case <-renew.C:
 			err = s.step(func() error { return s.renew(ctx) })
 		}
-		switch {
-		case err == nil:
-		case ctx.Err() != nil && !Fatal(err):
-			return nil
-		case errors.Is(err, ErrUnavailable):
-			s.cfg.Logger.WarnContext(ctx, "sequencer is waiting for the store", slog.Any("error", err))
-		default:
-			s.cfg.Logger.ErrorContext(ctx, "sequencer stopped", slog.String("log", s.cfg.Log),
-				slog.String("code", Code(err)), slog.Any("error", err))
+		if err = s.outlast(ctx, err); err != nil {
 			return err
 		}
 	}
 }
 
+func (s *Sequencer) runPublishing(ctx context.Context) error {
+	publish := time.NewTicker(s.cfg.CheckpointEvery)
+	defer publish.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-publish.C:
+			if err := s.outlast(ctx, s.publish(ctx)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// outlast is nil for an error after which a sequencer goes on: the store is out
+// for a while, witnesses do not cosign, or the caller has left.
+func (s *Sequencer) outlast(ctx context.Context, err error) error {
+	switch {
+	case err == nil, errors.Is(err, ErrNotPublished), errors.Is(err, ErrWitnessDisagrees):
+		return nil
+	case ctx.Err() != nil && !Fatal(err):
+		return nil
+	case errors.Is(err, ErrUnavailable):
+		s.cfg.Logger.WarnContext(ctx, "sequencer is waiting for the store", slog.Any("error", err))
+		return nil
+	default:
+		s.cfg.Logger.ErrorContext(ctx, "sequencer stopped", slog.String("log", s.cfg.Log),
+			slog.String("code", Code(err)), slog.Any("error", err))
+		return err
+	}
+}
+
 // Flush gives everything that is in intake now its index, integrates it, and
 // signs and publishes a checkpoint over it, which it returns. With nothing
-// new, it returns the last one.
+// new, it returns the last one. ErrNotPublished: everything has its index, but
+// too few witnesses cosigned.
 func (s *Sequencer) Flush(ctx context.Context) (Checkpoint, error) {
-	var c Checkpoint
 	err := s.step(func() error {
 		if err := s.renew(ctx); err != nil {
 			return err
@@ -186,14 +231,25 @@ func (s *Sequencer) Flush(ctx context.Context) (Checkpoint, error) {
 			}
 			done = id
 		}
-		err = s.publish(ctx)
-		c = s.last
-		return err
+		return nil
 	})
+	if err == nil {
+		err = s.publish(ctx)
+	}
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("flushing %s: %w", s.cfg.Log, err)
 	}
-	return c, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last, nil
+}
+
+// Witnessing says how the log stands with its witnesses.
+func (s *Sequencer) Witnessing() Witnessing {
+	if s.witnesses == nil {
+		return Witnessing{}
+	}
+	return s.witnesses.standing()
 }
 
 // Close gives the lease back. Run must have returned.

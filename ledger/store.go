@@ -87,8 +87,10 @@ type Orderer interface {
 	// smaller size than the last one, or larger than the log.
 	InsertCheckpoint(ctx context.Context, log string, epoch int64, c Checkpoint) error
 	// PublishCheckpoint marks a stored checkpoint as published, so that
-	// readers see it. The same again is a no-op.
-	PublishCheckpoint(ctx context.Context, log string, epoch int64, origin string, size int64) error
+	// readers see it, with the note of c, which may have gained cosignatures. Once
+	// it is published, the same again is a no-op and the note stays. ErrNotFound
+	// without a stored checkpoint of this size and root.
+	PublishCheckpoint(ctx context.Context, log string, epoch int64, c Checkpoint) error
 }
 
 // Source is the part of a store that readers use (role "reader").

@@ -167,7 +167,14 @@ func Trust(dataDir, issuer string) (evidence.Trust, error) {
 		}
 		issuers = []evidence.Issuer{{URL: issuer, Thumbprint: signer.KeyID()}}
 	}
+	witnesses := make([]evidence.Key, len(cfg.Witnesses))
+	for i, w := range cfg.Witnesses {
+		if witnesses[i], err = evidence.ParseKey(w.Key); err != nil {
+			return evidence.Trust{}, fmt.Errorf("witness %s: %w", w.Name, err)
+		}
+	}
 	return evidence.Trust{
+		Witnesses: witnesses, Quorum: cfg.WitnessQuorum,
 		Logs: []evidence.Key{logKey}, Manifests: []evidence.Key{manifest}, Issuers: issuers,
 		Require: []evidence.Dimension{
 			evidence.Signature, evidence.WriterKeys, evidence.Inclusion, evidence.Checkpoints, evidence.Sequence,

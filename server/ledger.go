@@ -147,6 +147,9 @@ func (l *ledgerService) openSequencing(ctx context.Context) (err error) {
 	if l.order.snapshot, err = newSnapshots(tilesPath(l.cfg.dataDir, l.cfg.Ledger), l.cfg.Origin(), l.cfg.keys.log); err != nil {
 		return err
 	}
+	if l.order.witnesses, err = witnessConfig(l.cfg.Ledger, l.now); err != nil {
+		return err
+	}
 	if l.order.signer, l.order.verifier, err = ledger.NewCheckpointKey(l.cfg.Origin(), l.cfg.keys.log); err != nil {
 		return err
 	}

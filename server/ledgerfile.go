@@ -29,6 +29,9 @@ type noted struct {
 	Persons        string `yaml:"persons,omitempty"`
 	Node           string `yaml:"node,omitempty"`
 	RequireStandby bool   `yaml:"require_standby,omitempty"`
+
+	Witnesses     []config.Witness `yaml:"witnesses,omitempty"`
+	WitnessQuorum int              `yaml:"witness_quorum,omitempty"`
 }
 
 // saveLedger notes the ledger in the directory.
@@ -44,6 +47,7 @@ func ledgerText(l config.Ledger) ([]byte, error) {
 	return yaml.Dump(noted{
 		Family: l.Family, Period: l.Period, Region: l.Region, DataClass: l.DataClass,
 		Store: l.Store.Reveal(), Persons: l.Persons.Reveal(), Node: l.Node, RequireStandby: l.RequireStandby,
+		Witnesses: l.Witnesses, WitnessQuorum: l.WitnessQuorum,
 	})
 }
 
@@ -60,6 +64,7 @@ func readLedger(dataDir string) (config.Ledger, error) {
 	return config.Ledger{
 		Family: n.Family, Period: n.Period, Region: n.Region, DataClass: n.DataClass,
 		Store: config.Secret(n.Store), Persons: config.Secret(n.Persons), Node: n.Node, RequireStandby: n.RequireStandby,
+		Witnesses: n.Witnesses, WitnessQuorum: n.WitnessQuorum,
 	}, nil
 }
 

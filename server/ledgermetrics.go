@@ -65,11 +65,15 @@ var (
 	queueBytes  = prometheus.NewDesc("lineal_ledger_queue_bytes", "Their bytes, estimated.", nil, nil)
 	intakeRows  = prometheus.NewDesc("lineal_ledger_intake_rows", "Records of the log that wait for their index; absent while the store does not answer.", nil, nil)
 	intakeAge   = prometheus.NewDesc("lineal_ledger_intake_age_seconds", "How long the oldest of them has waited.", nil, nil)
+	unwitnessed = prometheus.NewDesc("lineal_ledger_unwitnessed_age_seconds",
+		"How long the newest checkpoint has waited for its witnesses; absent in a process that does not sequence.", nil, nil)
+	publicationStopped = prometheus.NewDesc("lineal_ledger_publication_stopped",
+		"1 once a witness contradicted the log: nothing is published until an operator has looked.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *ledgerGauges) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queueDrafts, queueBytes, intakeRows, intakeAge} {
+	for _, d := range []*prometheus.Desc{queueDrafts, queueBytes, intakeRows, intakeAge, unwitnessed, publicationStopped} {
 		to <- d
 	}
 }
@@ -88,6 +92,15 @@ func (g *ledgerGauges) Collect(to chan<- prometheus.Metric) {
 	}
 	gauge(queueDrafts, float64(drafts))
 	gauge(queueBytes, float64(bytes))
+	if seq := l.order.holding(); seq != nil {
+		w := seq.Witnessing()
+		gauge(unwitnessed, w.Unwitnessed.Seconds())
+		stopped := 0.0
+		if w.Stopped != nil {
+			stopped = 1
+		}
+		gauge(publicationStopped, stopped)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if st, err := l.store.IntakeStats(ctx, l.cfg.Family); err == nil {

@@ -30,8 +30,10 @@ func Init(ctx context.Context, dataDir string, l config.Ledger, now func() time.
 		return err
 	}
 	e := newEngine(dataDir, l, engineOptions{create: true, now: now, logger: logger})
+	unwitnessed := l // no witness knows the log before its key is there
+	unwitnessed.Witnesses, unwitnessed.WitnessQuorum = nil, 0
 	s, err := newLedgerService(ctx, e, ledgerConfig{
-		Ledger: l, dataDir: dataDir, keys: keys, sequences: true, createLog: true, createDir: true, now: now, logger: logger,
+		Ledger: unwitnessed, dataDir: dataDir, keys: keys, sequences: true, createLog: true, createDir: true, now: now, logger: logger,
 	})
 	if err != nil {
 		return err

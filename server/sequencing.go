@@ -42,6 +42,8 @@ type sequencing struct {
 	signer   note.Signer
 	verifier note.Verifier
 	snapshot *snapshots
+	// Who must have cosigned a checkpoint.
+	witnesses ledger.WitnessConfig
 
 	follow sync.Mutex // held while following; guards check, and tiles until held
 	check  *admission // what is known of the log's entries
@@ -93,7 +95,7 @@ func (q *sequencing) attend(ctx context.Context) error {
 		OnRejected: func(ctx context.Context, r ledger.Rejected) {
 			q.logger.ErrorContext(ctx, "record refused by the sequencer", slog.String("record", r.RecordID), slog.String("cause", r.Err.Error()))
 		},
-		Logger: q.logger,
+		Witnesses: q.witnesses, Logger: q.logger,
 	})
 	if errors.Is(err, ledger.ErrLeaseHeld) {
 		return nil
@@ -242,7 +244,12 @@ func (q *sequencing) followUp(ctx context.Context) error {
 // wait long: what it recorded is durable, and gets its index from another.
 func (q *sequencing) finish(ctx context.Context) error {
 	if q.signer != nil {
-		return q.flush(ctx)
+		err := q.flush(ctx)
+		if errors.Is(err, ledger.ErrNotPublished) || errors.Is(err, ledger.ErrWitnessDisagrees) {
+			q.logger.WarnContext(ctx, "the last records are not published", slog.String("log", q.family), slog.Any("error", err))
+			return nil // they have their indexes, and the next start goes on with it
+		}
+		return err
 	}
 	wait, cancel := context.WithTimeout(ctx, parting)
 	defer cancel()

@@ -198,7 +198,7 @@ func TestRoles(t *testing.T) {
 	if err := orders.InsertCheckpoint(ctx, storagetest.Log, h.Epoch, ledger.Checkpoint{Origin: storagetest.Origin, Size: 1, Note: []byte("n")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := orders.PublishCheckpoint(ctx, storagetest.Log, h.Epoch, storagetest.Origin, 1); err != nil {
+	if err := orders.PublishCheckpoint(ctx, storagetest.Log, h.Epoch, ledger.Checkpoint{Origin: storagetest.Origin, Size: 1, Note: []byte("n")}); err != nil {
 		t.Fatal(err)
 	}
 	if e, err := reads.Lookup(ctx, "r1"); err != nil || e.Index != 0 {
@@ -221,7 +221,7 @@ func TestRoles(t *testing.T) {
 	for _, login := range []string{"a", "s", "r"} {
 		for _, sql := range []string{
 			`UPDATE lineal.body SET envelope = ''`, `DELETE FROM lineal.body`, `DELETE FROM lineal.entry`, `UPDATE lineal.entry SET idx = 9`,
-			`DELETE FROM lineal.checkpoint`, `UPDATE lineal.checkpoint SET note = ''`, `DELETE FROM lineal.writer`, `TRUNCATE lineal.entry`, `DELETE FROM lineal.blob`,
+			`DELETE FROM lineal.checkpoint`, `UPDATE lineal.checkpoint SET root = ''`, `DELETE FROM lineal.writer`, `TRUNCATE lineal.entry`, `DELETE FROM lineal.blob`,
 		} {
 			if err := server.TryAs(t, login, db, sql); err == nil || !strings.Contains(err.Error(), "permission denied") {
 				t.Errorf("%s: %s: %v", login, sql, err)

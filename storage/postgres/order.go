@@ -226,16 +226,17 @@ func (s *Store) InsertCheckpoint(ctx context.Context, log string, epoch int64, c
 }
 
 // PublishCheckpoint implements [ledger.Orderer].
-func (s *Store) PublishCheckpoint(ctx context.Context, log string, epoch int64, origin string, size int64) error {
+func (s *Store) PublishCheckpoint(ctx context.Context, log string, epoch int64, c ledger.Checkpoint) error {
 	err := s.write(ctx, func(ctx context.Context, t *tx) error {
 		head, err := lockHead(ctx, t, log)
 		if err != nil {
 			return err
 		}
-		if err := head.insist(origin, epoch); err != nil {
+		if err := head.insist(c.Origin, epoch); err != nil {
 			return err
 		}
-		n := changed(t.add(`UPDATE checkpoint SET published = coalesce(published, $1) WHERE origin = $2 AND size = $3`, head.now, origin, size))
+		n := changed(t.add(`UPDATE checkpoint SET note = CASE WHEN published IS NULL THEN $1 ELSE note END,
+			published = coalesce(published, $2) WHERE origin = $3 AND size = $4 AND root = $5`, c.Note, head.now, c.Origin, c.Size, c.Root[:]))
 		if err := t.run(ctx); err != nil {
 			return err
 		}

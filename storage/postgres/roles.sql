@@ -25,5 +25,5 @@ GRANT INSERT ON body, intake, blob, data_key TO lineal_append;
 
 GRANT UPDATE (epoch, holder, lease_until, size, at) ON head TO lineal_sequencer;
 GRANT INSERT ON entry, checkpoint TO lineal_sequencer;
-GRANT UPDATE (published) ON checkpoint TO lineal_sequencer;
+GRANT UPDATE (published, note) ON checkpoint TO lineal_sequencer;
 GRANT DELETE ON intake TO lineal_sequencer;

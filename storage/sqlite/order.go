@@ -181,12 +181,13 @@ func (s *Store) InsertCheckpoint(ctx context.Context, log string, epoch int64, c
 }
 
 // PublishCheckpoint implements [ledger.Orderer].
-func (s *Store) PublishCheckpoint(ctx context.Context, log string, epoch int64, origin string, size int64) error {
+func (s *Store) PublishCheckpoint(ctx context.Context, log string, epoch int64, c ledger.Checkpoint) error {
 	err := s.write(ctx, 0, func(ctx context.Context) error {
-		if _, err := s.held(ctx, log, origin, epoch); err != nil {
+		if _, err := s.held(ctx, log, c.Origin, epoch); err != nil {
 			return err
 		}
-		n, err := changed(s.conn.ExecContext(ctx, `UPDATE checkpoint SET published = coalesce(published, ?) WHERE origin = ? AND size = ?`, s.now(), origin, size))
+		n, err := changed(s.conn.ExecContext(ctx, `UPDATE checkpoint SET note = CASE WHEN published IS NULL THEN ? ELSE note END,
+			published = coalesce(published, ?) WHERE origin = ? AND size = ? AND root = ?`, c.Note, s.now(), c.Origin, c.Size, c.Root[:]))
 		if err == nil && n != 1 {
 			err = ledger.ErrNotFound
 		}

@@ -242,7 +242,7 @@ func testLostEpoch(t *testing.T, open Opener) {
 	if err := r.store.InsertCheckpoint(ctx, Log, now.Epoch, empty); err != nil {
 		t.Fatal(err)
 	}
-	wantErr(t, "PublishCheckpoint", r.store.PublishCheckpoint(ctx, Log, old.Epoch, Origin, 0), ledger.ErrEpochLost)
+	wantErr(t, "PublishCheckpoint", r.store.PublishCheckpoint(ctx, Log, old.Epoch, ledger.Checkpoint{Origin: Origin, Note: []byte("n")}), ledger.ErrEpochLost)
 	wantErr(t, "RenewLease", r.store.RenewLease(ctx, Log, old.Epoch, time.Hour), ledger.ErrEpochLost)
 	wantErr(t, "ReleaseLease", r.store.ReleaseLease(ctx, Log, old.Epoch), ledger.ErrEpochLost)
 	_, err = r.store.LastCheckpoint(ctx, Origin, true)
@@ -288,7 +288,16 @@ func testCheckpointFork(t *testing.T, open Opener) {
 	if err := r.store.InsertCheckpoint(ctx, Log, h.Epoch, last); err != nil {
 		t.Fatalf("the same again: %v", err)
 	}
-	wantErr(t, "publishing what is not there", r.store.PublishCheckpoint(ctx, Log, h.Epoch, Origin, 4), ledger.ErrNotFound)
+	wantErr(t, "publishing what is not there", r.store.PublishCheckpoint(ctx, Log, h.Epoch, ledger.Checkpoint{Origin: Origin, Size: 4, Note: []byte("n")}), ledger.ErrNotFound)
+	wantErr(t, "publishing another root", r.store.PublishCheckpoint(ctx, Log, h.Epoch, other), ledger.ErrNotFound)
+	late := last
+	late.Note = append(bytes.Clone(last.Note), "late\n"...)
+	if err := r.store.PublishCheckpoint(ctx, Log, h.Epoch, late); err != nil {
+		t.Fatalf("publishing again: %v", err)
+	}
+	if c, err := r.store.LastCheckpoint(ctx, Origin, true); err != nil || !bytes.Equal(c.Note, last.Note) {
+		t.Fatalf("the note changed after it was published: %q, %v", c.Note, err)
+	}
 	cs, err := r.store.Checkpoints(ctx, Origin, 1, 10)
 	if err != nil || len(cs) != 2 || cs[0].Size != 3 || cs[1].Size != 6 || cs[0].Published.IsZero() {
 		t.Fatalf("checkpoints: %+v, %v", cs, err)

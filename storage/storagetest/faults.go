@@ -112,8 +112,8 @@ func (s faultyStore) InsertCheckpoint(ctx context.Context, log string, epoch int
 	return s.write("InsertCheckpoint", func() error { return s.Store.InsertCheckpoint(ctx, log, epoch, c) })
 }
 
-func (s faultyStore) PublishCheckpoint(ctx context.Context, log string, epoch int64, origin string, size int64) error {
-	return s.write("PublishCheckpoint", func() error { return s.Store.PublishCheckpoint(ctx, log, epoch, origin, size) })
+func (s faultyStore) PublishCheckpoint(ctx context.Context, log string, epoch int64, c ledger.Checkpoint) error {
+	return s.write("PublishCheckpoint", func() error { return s.Store.PublishCheckpoint(ctx, log, epoch, c) })
 }
 
 // faultyTiles is a real tile store of which one write breaks.

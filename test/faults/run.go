@@ -154,13 +154,9 @@ func (s witnessed) InsertCheckpoint(ctx context.Context, log string, epoch int64
 	return s.Store.InsertCheckpoint(ctx, log, epoch, c)
 }
 
-func (s witnessed) PublishCheckpoint(ctx context.Context, log string, epoch int64, origin string, size int64) error {
-	c, err := s.LastCheckpoint(ctx, origin, false)
-	if err != nil {
-		return err
-	}
+func (s witnessed) PublishCheckpoint(ctx context.Context, log string, epoch int64, c ledger.Checkpoint) error {
 	s.told.tell("checkpoint %d %s", c.Size, base64.StdEncoding.EncodeToString(c.Root[:]))
-	return s.Store.PublishCheckpoint(ctx, log, epoch, origin, size)
+	return s.Store.PublishCheckpoint(ctx, log, epoch, c)
 }
 
 // write introduces the writer if the log does not know it, and appends.

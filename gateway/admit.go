@@ -41,7 +41,7 @@ func (g *Gateway) admit(r *http.Request) (*Route, string, error) {
 		return nil, "", err
 	}
 	for _, route := range g.routes {
-		suffix, ok := strings.CutPrefix(r.URL.Path, route.Prefix)
+		suffix, ok := strings.CutPrefix(r.URL.Path, route.Base)
 		if ok && (suffix == "" || suffix[0] == '/') {
 			return route, suffix, nil
 		}

@@ -67,6 +67,9 @@ func (c *call) send(ctx context.Context, cancel context.CancelCauseFunc) error {
 	if c.request.Answer != nil {
 		return c.readAnswer(resp)
 	}
+	if c.request.Observe != nil {
+		return c.observe(ctx, resp, c.request.Observe(&exchange{c: c}, resp.StatusCode, resp.Header))
+	}
 	return c.stream(resp)
 }
 

@@ -108,7 +108,10 @@ type Route struct {
 	Name string
 	// Prefix is the path that the route answers, "/mcp/orders". Its audience
 	// is PublicURL + Prefix.
-	Prefix   string
+	Prefix string
+	// Base is a path above Prefix all of which the route answers, for clients that
+	// join its URL otherwise; if empty, Prefix.
+	Base     string
 	Protocol Protocol
 	// Kind is the callee's kind in records.
 	Kind record.CalleeKind
@@ -159,7 +162,7 @@ func (r *Route) Audience() string { return r.audience }
 // Gateway is an http.Handler. It is safe for concurrent use.
 type Gateway struct {
 	cfg            Config
-	routes         []*Route // longest prefix first
+	routes         []*Route // longest base first
 	host, origin   string
 	loopback       bool
 	allowedHosts   []string
@@ -213,13 +216,19 @@ func New(cfg Config) (*Gateway, error) {
 		}
 		g.routes = append(g.routes, route)
 	}
-	sort.SliceStable(g.routes, func(i, j int) bool { return len(g.routes[i].Prefix) > len(g.routes[j].Prefix) })
+	sort.SliceStable(g.routes, func(i, j int) bool { return len(g.routes[i].Base) > len(g.routes[j].Base) })
 	return g, nil
 }
 
 func (g *Gateway) addRoute(r Route) (*Route, error) {
 	if r.Name == "" || !strings.HasPrefix(r.Prefix, "/") || strings.HasSuffix(r.Prefix, "/") || checkPath(&url.URL{Path: r.Prefix}) != nil {
 		return nil, fmt.Errorf("gateway: route %q: prefix %q must be canonical, begin with a slash and not end with one", r.Name, r.Prefix)
+	}
+	if r.Base == "" {
+		r.Base = r.Prefix
+	}
+	if r.Base == "/" || strings.HasSuffix(r.Base, "/") || (r.Prefix != r.Base && !strings.HasPrefix(r.Prefix, r.Base+"/")) {
+		return nil, fmt.Errorf("gateway: route %q: base %q is not above prefix %q", r.Name, r.Base, r.Prefix)
 	}
 	if r.Protocol == nil || r.Upstream == nil || r.Transport == nil {
 		return nil, fmt.Errorf("gateway: route %q: protocol, upstream and transport are required", r.Name)
@@ -237,7 +246,7 @@ func (g *Gateway) addRoute(r Route) (*Route, error) {
 		return nil, fmt.Errorf("gateway: route %q: no rule %q for handles", r.Name, r.Handles)
 	}
 	for _, other := range g.routes {
-		if other.Prefix == r.Prefix || other.Name == r.Name {
+		if other.Prefix == r.Prefix || other.Base == r.Base || other.Name == r.Name {
 			return nil, fmt.Errorf("gateway: route %q: name or prefix is taken", r.Name)
 		}
 	}

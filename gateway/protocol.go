@@ -10,6 +10,7 @@ import (
 
 	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/policy"
+	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/scope"
 )
 
@@ -111,6 +112,8 @@ type Request struct {
 	// Answer, if not nil, reads what comes back before it is released. If it is
 	// nil, the answer passes as it is.
 	Answer func(x Exchange) AnswerReader
+	// Observe, if not nil and Answer is, sees an answer that passes byte for byte.
+	Observe func(x Exchange, status int, h http.Header) Observer
 	// Whole holds the answer back until the response in it is read, so that one
 	// which cannot be read is refused in the protocol's own words, and what the
 	// response holds can go into the head. It is for calls that do not take long.
@@ -138,6 +141,24 @@ type AnswerReader interface {
 	// EventID is the id under which an event goes on that came with this one; ""
 	// for none.
 	EventID(id string) (string, error)
+}
+
+// Observer sees an answer that goes on untouched. It may hold bytes back until
+// it has done what must come before them, and changes none. An error is a
+// *Refusal, or says that the answer cannot be read; either ends the answer. An
+// Observer serves one answer and is not used concurrently.
+type Observer interface {
+	// Next sees what came next and returns what may go on now: bytes that it
+	// has seen, in their order, not valid after the next call.
+	Next(p []byte) (release []byte, err error)
+	// End is called once all has come, and returns what is left.
+	End() (release []byte, err error)
+	// LastWords is an event that ends a stream in the protocol's own words; nil
+	// if nothing can be added to what was released.
+	LastWords(f Refused) []byte
+	// Report is what the answer said of the model that gave it, as far as it
+	// came; nil for nothing.
+	Report() *record.ModelReport
 }
 
 // call is the question put to scope.

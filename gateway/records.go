@@ -270,13 +270,14 @@ type outcome struct {
 	forwarded bool
 	code      int
 	bytes     int64
+	model     *record.ModelReport
 }
 
 // recordOutcome queues what followed. It never alters the decision.
 func (c *call) recordOutcome() {
 	o := &record.Outcome{
 		Of: c.recordID, CallID: c.id, Status: c.outcome.status, Reason: c.outcome.reason,
-		Forwarded: c.outcome.forwarded, Bytes: c.outcome.bytes, Ended: record.At(c.g.cfg.Now()),
+		Forwarded: c.outcome.forwarded, Bytes: c.outcome.bytes, Ended: record.At(c.g.cfg.Now()), Model: c.outcome.model,
 	}
 	if c.outcome.code != 0 {
 		code := int64(c.outcome.code)

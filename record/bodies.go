@@ -18,6 +18,33 @@ type Outcome struct {
 	Bytes int64     `json:"bytes"`
 	Ended Timestamp `json:"ended"`
 	Peer  *Peer     `json:"peer,omitempty"`
+	// Model is what a model provider said of the call; nil if the callee is no
+	// model, or its answer was not read.
+	Model *ModelReport `json:"model,omitempty"`
+}
+
+// ModelReport is what a model provider reported with its answer. It is the
+// provider's word, and not checked.
+type ModelReport struct {
+	// Name is the model that answered, which may be another than was asked for;
+	// empty if the provider named none.
+	Name string `json:"name,omitempty"`
+	// Usage is nil if the provider did not report it.
+	Usage *ModelUsage `json:"usage,omitempty"`
+	// Tools are the names of the tools that the model asked for, sorted and each
+	// once. Nothing was permitted by that.
+	Tools []string `json:"tools,omitempty"`
+}
+
+// ModelUsage is in tokens, but for HostedTools, which counts requests that the
+// provider made itself. What the provider did not report is 0.
+type ModelUsage struct {
+	Input       int64 `json:"input"`
+	Output      int64 `json:"output"`
+	CacheRead   int64 `json:"cache_read"`
+	CacheWrite  int64 `json:"cache_write"`
+	Reasoning   int64 `json:"reasoning"`
+	HostedTools int64 `json:"hosted_tools"`
 }
 
 // Status is how a call ended.

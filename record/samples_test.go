@@ -145,6 +145,13 @@ func samples(t testing.TB) map[string]record.Record {
 			ResultCommit: h("result"), Bytes: 88, Ended: when,
 			Peer: &record.Peer{ExchangeReceiptHash: h("x"), RecordHash: h("y"), Log: "ledger.partner.example/std"},
 		}},
+		"outcome-model": {Header: header(record.KindOutcome, record.RoleGateway), Outcome: &record.Outcome{
+			Of: uuid0, CallID: uuid1, Status: record.StatusCompleted, Forwarded: true, Code: ptr(int64(200)), Bytes: 88, Ended: when,
+			Model: &record.ModelReport{
+				Name: "small-2026-10-01", Tools: set("find", "send"),
+				Usage: &record.ModelUsage{Input: 9, Output: 12, CacheRead: 4, CacheWrite: 2, Reasoning: 1, HostedTools: 3},
+			},
+		}},
 		"issuance":         {Header: header(record.KindIssuance, record.RoleTokenService), Issuance: &token},
 		"issuance-refused": {Header: header(record.KindIssuance, record.RoleTokenService), Issuance: &refusal},
 		"revocation": {Header: header(record.KindRevocation, record.RoleAdmin), Revocation: &record.Revocation{
@@ -260,6 +267,7 @@ func TestSamplesSetEveryMember(t *testing.T) {
 		case v.Kind() == reflect.Slice && v.Len() > 0 && v.Index(0).Kind() == reflect.Struct && v.Len() > 1:
 			// Receipt hash and token hash exclude each other; both hops count.
 		case at == "key.TokenKeyID" || at == "key.From" || at == "key-issuer.Since": // a writer's key that is revoked, an issuer's that is added
+		case at == "outcome.Model" || at == "outcome-model.Peer" || at == "outcome-model.Reason" || at == "outcome-model.ResultCommit": // one has what the other lacks
 		case at == "decision.Verdict.Exceeded": // scope permits there; decision-exceeded has it
 		case v.IsZero() || (v.Kind() == reflect.Slice && v.Len() == 0):
 			t.Errorf("%s is not set", at)

@@ -330,12 +330,27 @@ func (o *Outcome) check(c *checker) {
 		c.hash("peer.record_hash", p.RecordHash)
 		c.name("peer.log", p.Log)
 	}
+	if o.Model != nil {
+		o.Model.check(c)
+	}
 	switch o.Status {
 	case StatusNotForwarded:
 		c.require(!o.Forwarded, "forwarded", "contradicts the status")
 	case StatusCompleted, StatusCalleeError, StatusWithheld:
 		c.require(o.Forwarded, "forwarded", "contradicts the status")
 	case StatusTimeout, StatusAborted, StatusUnknown:
+	}
+}
+
+func (m *ModelReport) check(c *checker) {
+	if m.Name != "" {
+		c.name("model.name", m.Name)
+	}
+	c.texts("model.tools", m.Tools, true)
+	if u := m.Usage; u != nil {
+		for _, n := range []int64{u.Input, u.Output, u.CacheRead, u.CacheWrite, u.Reasoning, u.HostedTools} {
+			c.count("model.usage", n)
+		}
 	}
 }
 

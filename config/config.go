@@ -263,15 +263,6 @@ type A2A struct {
 	Handles string `yaml:"handles,omitempty"`
 }
 
-// LLM is a model provider.
-type LLM struct {
-	Upstream `yaml:",inline"`
-	// Header and Secret are the provider's credential: "Authorization",
-	// "Bearer …". The caller's own never reaches it.
-	Header string `yaml:"header,omitempty"`
-	Secret Secret `yaml:"secret,omitempty"`
-}
-
 // Secret is text that never prints.
 type Secret string
 
@@ -353,6 +344,7 @@ func (c Config) Validate() error {
 	errs = append(errs, c.Tokens.validateKeys()...)
 	errs = append(errs, c.Identity.validate(c.TrustDomain)...)
 	errs = append(errs, c.validateAdmin()...)
+	errs = append(errs, c.validateModels()...)
 	if len(c.Agents) == 0 {
 		errs = append(errs, errors.New("agents: at least one is required"))
 	}

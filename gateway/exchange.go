@@ -22,8 +22,6 @@ const replyTimeout = 10 * time.Second
 type Exchange interface {
 	// CallID is the id of the call.
 	CallID() string
-	// Principal is whom an id that the answer reveals belongs to.
-	Principal() registry.Principal
 	// Shows is the list question for one entry: some detail of every hop covers
 	// it, and policy's list set permits it (scope-and-policy.md §4.5).
 	Shows(action string, r policy.Resource) bool
@@ -50,11 +48,6 @@ type exchange struct {
 }
 
 func (x *exchange) CallID() string { return x.c.id }
-
-func (x *exchange) Principal() registry.Principal {
-	from, chain := x.c.from(), x.c.verified.Chain
-	return registry.Principal{Person: from.Person, Agent: from.Agent, Txn: chain.Txn(), Record: x.c.recordID}
-}
 
 func (x *exchange) Shows(action string, r policy.Resource) bool { return x.c.shows(action, r) }
 

@@ -340,7 +340,7 @@ func TestMiddlewareRecordOff(t *testing.T) {
 	w.decisions() // reports invalid records
 
 	cfg := client.MiddlewareConfig{RecordOff: true, Gateway: gateway.Config{
-		PublicURL: w.url, Recorder: &recorder{fail: errors.New("down")}, Routes: []gateway.Route{{Name: "models", Prefix: "/openai/v1", Protocol: llm.NewOpenAI()}},
+		PublicURL: w.url, Recorder: &recorder{fail: errors.New("down")}, Routes: []gateway.Route{{Name: "models", Prefix: "/openai/v1", Protocol: llm.NewOpenAI(llm.Config{})}},
 	}}
 	if _, err := client.NewMiddleware(t.Context(), cfg, http.NotFoundHandler()); err == nil {
 		t.Error("off, and nothing says so")

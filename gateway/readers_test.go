@@ -161,8 +161,8 @@ func TestLLMReads(t *testing.T) {
 		{"bound", with(`"max_tokens":10,"max_completion_tokens":10.0,"stream":false`), nil, 200, ""},
 
 		{"GET", chat, method("GET"), 405, "method_not_allowed"},
-		{"responses", chat, func(a *ask) { a.path = "/openai/v1/responses" }, 404, "operation_unknown"},
-		{"two /v1", chat, func(a *ask) { a.path = "/openai/v1/v1/chat/completions" }, 404, "operation_unknown"},
+		{"a chat as a response", chat, func(a *ask) { a.path = "/openai/v1/responses" }, 400, "request_unreadable"},
+		{"completions of old", chat, func(a *ask) { a.path = "/openai/v1/completions" }, 404, "operation_unknown"},
 		{"query", chat, func(a *ask) { a.path += "?api-version=1" }, 400, "request_unreadable"},
 		{"media type", chat, header("Content-Type", "text/plain"), 415, "request_unreadable"},
 		{"encoded", chat, header("Content-Encoding", "gzip"), 415, "request_unreadable"},
@@ -184,7 +184,7 @@ func TestLLMReads(t *testing.T) {
 		{"folded content", content(`{"type":"image_url","Image_URL":{"url":"https://evil.test/x"}}`), nil, 400, "request_unreadable"},
 		{"folded role", `{"model":"small","messages":[{"role":"user","Content":"x"}]}`, nil, 400, "request_unreadable"},
 		{"image of no host", content(`{"type":"image_url","image_url":{"url":"/etc/passwd"}}`), nil, 400, "request_unreadable"},
-		{"image is text", content(`{"type":"image_url","image_url":"https://evil.test/x"}`), nil, 400, "request_unreadable"},
+		{"image is text", content(`{"type":"image_url","image_url":"https://evil.test/x"}`), nil, 403, "policy_denied"},
 
 		{"provider's MCP", with(`"tools":[{"type":"mcp","server_url":"https://evil.test"}]`), nil, 403, "provider_tool_denied"},
 		{"provider's search", with(`"web_search_options":{}`), nil, 403, "policy_denied"},

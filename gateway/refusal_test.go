@@ -207,7 +207,7 @@ func TestRefusalShapes(t *testing.T) {
 			if !ok {
 				kind = "api_error"
 			}
-			status, h, got := write(llm.NewOpenAI(), `{"model":"x"}`, a, nil)
+			status, h, got := write(llm.NewOpenAI(llm.Config{}), `{"model":"x"}`, a, nil)
 			want := map[string]any{"error": map[string]any{"message": message, "type": kind, "param": nil, "code": string(a.Code)}}
 			retry := map[bool]string{true: "true", false: "false"}[a.Retryable]
 			if diff := cmp.Diff(want, got); diff != "" || status != a.Status || h.Get("X-Request-Id") != id || h.Get("X-Should-Retry") != retry {

@@ -233,7 +233,7 @@ func (w *world) routes() []gateway.Route {
 			Delegate: research,
 		},
 		{
-			Name: "models", Prefix: "/openai/v1", Protocol: llm.NewOpenAI(), Kind: record.CalleeModel, Upstream: base("/v1"), Transport: to,
+			Name: "models", Prefix: "/openai/v1", Protocol: llm.NewOpenAI(llm.Config{}), Kind: record.CalleeModel, Upstream: base("/v1"), Transport: to,
 			APIKeyToken: true, MaxBody: 8 << 20,
 			Credential: func(out *http.Request) error { out.Header.Set("Authorization", "Bearer "+upstreamSecret); return nil },
 		},

@@ -75,7 +75,7 @@ func registered(cfg config.Config, gatewayID identity.Agent) (e registry.Entries
 		errs = append(errs, audience(mcpPrefix(u.Name), u.Upstream, ""))
 	}
 	for _, u := range cfg.Upstreams.LLM {
-		errs = append(errs, audience(llmPrefix(u.Name), u.Upstream, ""))
+		errs = append(errs, audience(modelPrefix(u), u.Upstream, ""))
 	}
 	for _, u := range cfg.Upstreams.HTTP {
 		errs = append(errs, audience(httpPrefix(u.Name), u.Upstream, served(u.Upstream, u.UpstreamAuth)))
@@ -94,6 +94,15 @@ func registered(cfg config.Config, gatewayID identity.Agent) (e registry.Entries
 func mcpPrefix(name string) string { return "/mcp/" + name }
 func a2aPrefix(name string) string { return "/a2a/" + name }
 func llmPrefix(name string) string { return "/" + name + "/v1" }
+
+// modelPrefix is where clients of the provider expect the version: OpenAI's in
+// the base URL, Anthropic's behind it.
+func modelPrefix(u config.LLM) string {
+	if u.Provider == config.ProviderAnthropic {
+		return "/" + u.Name
+	}
+	return llmPrefix(u.Name)
+}
 
 // The classes of content kept beside the log.
 const (
@@ -268,15 +277,9 @@ func (s *Server) routes(ctx context.Context) ([]gateway.Route, error) {
 		routes = append(routes, r)
 	}
 	for _, u := range s.cfg.Upstreams.LLM {
-		r, err := s.route(u.Upstream, llmPrefix(u.Name), llm.NewOpenAI(), record.CalleeModel)
+		r, err := s.modelRoute(u)
 		if err != nil {
 			return nil, err
-		}
-		if u.Secret != "" {
-			r.Credential = func(out *http.Request) error {
-				out.Header.Set(u.Header, u.Secret.Reveal())
-				return nil
-			}
 		}
 		r.APIKeyToken, r.MaxBody, r.HeaderTimeout = true, 8<<20, 10*time.Minute
 		routes = append(routes, r)
@@ -286,6 +289,31 @@ func (s *Server) routes(ctx context.Context) ([]gateway.Route, error) {
 		return nil, err
 	}
 	return append(routes, plain...), nil
+}
+
+// modelRoute is the route of a model provider. Its credential, and what it says
+// of organisation or workspace, are the configuration's.
+func (s *Server) modelRoute(u config.LLM) (gateway.Route, error) {
+	cfg := llm.Config{AllowMembers: u.AllowMembers, ClientTools: u.ClientTools}
+	var reader gateway.Protocol = llm.NewOpenAI(cfg)
+	if u.Provider == config.ProviderAnthropic {
+		reader = llm.NewAnthropic(cfg)
+	}
+	r, err := s.route(u.Upstream, modelPrefix(u), reader, record.CalleeModel)
+	if err != nil {
+		return r, err
+	}
+	r.Base = "/" + u.Name
+	r.Credential = func(out *http.Request) error {
+		for name, value := range u.Headers {
+			out.Header.Set(name, value)
+		}
+		if u.Secret != "" {
+			out.Header.Set(u.Header, u.Secret.Reveal())
+		}
+		return nil
+	}
+	return r, nil
 }
 
 // route is what every route has. Its transport speaks to exactly one peer.

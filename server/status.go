@@ -123,7 +123,7 @@ func (s *Server) routeStatus() []StatusRoute {
 		routes = append(routes, StatusRoute{u.Name, "mcp", s.cfg.PublicURL + mcpPrefix(u.Name)})
 	}
 	for _, u := range s.cfg.Upstreams.LLM {
-		routes = append(routes, StatusRoute{u.Name, "llm", s.cfg.PublicURL + llmPrefix(u.Name)})
+		routes = append(routes, StatusRoute{u.Name, "llm", s.cfg.PublicURL + modelPrefix(u)})
 	}
 	for _, u := range s.cfg.Upstreams.HTTP {
 		routes = append(routes, StatusRoute{u.Name, "http", s.cfg.PublicURL + httpPrefix(u.Name)})

@@ -1,11 +1,21 @@
-// Package llm reads model APIs, strictly, for the gateway.
+// Package llm reads model APIs, strictly, for the gateway: OpenAI's and Anthropic's.
 //
-// It reads OpenAI's chat completions. The model that is asked for is the name
-// that scope and policy speak of; the tools offered, what the provider would
-// fetch and what it would run on its own side are facts of the call. An unknown
-// member is refused by name, because a new one may change which model runs or
-// what it may reach (gateway.md §5.2). Streams pass untouched and are never
-// read for authority: a tool call in an answer permits nothing.
+//	POST chat/completions, responses, …  ──▶ model, tools, what would be fetched ──▶ scope, policy
+//	POST v1/messages, …                  ──▶
+//	answer ◀── as it came, byte for byte ◀── its usage, its tool calls, its id ──▶ outcome, binding
+//
+// The model that is asked for is the name that scope and policy speak of, and
+// so is each model that the request names besides, as a fallback or an advisor.
+// Tools that the caller runs, what the provider would fetch, and what it would
+// run on its own side are facts of the call. Whatever the reader does not know
+// is refused by name, because a new member may change which model runs or what
+// it may reach (gateway.md §5.2). An id that the provider keeps state under is
+// a handle, its owner's alone: behind one key the provider cannot tell persons
+// apart.
+//
+// An answer is never changed, and never read for authority: a tool call in it
+// permits nothing. The package does not speak WebSocket, does not translate
+// between the APIs, and serves no operation that reads stored state back.
 package llm
 
 import (
@@ -14,279 +24,216 @@ import (
 	"strings"
 
 	"github.com/lineal-auth/lineal/gateway"
-	"github.com/lineal-auth/lineal/internal/strictjson"
-	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/scope"
 )
 
 // maxBody bounds a request in bytes: prompts are long.
 const maxBody = 8 << 20
 
-// chatMembers are the members of a chat completion request that are known not
-// to change what scope and policy were told. `user`, `metadata` and
-// `safety_identifier` are claims of the caller and identify nobody.
-var chatMembers = []string{
-	"messages", "model", "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs",
-	"max_completion_tokens", "max_tokens", "metadata", "modalities", "n", "parallel_tool_calls", "prediction",
-	"presence_penalty", "prompt_cache_key", "reasoning_effort", "response_format", "safety_identifier", "seed",
-	"stop", "store", "stream", "stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p",
-	"user", "verbosity", "web_search_options",
+// Config says what a reader accepts. The zero value accepts what the package
+// knows and no stored state.
+type Config struct {
+	// AllowMembers are names that would be refused: members of a body that the
+	// package does not know, or `prompt`, `container` and `file_id`, which name
+	// what is stored at the provider for all who share its key; types of items
+	// in the input likewise.
+	AllowMembers []string
+	// ClientTools are types of tools that the provider defines and the client
+	// runs, `bash_20250124`. They are offered under their names; a type that is
+	// not listed counts as run by the provider.
+	ClientTools []string
 }
 
 // OpenAI is the gateway.Protocol for an OpenAI-shaped endpoint. It is
 // immutable.
-type OpenAI struct{}
+type OpenAI struct{ api }
+
+// Anthropic is the gateway.Protocol for an endpoint with Anthropic's API. It is
+// immutable.
+type Anthropic struct{ api }
 
 // NewOpenAI returns the reader.
-func NewOpenAI() *OpenAI { return &OpenAI{} }
+func NewOpenAI(cfg Config) *OpenAI {
+	return &OpenAI{api{cfg: cfg, table: openAI, headers: []string{"Openai-Beta"}}}
+}
+
+// NewAnthropic returns the reader.
+func NewAnthropic(cfg Config) *Anthropic {
+	return &Anthropic{api{cfg: cfg, table: anthropic, headers: []string{"Anthropic-Version", "Anthropic-Beta"}}}
+}
+
+// api is what both readers are: a table of operations.
+type api struct {
+	cfg     Config
+	table   map[string]operation // by path below the version
+	headers []string             // of the caller that go on
+}
+
+// operation is one endpoint.
+type operation struct {
+	method string
+	action string
+	// path is sent to the upstream.
+	path string
+	// query are the keys that a query may have.
+	query []string
+	// read fills in what the body says; nil for an operation without one.
+	read func(a api, b *body) error
+	// list says that the answer is a list of models.
+	list bool
+	// report reads one message of an answer: the body, or an event's data.
+	report func(r *report, message answered)
+	// binds says that the answer makes a stored response known.
+	binds bool
+	// words are the event that ends a stream which failed.
+	words func(f gateway.Refused) []byte
+}
 
 // Name is "llm".
-func (*OpenAI) Name() string { return "llm" }
+func (api) Name() string { return "llm" }
 
-// Actions is what a request for a completion comes to.
-func (*OpenAI) Actions() []string { return []string{scope.LLMChat} }
-
-// Read reads `POST /chat/completions`; every other operation is refused.
-func (*OpenAI) Read(req *http.Request, suffix string, body []byte, _ gateway.Caller) (gateway.Request, error) {
-	if suffix != "/chat/completions" {
-		return gateway.Request{}, gateway.Refuse(gateway.CodeOperationUnknown, "%s %s", req.Method, suffix)
+// Actions are those of the operations that are no discovery.
+func (a api) Actions() []string {
+	if a.table["/embeddings"].read != nil {
+		return []string{scope.LLMChat, scope.LLMEmbed}
 	}
+	return []string{scope.LLMChat}
+}
+
+// Read reads one request. The path may have no version, one or two: SDKs do not
+// agree on whether the base URL includes it.
+func (a api) Read(req *http.Request, suffix string, data []byte, _ gateway.Caller) (gateway.Request, error) {
+	path := withoutVersion(suffix)
+	op, known := a.table[path]
 	switch {
-	case req.Method != http.MethodPost:
+	case !known:
+		return gateway.Request{}, gateway.Refuse(gateway.CodeOperationUnknown, "%s %s", req.Method, suffix)
+	case req.Method != op.method:
 		return gateway.Request{}, gateway.Refuse(gateway.CodeMethodNotAllowed, "method %s", req.Method)
-	case req.URL.RawQuery != "":
-		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "a query on the endpoint")
+	}
+	query, err := readQuery(req.URL.Query(), op.query)
+	if err != nil {
+		return gateway.Request{}, err
+	}
+	header, err := a.header(req.Header)
+	if err != nil {
+		return gateway.Request{}, err
+	}
+	if op.list {
+		return a.listModels(op, data, query, header)
 	}
 	if err := gateway.CheckJSON(req.Header); err != nil {
 		return gateway.Request{}, err
 	}
-	v, err := strictjson.Parse(body, strictjson.Limits{MaxBytes: maxBody})
-	if err != nil {
-		return gateway.Request{}, &gateway.Refusal{Code: gateway.CodeRequestUnreadable, Err: err}
-	}
-	if v.Kind() != strictjson.KindObject {
-		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "not an object")
-	}
-	if err := strictjson.Known(v, chatMembers...); err != nil {
-		return gateway.Request{}, &gateway.Refusal{Code: gateway.CodeRequestUnreadable, Err: err}
-	}
-	modelValue, _ := v.Get("model")
-	model, _ := modelValue.Text()
-	if model == "" {
-		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "no model")
-	}
-	doc, err := document(v, len(body))
+	b, err := a.parse(data)
 	if err != nil {
 		return gateway.Request{}, err
 	}
-	return gateway.Request{
-		Operation: "chat/completions", Action: scope.LLMChat, Name: model, Doc: doc,
-		Resource: policy.Resource{Kind: policy.KindModel, Name: model}, Needed: []string{scope.LLMChat + " " + model},
-		Method: http.MethodPost, Suffix: suffix, Body: v.AppendJSON(nil),
-		Header: http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"}},
-	}, nil
+	if err := op.read(a, b); err != nil {
+		return gateway.Request{}, err
+	}
+	out := b.request(strings.TrimPrefix(path, "/"), op)
+	out.Query, out.Header, out.Handles = query, header, b.handles
+	out.Header.Set("Content-Type", "application/json")
+	out.Observe = func(x gateway.Exchange, status int, h http.Header) gateway.Observer {
+		return observe(op, x, status, h)
+	}
+	return out, nil
 }
 
-// document puts the facts of a chat request where constraints can point.
-func document(v strictjson.Value, size int) (scope.Document, error) {
-	doc := scope.NewDocument()
-	doc.Set("/llm/api", strictjson.String("openai.chat"))
-	doc.Set("/llm/input_bytes", strictjson.Int(int64(size)))
-	for _, name := range []string{"stream", "store"} {
-		m, ok := v.Get(name)
-		if !ok || m.IsNull() {
-			continue
+// withoutVersion is the path without the one or two versions that it begins with.
+func withoutVersion(suffix string) string {
+	for range 2 {
+		rest, ok := strings.CutPrefix(suffix, "/v1/")
+		if !ok {
+			break
 		}
-		if m.Kind() != strictjson.KindBool {
-			return doc, gateway.Refuse(gateway.CodeRequestUnreadable, "%s is neither true nor false", name)
-		}
-		doc.Set("/llm/"+name, m)
+		suffix = "/" + rest
 	}
-	if err := setMaxTokens(&doc, v); err != nil {
-		return doc, err
-	}
-	messages, ok := v.Get("messages")
-	if !ok || messages.Kind() != strictjson.KindArray {
-		return doc, gateway.Refuse(gateway.CodeRequestUnreadable, "no messages")
-	}
-	doc.Set("/llm/messages", strictjson.Int(int64(messages.Len())))
-	hosts, err := fetchHosts(messages)
-	if err != nil {
-		return doc, err
-	}
-	if len(hosts) > 0 {
-		doc.Set("/llm/fetch_hosts", strictjson.Strings(hosts...))
-	}
-	return doc, setTools(&doc, v)
+	return suffix
 }
 
-// setMaxTokens: two names for one bound must not disagree.
-func setMaxTokens(doc *scope.Document, v strictjson.Value) error {
-	var bound strictjson.Value
-	for _, name := range []string{"max_completion_tokens", "max_tokens"} {
-		m, ok := v.Get(name)
-		if !ok || m.IsNull() {
-			continue
-		}
-		if m.Kind() != strictjson.KindNumber || (!bound.IsZero() && !bound.Equal(m)) {
-			return gateway.Refuse(gateway.CodeRequestUnreadable, "%s is no number, or another than its twin", name)
-		}
-		bound = m
-	}
-	if !bound.IsZero() {
-		doc.Set("/llm/max_tokens", bound)
-	}
-	return nil
-}
-
-// setTools separates tools that the caller runs from tools that the provider
-// would run past the gateway, which are refused unless scope names them
-// (gateway.md §5.3).
-func setTools(doc *scope.Document, v strictjson.Value) error {
-	var offered, hosted []string
-	tools, err := list(v, "tools")
-	if err != nil {
-		return err
-	}
-	for _, tool := range tools {
-		if err := strictjson.KnownOpen(tool, "type", "function", "custom", "name"); err != nil { // threat P1
-			return unreadable(err)
-		}
-		kindValue, _ := tool.Get("type")
-		switch kind, _ := kindValue.Text(); kind {
-		case "":
-			return gateway.Refuse(gateway.CodeRequestUnreadable, "a tool without a type")
-		case "function", "custom":
-			name, err := offeredTool(tool, kind)
-			if err != nil {
-				return err
-			}
-			offered = append(offered, name)
-		case "mcp":
-			return gateway.Refuse(gateway.CodeProviderToolDenied, "a provider-side MCP server")
+// readQuery lets through keys that are known, each once.
+func readQuery(query map[string][]string, known []string) (string, error) {
+	var out []string
+	for _, key := range known { // in the table's order, whatever the caller's
+		switch values := query[key]; {
+		case len(values) == 0:
+		case len(values) > 1 || !plain(values[0]):
+			return "", gateway.Refuse(gateway.CodeRequestUnreadable, "query %s is doubled, or no word", key)
 		default:
-			hosted = append(hosted, kind)
+			out = append(out, key+"="+values[0])
 		}
+		delete(query, key)
 	}
-	functions, err := list(v, "functions")
-	if err != nil {
-		return err
+	for key := range query {
+		return "", gateway.Refuse(gateway.CodeRequestUnreadable, "query %q", key)
 	}
-	for _, f := range functions {
-		name, err := nameIn(f)
-		if err != nil {
-			return err
-		}
-		offered = append(offered, name)
-	}
-	if search, ok := v.Get("web_search_options"); ok && !search.IsNull() {
-		hosted = append(hosted, "web_search")
-	}
-	if len(offered) > 0 {
-		doc.Set("/llm/tools", strictjson.Strings(offered...))
-	}
-	if len(hosted) > 0 {
-		doc.Set("/llm/hosted_tools", strictjson.Strings(hosted...))
-	}
-	return nil
+	return strings.Join(out, "&"), nil
 }
 
-// offeredTool is the name of a tool that the caller runs. It has no member
-// beside its kind's, so that no provider finds a hosted one in it.
-func offeredTool(tool strictjson.Value, kind string) (string, error) {
-	if err := strictjson.Known(tool, "type", kind); err != nil {
-		return "", unreadable(err)
-	}
-	inner, _ := tool.Get(kind)
-	return nameIn(inner)
-}
-
-func nameIn(v strictjson.Value) (string, error) {
-	if err := strictjson.KnownOpen(v, "name"); err != nil {
-		return "", unreadable(err)
-	}
-	nameValue, _ := v.Get("name")
-	name, _ := nameValue.Text()
-	if name == "" {
-		return "", gateway.Refuse(gateway.CodeRequestUnreadable, "a tool without a name")
-	}
-	return name, nil
-}
-
-// list are the items of an array member; none if it is absent or null.
-func list(v strictjson.Value, name string) ([]strictjson.Value, error) {
-	m, ok := v.Get(name)
-	if !ok || m.IsNull() {
-		return nil, nil
-	}
-	if m.Kind() != strictjson.KindArray {
-		return nil, gateway.Refuse(gateway.CodeRequestUnreadable, "%s is not an array", name)
-	}
-	return m.Items(), nil
-}
-
-func unreadable(err error) error {
-	return &gateway.Refusal{Code: gateway.CodeRequestUnreadable, Err: err}
-}
-
-// fetchHosts are the hosts of the URLs that the provider would fetch.
-func fetchHosts(messages strictjson.Value) ([]string, error) {
-	var hosts []string
-	for _, m := range messages.Items() {
-		if err := strictjson.KnownOpen(m, "role", "content", "name", "tool_calls", "tool_call_id", "function_call"); err != nil {
-			return nil, unreadable(err)
-		}
-		content, _ := m.Get("content")
-		for _, part := range content.Items() { // none, if it is a text
-			host, err := fetchHost(part)
-			if err != nil {
-				return nil, err
-			}
-			if host != "" {
-				hosts = append(hosts, host)
+// header are the headers that go on. What else a caller says of organisation,
+// project, workspace or profile is the route's to say.
+func (a api) header(from http.Header) (http.Header, error) {
+	out := http.Header{"Accept": {"application/json, text/event-stream"}}
+	for _, name := range a.headers {
+		for _, value := range from.Values(name) {
+			for _, word := range strings.Split(value, ",") {
+				if word = strings.TrimSpace(word); !plain(word) {
+					return nil, gateway.Refuse(gateway.CodeRequestUnreadable, "header %s is no list of words", name)
+				}
+				out.Add(name, word)
 			}
 		}
 	}
-	return hosts, nil
+	if len(out["Anthropic-Version"]) > 1 {
+		return nil, gateway.Refuse(gateway.CodeRequestUnreadable, "two versions")
+	}
+	return out, nil
 }
 
-// fetchHost is the host that one part of a message is fetched from; empty if
-// the part carries its content.
-func fetchHost(part strictjson.Value) (string, error) {
-	if err := strictjson.KnownOpen(part, "type", "text", "image_url", "input_audio", "file", "refusal"); err != nil {
-		return "", unreadable(err)
-	}
-	image, ok := part.Get("image_url")
-	if !ok {
-		return "", nil
-	}
-	if err := strictjson.KnownOpen(image, "url", "detail"); err != nil {
-		return "", unreadable(err)
-	}
-	target, _ := image.Get("url")
-	s, _ := target.Text()
-	if strings.HasPrefix(s, "data:") {
-		return "", nil
-	}
-	return gateway.FetchHost(s)
+// plain reports whether s is a word that means the same in every place.
+func plain(s string) bool {
+	return s != "" && len(s) <= 256 && !strings.ContainsFunc(s, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.=:", c)
+	})
 }
 
-// errorTypes are OpenAI's names for the statuses.
+// errorTypes are the providers' common names for the statuses.
 var errorTypes = map[int]string{
 	400: "invalid_request_error", 413: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
 	404: "not_found_error", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
 }
 
+func errorType(status int) string {
+	if kind, ok := errorTypes[status]; ok {
+		return kind
+	}
+	return "api_error"
+}
+
 // WriteRefusal answers in OpenAI's shape. x-should-retry tells the official
 // clients whether to repeat; without it they repeat every 5xx.
 func (*OpenAI) WriteRefusal(w http.ResponseWriter, _ *http.Request, _ []byte, f gateway.Refused) {
-	kind, ok := errorTypes[f.Status]
-	if !ok {
-		kind = "api_error"
-	}
 	w.Header().Set("X-Request-Id", f.RequestID)
 	w.Header().Set("X-Should-Retry", fmt.Sprint(f.Retryable))
-	gateway.WriteJSON(w, f.Status, "application/json", map[string]any{
-		"error": map[string]any{"message": f.Message(), "type": kind, "param": nil, "code": f.Code},
-	})
+	gateway.WriteJSON(w, f.Status, "application/json", openAIError(f))
+}
+
+func openAIError(f gateway.Refused) map[string]any {
+	return map[string]any{"error": map[string]any{"message": f.Message(), "type": errorType(f.Status), "param": nil, "code": f.Code}}
+}
+
+// WriteRefusal answers in Anthropic's shape, with our code beside its type.
+func (*Anthropic) WriteRefusal(w http.ResponseWriter, _ *http.Request, _ []byte, f gateway.Refused) {
+	w.Header().Set("Request-Id", f.RequestID)
+	w.Header().Set("X-Should-Retry", fmt.Sprint(f.Retryable))
+	gateway.WriteJSON(w, f.Status, "application/json", anthropicError(f))
+}
+
+func anthropicError(f gateway.Refused) map[string]any {
+	return map[string]any{
+		"type": "error", "request_id": f.RequestID,
+		"error": map[string]any{"type": errorType(f.Status), "message": f.Message(), "code": f.Code},
+	}
 }

@@ -26,8 +26,10 @@ func (c constraint) String() string { return c.subject + " " + c.predicate }
 
 // readAuthority takes the recorded form of authorization_details, markers and
 // all, so that even withheld values can be shown as such.
-func readAuthority(d record.Details) []authority {
-	v, err := strictjson.Parse([]byte(d.String()), strictjson.Limits{})
+func readAuthority(d record.Details) []authority { return authorities(d.String()) }
+
+func authorities(details string) []authority {
+	v, err := strictjson.Parse([]byte(details), strictjson.Limits{})
 	if err != nil {
 		return nil
 	}

@@ -2,6 +2,7 @@
 //
 //	Bulk   any number of records, each made by itself from its index: a log of
 //	       ten million that takes no room
+//	Month  thirty days in which known things went wrong, and nothing else
 //
 // It is for tests and benchmarks of what reads records. Nothing in it is signed.
 package scenario

@@ -28,6 +28,15 @@ type Desk struct {
 	scratch string // the directory of an index that does not stay
 }
 
+// ReportConfig says what a report looks for; see search.ReportConfig.
+type ReportConfig = search.ReportConfig
+
+// Reports are the names of the reports.
+func Reports() []string { return search.Reports() }
+
+// IsNoReport reports whether err says that there is no report of a name.
+func IsNoReport(err error) bool { return errors.Is(err, search.ErrNoReport) }
+
 // Close releases the index. The archive stays open.
 func (d *Desk) Close() error {
 	err := d.index.Close()

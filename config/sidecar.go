@@ -46,6 +46,10 @@ type Sidecar struct {
 	// IDTokenFile holds the ID token of the person who signed in, for "own"; it is
 	// read at each use, so that it can be replaced. `lineal run --as` needs none.
 	IDTokenFile string `yaml:"id_token_file,omitempty"`
+	// FederationRule lets clients of Anthropic's API have the secret for a JWT-SVID
+	// of this agent: their `ANTHROPIC_FEDERATION_RULE_ID`, which stands for the one
+	// sign-in; for "own" and TCP alone. Default: none.
+	FederationRule string `yaml:"federation_rule,omitempty"`
 	// Routes are what the agent may call, and what it asks for.
 	Routes []SidecarRoute `yaml:"routes"`
 }
@@ -102,6 +106,9 @@ func (c Sidecar) Validate() error {
 		}
 		if c.IDTokenFile != "" {
 			errs = append(errs, errors.New("id_token_file: requests bring their delegation; set delegation: own"))
+		}
+		if c.FederationRule != "" {
+			errs = append(errs, errors.New("federation_rule: an identity alone names no person; set delegation: own"))
 		}
 	case DelegationOwn:
 	default:

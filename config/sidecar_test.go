@@ -46,6 +46,7 @@ func TestSidecar(t *testing.T) {
 		"final slash":         {"/sts", "/sts/", "issuer: must not end with a slash"},
 		"no audience":         {"audience: https://agents.acme.example/a2a/triage", "", "audience: required"},
 		"both ways":           {"audience:", "id_token_file: x\naudience:", "id_token_file"},
+		"rule, nobody":        {"audience:", "federation_rule: x\naudience:", "federation_rule"},
 		"another way":         {"audience:", "delegation: both\naudience:", "neither request nor own"},
 		"no details":          {`[{"type":"urn:lineal:call:v1"}]`, `[]`, "routes[0].authorization_details"},
 		"path without a root": {"/mcp/orders", "mcp/orders", "routes[0].path"},

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -42,13 +41,14 @@ type Sidecar struct {
 	// Secret is what callers over TCP present as their API key, "" for a socket.
 	Secret token.Raw
 
-	cfg    config.Sidecar
-	source *spiffe.Source
-	tokens *client.Client
-	idle   []*http.Client
-	http   *http.Server
-	done   chan struct{}
-	failed chan error
+	cfg     config.Sidecar
+	source  *spiffe.Source
+	bundles *spiffe.JWTBundles // nil: identity tokens are not exchanged
+	tokens  *client.Client
+	idle    []*http.Client
+	http    *http.Server
+	done    chan struct{}
+	failed  chan error
 }
 
 // StartSidecar starts the sidecar of one agent. It returns once the agent has
@@ -67,7 +67,7 @@ func StartSidecar(ctx context.Context, cfg config.Sidecar, opts SidecarOptions) 
 	if s.source, err = spiffe.Open(ctx, spiffe.Config{Socket: cfg.Socket, TrustDomain: cfg.TrustDomain, Now: opts.Now, Logger: opts.Logger}); err != nil {
 		return nil, fmt.Errorf("starting the sidecar: %w", err)
 	}
-	handler, err := s.build(opts)
+	handler, err := s.build(ctx, opts)
 	if err == nil {
 		err = s.listen(ctx, handler)
 	}
@@ -78,7 +78,7 @@ func StartSidecar(ctx context.Context, cfg config.Sidecar, opts SidecarOptions) 
 }
 
 // build makes the sidecar out of the agent's identity and its configuration.
-func (s *Sidecar) build(opts SidecarOptions) (*sidecar.Sidecar, error) {
+func (s *Sidecar) build(ctx context.Context, opts SidecarOptions) (*sidecar.Sidecar, error) {
 	peers := map[string]*http.Client{}
 	for _, id := range []string{s.cfg.GatewayID, s.cfg.TokensID} {
 		agent, err := identity.ParseAgent(id)
@@ -121,7 +121,35 @@ func (s *Sidecar) build(opts SidecarOptions) (*sidecar.Sidecar, error) {
 		s.Secret = token.Raw(rand.Text() + rand.Text())
 		cfg.Secret = s.Secret
 	}
+	if s.cfg.FederationRule != "" {
+		if cfg.Identity, err = s.ownIdentity(ctx, opts); err != nil {
+			return nil, err
+		}
+		cfg.Rule = s.cfg.FederationRule
+	}
 	return sidecar.New(cfg)
+}
+
+// ownIdentity accepts JWT-SVIDs of this agent alone, made for the token service.
+func (s *Sidecar) ownIdentity(ctx context.Context, opts SidecarOptions) (sidecar.IdentityCheck, error) {
+	var err error
+	if s.bundles, err = spiffe.OpenJWTBundles(ctx, spiffe.JWTBundleConfig{Socket: s.cfg.Socket, Logger: opts.Logger}); err != nil {
+		return nil, err
+	}
+	source, err := spiffe.NewJWTSource(spiffe.JWTConfig{Audience: s.cfg.Issuer, TrustDomains: []string{s.cfg.TrustDomain}, Bundles: s.bundles})
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, jwt string) error {
+		w, err := source.Authenticate(ctx, identity.AssertionSPIFFE, jwt, opts.Now())
+		switch {
+		case err != nil:
+			return err
+		case w.Agent != s.source.Agent():
+			return fmt.Errorf("an identity token of %s", w.Agent)
+		}
+		return nil
+	}, nil
 }
 
 func (s *Sidecar) listen(ctx context.Context, handler *sidecar.Sidecar) error {
@@ -217,5 +245,9 @@ func (s *Sidecar) release() error {
 	for _, c := range s.idle {
 		c.CloseIdleConnections()
 	}
-	return errors.Join(io.Closer(s.source).Close())
+	var err error
+	if s.bundles != nil {
+		err = s.bundles.Close()
+	}
+	return errors.Join(err, s.source.Close())
 }

@@ -52,6 +52,11 @@ type Config struct {
 	// Login gives what the person delegated who signed in for this process. If
 	// nil, each request brings its delegation.
 	Login func(context.Context) (*client.Delegation, error)
+	// Identity checks the platform's JWT of clients of Anthropic's API that bring
+	// one for the secret, and Rule is the `federation_rule_id` that stands for the
+	// sign-in of Login; if nil, nobody gets the secret so.
+	Identity IdentityCheck
+	Rule     string
 	// Logger; if nil, nothing is logged.
 	Logger *slog.Logger
 }
@@ -87,7 +92,15 @@ func New(cfg Config) (*Sidecar, error) {
 
 // ServeHTTP passes one request on with the token for it.
 func (s *Sidecar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if why := s.admit(r); why != nil {
+	why := s.admit(r)
+	if why == nil && r.URL.Path == pathOAuth {
+		s.exchangeIdentity(w, r)
+		return
+	}
+	if why == nil {
+		why = s.route(r)
+	}
+	if why != nil {
 		s.refuse(w, r, why)
 		return
 	}
@@ -114,6 +127,13 @@ func (s *Sidecar) admit(r *http.Request) error {
 		return refused(codeRequestUnreadable, "not a forward proxy; set the base URL")
 	case len(r.Header.Values("Upgrade")) > 0:
 		return refused(codeUpgradeUnsupported, "upgrade to %q", r.Header.Get("Upgrade"))
+	}
+	return nil
+}
+
+// route finds out whether a caller that may call calls something that is there.
+func (s *Sidecar) route(r *http.Request) error {
+	switch {
 	case !s.knows(r):
 		return refused(codeSecretInvalid, "no secret, or another")
 	case !slices.ContainsFunc(s.cfg.Prefixes, func(p string) bool { return r.URL.Path == p || strings.HasPrefix(r.URL.Path, p+"/") }):

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -51,6 +52,7 @@ type world struct {
 }
 
 type options struct {
+	rule   string
 	login  bool // one person signed in; else requests bring their delegation
 	listen string
 	secret string
@@ -81,6 +83,14 @@ func newWorld(t *testing.T, o options) *world {
 	if o.login {
 		cfg.Login = func(context.Context) (*client.Delegation, error) {
 			return client.Login("id-token-of-alice", time.Now().Add(time.Hour)), nil
+		}
+	}
+	if o.rule != "" {
+		cfg.Rule, cfg.Identity = o.rule, func(_ context.Context, jwt string) error {
+			if jwt != "jwt-of-this-agent" {
+				return errors.New("of another")
+			}
+			return nil
 		}
 	}
 	s, err := sidecar.New(cfg)
@@ -404,5 +414,59 @@ func TestConfig(t *testing.T) {
 			_ = l.Close()
 			t.Errorf("it listens at %s", address)
 		}
+	}
+}
+
+// TestIdentityToken: a client that shows this agent's identity token, and names
+// the sign-in, gets the secret, with which it then calls; nobody else does.
+func TestIdentityToken(t *testing.T) {
+	o := tcp(true)
+	o.rule = "my-rule"
+	w := newWorld(t, o)
+	good := `{"grant_type":"urn:ietf:params:oauth:grant-type:jwt-bearer","assertion":"jwt-of-this-agent","federation_rule_id":"my-rule","organization_id":"org"}`
+	post := func(w *world, body string, change func(*http.Request)) (int, string, string) {
+		status, code, text, _ := w.send("/anthropic/v1/oauth/token", func(r *http.Request) {
+			r.Header.Del("Authorization")
+			r.Header.Set("Content-Type", "application/json")
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+			if change != nil {
+				change(r)
+			}
+		})
+		return status, code, text
+	}
+	status, _, text := post(w, good, nil)
+	var answer struct {
+		AccessToken string `json:"access_token"`
+		TokenType   string `json:"token_type"`
+		ExpiresIn   int    `json:"expires_in"`
+	}
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || status != 200 || answer.AccessToken != secret || answer.TokenType != "Bearer" || answer.ExpiresIn != 300 {
+		t.Fatalf("%d %s, %v", status, text, err)
+	}
+	for name, c := range map[string]struct {
+		body   string
+		change func(*http.Request)
+	}{
+		"another agent's": {strings.Replace(good, "jwt-of-this-agent", "jwt-of-another", 1), nil},
+		"another rule":    {strings.Replace(good, "my-rule", "other", 1), nil},
+		"no rule":         {strings.Replace(good, `"federation_rule_id":"my-rule",`, "", 1), nil},
+		"another grant":   {strings.Replace(good, "jwt-bearer", "token-exchange", 1), nil},
+		"doubled":         {strings.Replace(good, `{`, `{"assertion":"x",`, 1), nil},
+		"too long":        {strings.Replace(good, "jwt-of-this-agent", strings.Repeat("a", 17<<10), 1), nil},
+		"no JSON":         {"{", nil},
+		"a form":          {good, func(r *http.Request) { r.Header.Set("Content-Type", "application/x-www-form-urlencoded") }},
+		"GET":             {"", func(r *http.Request) { r.Method = http.MethodGet }},
+		"query":           {good, func(r *http.Request) { r.URL.RawQuery = "a=b" }},
+	} {
+		if status, code, text := post(w, c.body, c.change); status != 400 || code != "invalid_grant" || strings.Contains(text, secret) {
+			t.Errorf("%s: %d %q %s", name, status, code, text)
+		}
+	}
+	if status, code, text := post(w, good, func(r *http.Request) { r.Header.Set("Origin", "https://evil.test") }); status != 403 || code != "origin_denied" {
+		t.Errorf("a page: %d %q %s", status, code, text)
+	}
+	if status, code, _ := post(newWorld(t, tcp(true)), good, nil); status != 400 || code != "invalid_grant" {
+		t.Errorf("where it is not configured: %d %q", status, code)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,8 +43,69 @@ func newToken(s streams) *cobra.Command {
 	f.StringVar(&r.user, "user", "alice@example.com", "the person who signs in")
 	f.StringVar(&r.details, "details", "", "authorization_details to ask for; default: what the route's calls need")
 	f.StringVar(&r.out, "out", "", "the directory to write to; default: below the data directory")
-	c.AddCommand(newTokenCert(s))
+	c.AddCommand(newTokenCert(s), newTokenExec(s))
 	return c
+}
+
+func newTokenExec(s streams) *cobra.Command {
+	var r tokenRequest
+	c := &cobra.Command{
+		Use:   "exec --data DIR --as AGENT --for ROUTE",
+		Short: "Print a delegation token as kubectl's credential plugins do",
+		Long: "Get a delegation token as `lineal token` does and print it, with the certificate and key that\n" +
+			"it is bound to, as an ExecCredential of client.authentication.k8s.io/v1, for programs that\n" +
+			"run a plugin for their credential. Nothing stays on disk, and nothing is printed on a terminal.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if isTerminal(s) {
+				return &exitError{code: exitUsage, err: errors.New("this prints a private key: not on a terminal"), hint: "lineal token writes files"}
+			}
+			return execCredential(c.Context(), s, r)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&r.dataDir, "data", "", "the data directory of the running demo (required)")
+	f.StringVar(&r.as, "as", "desk", "the agent that will hold the token")
+	f.StringVar(&r.route, "for", "", "the route that it is for (required)")
+	f.StringVar(&r.user, "user", "alice@example.com", "the person who signs in")
+	f.StringVar(&r.details, "details", "", "authorization_details to ask for; default: what the route's calls need")
+	return c
+}
+
+// credential is an ExecCredential (client.authentication.k8s.io/v1).
+type credential struct {
+	APIVersion string           `json:"apiVersion"`
+	Kind       string           `json:"kind"`
+	Status     credentialStatus `json:"status"`
+}
+
+type credentialStatus struct {
+	Expires string `json:"expirationTimestamp"`
+	Token   string `json:"token"`
+	Cert    string `json:"clientCertificateData"`
+	Key     string `json:"clientKeyData"`
+}
+
+func execCredential(ctx context.Context, s streams, r tokenRequest) (err error) {
+	if r.out, err = os.MkdirTemp("", "lineal-token-"); err != nil {
+		return failed(err, "")
+	}
+	defer func() { _ = os.RemoveAll(r.out) }()
+	files, err := handOut(ctx, r)
+	if err != nil {
+		return err
+	}
+	c := credential{APIVersion: "client.authentication.k8s.io/v1", Kind: "ExecCredential"}
+	c.Status.Expires = files.Expires.UTC().Format(time.RFC3339)
+	for path, to := range map[string]*string{files.Token: &c.Status.Token, files.Cert: &c.Status.Cert, files.Key: &c.Status.Key} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return failed(err, "")
+		}
+		*to = string(text)
+	}
+	c.Status.Token = strings.TrimSpace(c.Status.Token)
+	return json.NewEncoder(s.out).Encode(c)
 }
 
 func newTokenCert(s streams) *cobra.Command {
@@ -85,30 +148,9 @@ func getCertificate(ctx context.Context, s streams, dataDir, as, out string) err
 }
 
 func getToken(ctx context.Context, s streams, r tokenRequest) error {
-	d, err := readDeployment(r.dataDir)
+	files, err := handOut(ctx, r)
 	if err != nil {
-		return failed(err, "start one with: lineal demo --keep")
-	}
-	agent, route, password, err := choose(d, r)
-	if err != nil {
-		return &exitError{code: exitUsage, err: err, hint: filepath.Join(r.dataDir, demo.DeploymentFile) + " lists agents, routes and people"}
-	}
-	login, err := signIn(ctx, d, agent, r.user, password)
-	if err != nil {
-		return failed(err, "is the demo still running?")
-	}
-	if r.details == "" {
-		r.details = string(route.Details)
-	}
-	if r.out == "" {
-		r.out = filepath.Join(r.dataDir, "tokens", r.as+"-"+r.route)
-	}
-	files, err := handout.Get(ctx, handout.Request{
-		Socket: agent.Socket, TokenURL: d.TokenURL, TokenService: d.Tokens, IDToken: login.IDToken,
-		Audience: route.Audience, Details: []byte(r.details), Dir: r.out,
-	})
-	if err != nil {
-		return failed(err, "")
+		return err
 	}
 	report, err := json.Marshal(files)
 	if err != nil {
@@ -121,6 +163,36 @@ func getToken(ctx context.Context, s streams, r tokenRequest) error {
 	_, _ = fmt.Fprintf(s.err, "%s\n", report)
 	_, err = s.out.Write(token)
 	return err
+}
+
+// handOut signs the person in and writes token and certificate.
+func handOut(ctx context.Context, r tokenRequest) (handout.Files, error) {
+	d, err := readDeployment(r.dataDir)
+	if err != nil {
+		return handout.Files{}, failed(err, "start one with: lineal demo --keep")
+	}
+	agent, route, password, err := choose(d, r)
+	if err != nil {
+		return handout.Files{}, &exitError{code: exitUsage, err: err, hint: filepath.Join(r.dataDir, demo.DeploymentFile) + " lists agents, routes and people"}
+	}
+	login, err := signIn(ctx, d, agent, r.user, password)
+	if err != nil {
+		return handout.Files{}, failed(err, "is the demo still running?")
+	}
+	if r.details == "" {
+		r.details = string(route.Details)
+	}
+	if r.out == "" {
+		r.out = filepath.Join(r.dataDir, "tokens", r.as+"-"+r.route)
+	}
+	files, err := handout.Get(ctx, handout.Request{
+		Socket: agent.Socket, TokenURL: d.TokenURL, TokenService: d.Tokens, IDToken: login.IDToken,
+		Audience: route.Audience, Details: []byte(r.details), Dir: r.out,
+	})
+	if err != nil {
+		return handout.Files{}, failed(err, "")
+	}
+	return files, nil
 }
 
 func readDeployment(dataDir string) (d demo.Deployment, err error) {

@@ -3,6 +3,8 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
 	"iter"
 	"net"
 	"os"
@@ -243,6 +245,16 @@ func TestA1NoPolicyNoStart(t *testing.T) {
 	}
 }
 
+// hashOf is the record hash of an envelope.
+func hashOf(t *testing.T, envelope []byte) string {
+	t.Helper()
+	e, err := record.Open(envelope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return record.Hash(e.Payload)
+}
+
 // TestAdmission: the sequencer gives an index only to what follows its
 // writer's last record under its key. Each refusal stands beside what passes.
 func TestAdmission(t *testing.T) {
@@ -295,6 +307,36 @@ func TestAdmission(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("key changes in mid-batch", func(t *testing.T) {
+		// The keys change at an index, not at a batch: what a retired key signed
+		// before is admitted, what it signs after is not, and its successor goes on.
+		w := &forger{t: t, keys: keys, log: w.log}
+		next := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+		successor := w.signer(next)
+		keyHash := hashOf(t, key)
+		retire, introduced := introduce, introduce
+		change := *introduce.KeyChange
+		change.Op = record.KeyRetire
+		retire.ID, retire.KeyChange = newID(), &change
+		other := *introduce.KeyChange
+		other.KeyID, other.PublicKey = successor.KeyID(), base64.RawURLEncoding.EncodeToString(public(t, next))
+		introduced.ID, introduced.KeyChange = newID(), &other
+		retired, retiredHash := w.seal(retire, 1, keyHash, admin)
+		added, _ := w.seal(introduced, 2, retiredHash, admin)
+		onward, _ := w.seal(w.beat(writerGateway, record.RoleGateway, successor, "run"), 1, hash, successor)
+		verdicts, err := newAdmission(manifestKey(t, keys), nothing).check(t.Context(), 0, []ledger.Candidate{
+			{Envelope: key}, {Envelope: first}, {Envelope: onward}, {Envelope: retired}, {Envelope: second}, {Envelope: added}, {Envelope: onward},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, admitted := range []bool{true, true, false, true, false, true, true} {
+			if (verdicts[i] == nil) != admitted {
+				t.Errorf("record %d of the batch: %v", i, verdicts[i])
+			}
+		}
+	})
 
 	// Another process adds entries between this one's start and its lease.
 	log := [][]byte{key, first}

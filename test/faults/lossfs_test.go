@@ -40,6 +40,9 @@ func mount(t *testing.T) *lossy {
 		}
 	}
 	m := &lossy{t: t, dir: t.TempDir()}
+	if err := os.Chmod(filepath.Dir(m.dir), 0o755); err != nil { // for the user that a database server runs as
+		t.Fatal(err)
+	}
 	cmd := exec.Command(bin, m.dir)
 	cmd.Stderr = os.Stderr
 	var err error

@@ -17,6 +17,7 @@
 //	count                      the steps since the last cut or reset
 //	save DIR lost              what was synced, and nothing else
 //	save DIR torn SEED         besides, any sectors and names that were not
+//	sync                       all is kept, as it is
 //	reset                      an empty mount
 //
 // It unmounts when its standard input ends.
@@ -40,8 +41,7 @@ func main() {
 	}
 	v := newVolume()
 	server, err := fs.Mount(os.Args[1], v.root, &fs.Options{
-		MountOptions:    fuse.MountOptions{DirectMountStrict: true, AllowOther: true, DisableXAttrs: true, FsName: "lossfs", Name: "lossfs"},
-		NullPermissions: false,
+		MountOptions: fuse.MountOptions{DirectMountStrict: true, AllowOther: true, DisableXAttrs: true, FsName: "lossfs", Name: "lossfs"},
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lossfs:", err)
@@ -78,6 +78,9 @@ func command(v *volume, words []string) (string, error) {
 		return "ok", err
 	case "count":
 		return strconv.Itoa(v.count()), nil
+	case "sync":
+		v.sync()
+		return "ok", nil
 	case "reset":
 		v.reset()
 		return "ok", nil

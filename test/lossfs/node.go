@@ -241,11 +241,7 @@ func (n *node) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {
 	if errno := n.v.step(); errno != 0 {
 		return errno
 	}
-	if n.names != nil {
-		n.kept = maps.Clone(n.names)
-		return 0
-	}
-	n.synced = append(n.synced[:0], n.data...)
+	n.keep()
 	return 0
 }
 

@@ -64,6 +64,29 @@ func (v *volume) reset() {
 	v.steps, v.cut, v.dark = 0, 0, false
 }
 
+// sync keeps everything as it is.
+func (v *volume) sync() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.root.keepAll()
+}
+
+func (n *node) keepAll() {
+	n.keep()
+	for _, child := range n.names {
+		child.keepAll()
+	}
+}
+
+// keep is what a sync does. v.mu is held.
+func (n *node) keep() {
+	if n.names != nil {
+		n.kept = maps.Clone(n.names)
+		return
+	}
+	n.synced = append(n.synced[:0], n.data...)
+}
+
 // add makes a node. v.mu is held.
 func (v *volume) add(mode uint32) *node {
 	v.lastIno++

@@ -3,6 +3,7 @@
 //
 //   lineal run --data DIR --as PERSON -- node agent.mjs
 import { readFileSync } from "node:fs";
+import Anthropic from "@anthropic-ai/sdk";
 import OpenAI from "openai";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
@@ -17,8 +18,9 @@ const rows = await mcp.callTool({
 await mcp.close();
 const facts = JSON.stringify(rows.structuredContent);
 
-const answer = await new OpenAI().chat.completions.create({
-  model: "lineal-demo-stand-in",
-  messages: [{ role: "user", content: `Which customers are these? ${facts}` }],
-});
-console.log(answer.choices[0].message.content);
+const question = { model: "lineal-demo-stand-in", messages: [{ role: "user", content: `Which customers are these? ${facts}` }] };
+const answer = await new OpenAI().chat.completions.create(question);
+console.log("OpenAI's API:", answer.choices[0].message.content);
+
+const message = await new Anthropic().messages.create({ ...question, max_tokens: 500 });
+console.log("Anthropic's API:", message.content[0].text);

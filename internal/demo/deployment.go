@@ -79,6 +79,9 @@ func (w *world) deployment() Deployment {
 			{Name: routeModel, Protocol: "llm", Audience: p.llm(), Details: details(p.callModel())},
 		},
 	}
+	if w.model != nil {
+		d.Routes = append(d.Routes, DeployedRoute{Name: routeAnthropic, Protocol: "llm", Audience: p.anthropic(), Details: details(p.callAnthropic())})
+	}
 	for _, name := range []string{nameOrchestrator, nameResearch, nameDatabase, routeOrchestratorDPoP, routeResearchDPoP} {
 		d.Routes = append(d.Routes, DeployedRoute{Name: name, Protocol: "a2a", Audience: p.agent(name), Details: details(p.askAgents(name))})
 	}
@@ -86,9 +89,9 @@ func (w *world) deployment() Deployment {
 		a := DeployedAgent{Name: name, URI: w.agents[name].uri.String(), Socket: w.agents[name].socket}
 		switch name {
 		case nameApp:
-			a.OIDCClient, a.Routes = name, []string{nameOrchestrator, nameResearch, nameDatabase, routeCRM, routeDB, routeModel}
+			a.OIDCClient, a.Routes = name, []string{nameOrchestrator, nameResearch, nameDatabase, routeCRM, routeDB, routeModel, routeAnthropic}
 		case nameDesk:
-			a.OIDCClient, a.Routes = name, []string{routeDB, routeModel}
+			a.OIDCClient, a.Routes = name, []string{routeDB, routeModel, routeAnthropic}
 		}
 		d.Agents = append(d.Agents, a)
 	}

@@ -13,7 +13,8 @@ import (
 // standInModel is the name of the stand-in, which says what it is.
 const standInModel = "lineal-demo-stand-in"
 
-// standIn answers like OpenAI's chat completions, by rote. It takes one key,
+// standIn answers like OpenAI's chat completions and Anthropic's Messages, by
+// rote. It takes one key,
 // which only the gateway has.
 type standIn struct {
 	key string
@@ -35,6 +36,10 @@ type chatMessage struct {
 }
 
 func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/v1/messages" {
+		s.messages(w, r)
+		return
+	}
 	switch {
 	case r.Method != http.MethodPost || r.URL.Path != "/v1/chat/completions":
 		http.NotFound(w, r)
@@ -62,6 +67,37 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"message": map[string]any{"role": "assistant", "content": text, "refusal": nil},
 		}},
 		"usage": map[string]any{"prompt_tokens": in.words(), "completion_tokens": words, "total_tokens": in.words() + words},
+	})
+}
+
+// messages answers like Anthropic's Messages, whole answers alone.
+func (s *standIn) messages(w http.ResponseWriter, r *http.Request) {
+	refuse := func(status int, kind, message string) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(map[string]any{"type": "error", "error": map[string]string{"type": kind, "message": message}})
+	}
+	var in chatRequest
+	switch {
+	case r.Method != http.MethodPost:
+		refuse(http.StatusMethodNotAllowed, "invalid_request_error", "POST alone")
+		return
+	case subtle.ConstantTimeCompare([]byte(r.Header.Get("X-Api-Key")), []byte(s.key)) != 1:
+		refuse(http.StatusUnauthorized, "authentication_error", "unknown key")
+		return
+	case json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&in) != nil:
+		refuse(http.StatusBadRequest, "invalid_request_error", "unreadable")
+		return
+	case in.Stream:
+		refuse(http.StatusBadRequest, "invalid_request_error", "the stand-in streams by OpenAI's API alone")
+		return
+	}
+	text := in.answer()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"id": "msg_stand_in", "type": "message", "role": "assistant", "model": in.Model, "stop_reason": "end_turn", "stop_sequence": nil,
+		"content": []any{map[string]any{"type": "text", "text": text}},
+		"usage":   map[string]any{"input_tokens": in.words(), "output_tokens": len(strings.Fields(text))},
 	})
 }
 

@@ -29,6 +29,8 @@ const (
 	routeCRM   = "crm"
 	routeDB    = "db"
 	routeModel = "openai"
+	// routeAnthropic is the stand-in once more, by the other provider's API.
+	routeAnthropic = "anthropic"
 	// routeDesktop is the database for people's own MCP clients.
 	routeDesktop = "desktop"
 )
@@ -63,6 +65,7 @@ type places struct {
 func (p places) mcp(route string) string  { return p.public + "/mcp/" + route }
 func (p places) agent(name string) string { return p.public + "/a2a/" + name }
 func (p places) llm() string              { return p.public + "/" + routeModel + "/v1" }
+func (p places) anthropic() string        { return p.public + "/" + routeAnthropic }
 
 // The details below are one line of authority each, as authorization_details
 // without `from`.
@@ -89,8 +92,13 @@ func (p places) tool(route, tool string) string {
 }
 
 // callModel is "call model".
-func (p places) callModel() string {
-	return fmt.Sprintf(`{"type":%q,"locations":[%s],"actions":["llm:chat"],"names":[%s]}`, detailType, quoted(p.llm()), quoted(p.model))
+func (p places) callModel() string { return p.modelAt(p.llm()) }
+
+// callAnthropic is "call model", where it speaks Anthropic's API.
+func (p places) callAnthropic() string { return p.modelAt(p.anthropic()) }
+
+func (p places) modelAt(location string) string {
+	return fmt.Sprintf(`{"type":%q,"locations":[%s],"actions":["llm:chat"],"names":[%s]}`, detailType, quoted(location), quoted(p.model))
 }
 
 // readRegion is "table customers, this region, at most so many rows": the

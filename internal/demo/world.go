@@ -245,8 +245,11 @@ func (w *world) openModel(context.Context) (err error) {
 	}
 	w.atClose(w.model.close)
 	llm.URL, llm.Secret = w.model.url+"/v1", config.Secret("Bearer "+stand.key)
-	w.cfg.Upstreams.LLM = []config.LLM{llm}
-	w.tell(Event{Type: TypeSetup, Text: "The model is a stand-in with OpenAI's API, which repeats what it is told and says so; only the gateway has its key."})
+	w.cfg.Upstreams.LLM = []config.LLM{llm, {
+		Upstream: config.Upstream{Name: routeAnthropic, URL: w.model.url}, Provider: config.ProviderAnthropic,
+		Header: "X-Api-Key", Secret: config.Secret(stand.key),
+	}}
+	w.tell(Event{Type: TypeSetup, Text: "The model is a stand-in with OpenAI's API, and Anthropic's, which repeats what it is told and says so; only the gateway has its key."})
 	return nil
 }
 
@@ -339,7 +342,7 @@ func (w *world) openProduct(ctx context.Context) (err error) {
 func (w *world) configure() (err error) {
 	p := w.places
 	everything := string(details(p.askAgents(nameOrchestrator, nameResearch, nameDatabase, routeOrchestratorDPoP, routeResearchDPoP),
-		p.readCRM(), p.readDatabase(), p.callModel()))
+		p.readCRM(), p.readDatabase(), p.callModel(), p.callAnthropic()))
 	w.cfg.PublicURL, w.cfg.TrustDomain, w.cfg.DataDir, w.cfg.ClockLeeway = p.public, trustDomain, w.dir, clockLeeway
 	w.cfg.Tokens = config.Tokens{Issuer: w.issuer, PersonIssuers: []string{w.idp.Issuer()}}
 	if err := w.configureLogin(); err != nil {
@@ -357,7 +360,7 @@ func (w *world) configure() (err error) {
 		{nameOrchestrator, string(details(p.askAgents(nameResearch, nameDatabase, routeResearchDPoP), p.readCRM(), p.readDatabase(), p.callModel())), false},
 		{nameResearch, string(details(p.askAgents(nameDatabase), p.readDatabase())), false},
 		{nameDatabase, string(details(p.readDatabase(), p.readCRM())), false}, // for whoever delegates it; nobody here does
-		{nameDesk, string(details(p.readDatabase(), p.callModel())), true},
+		{nameDesk, string(details(p.readDatabase(), p.callModel(), p.callAnthropic())), true},
 	} {
 		entry := config.Agent{URI: agentURI(a.name).String(), Name: a.name, Service: a.person, Authority: a.authority}
 		if a.person {

@@ -34,6 +34,10 @@ type Store interface {
 	// ErrReadOnly if the store was not opened to create.
 	CreateLog(ctx context.Context, log, origin string) error
 
+	// Shred deletes the data keys of a person: what they encrypt cannot be read
+	// any more, here. It returns how many there were; again, there are none.
+	Shred(ctx context.Context, personRef string) (keys int64, err error)
+
 	// Close releases the engine. It waits for calls under way.
 	Close() error
 }

@@ -54,6 +54,8 @@ type (
 	}
 	personStore interface {
 		registry.Persons
+		// Forget deletes who is behind a reference: registry.ErrNotFound if nobody is.
+		Forget(ctx context.Context, ref string) error
 		io.Closer
 	}
 	proofStore interface {

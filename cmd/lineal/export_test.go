@@ -239,3 +239,51 @@ func TestVerifyProposes(t *testing.T) {
 		t.Errorf("verified under a policy that does not name the log: exit %d", code)
 	}
 }
+
+// TestEraseCommand erases the demo's person: the log verifies as before, a
+// trace names nobody, and what was disclosed before cannot be any more.
+func TestEraseCommand(t *testing.T) {
+	x := &exporting{t: t, data: filepath.Join(t.TempDir(), "demo")}
+	x.policy = filepath.Join(x.data, "trust.policy")
+	if code, out, errs := lineal(t, "demo", "--json", "--data", x.data); code != exitOK {
+		t.Fatalf("demo: exit %d\n%s%s", code, errs, out)
+	}
+	ds := slices.DeleteFunc(x.decisions(), func(e entry) bool { return len(e.Record.SD) == 0 || e.Record.Person.Ref == "" })
+	d := ds[0].Record
+	if e := x.export("--disclose", d.ID); e.code != 0 || !strings.HasPrefix(e.summary("disclosure"), fmt.Sprintf("%d of ", len(d.SD))) {
+		t.Fatalf("before: %+v", e)
+	}
+	for _, args := range [][]string{{d.Person.Ref}, {"--basis", "request"}, {d.Person.Ref, "--basis", "request", "--again"}} {
+		if code, _, _ := lineal(t, append([]string{"erase", "--data", x.data}, args...)...); code != exitUsage {
+			t.Errorf("erase %v: exit %d", args, code)
+		}
+	}
+	_, before, _ := lineal(t, "trace", d.ID, "--data", x.data)
+	code, out, errs := lineal(t, "erase", d.Person.Ref, "--basis", "request", "--data", x.data)
+	if code != exitOK || !strings.Contains(out, "persons      1 forgotten") || strings.Contains(out, "keys         0 ") {
+		t.Fatalf("erase: exit %d: %s%s", code, out, errs)
+	}
+	code, after, errs := lineal(t, "trace", d.ID, "--data", x.data)
+	if code != exitOK || after == before || !strings.Contains(after, d.Person.Ref) {
+		t.Errorf("trace: exit %d: %s%s", code, after, errs)
+	}
+	if e := x.export(); e.code != 0 || e.status("disclosure") != "NOT PROVEN" || e.status("chain") != "PASS" {
+		t.Errorf("after: %+v", e)
+	}
+	refused := filepath.Join(t.TempDir(), "refused.zip")
+	if code, _, errs := lineal(t, "export", "--data", x.data, "--out", refused, "--disclose", d.ID); code != exitFailed || !strings.Contains(errs, "at hand") {
+		t.Errorf("disclosing what was erased: exit %d, %s", code, errs)
+	}
+	if code, out, errs := lineal(t, "erase", "--again", "--data", x.data); code != exitOK || !strings.Contains(out, "persons      0 forgotten") {
+		t.Errorf("again: exit %d: %s%s", code, out, errs)
+	}
+}
+
+func (e exported) summary(dimension string) string {
+	for _, f := range e.Findings {
+		if f.Dimension == dimension {
+			return f.Summary
+		}
+	}
+	return ""
+}

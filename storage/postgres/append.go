@@ -227,6 +227,23 @@ func (s *Store) PutBlob(ctx context.Context, b ledger.Blob) error {
 	return nil
 }
 
+// Shred implements [ledger.Store]. It needs the rights of the owner. The server
+// keeps the deleted rows until its vacuum, log, standbys and backups pass.
+func (s *Store) Shred(ctx context.Context, personRef string) (int64, error) {
+	if personRef == "" {
+		return 0, errors.New("shredding: no person")
+	}
+	var keys *int64
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		keys = changed(t.add(`DELETE FROM data_key WHERE person_ref = $1`, personRef))
+		return t.run(ctx)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("shredding: %w", err)
+	}
+	return *keys, nil
+}
+
 // IntakeStats implements [ledger.Appender].
 func (s *Store) IntakeStats(ctx context.Context, log string) (ledger.IntakeStats, error) {
 	var st ledger.IntakeStats

@@ -115,3 +115,21 @@ func (p *Persons) SetEnabled(ctx context.Context, ref string, enabled bool) erro
 	}
 	return nil
 }
+
+// Forget deletes who is behind a reference. ErrNotFound if nobody is.
+func (p *Persons) Forget(ctx context.Context, ref string) error {
+	err := p.db.transact(ctx, func(ctx context.Context, t *tx) error {
+		n := changed(t.add(`DELETE FROM person WHERE ref = $1`, ref))
+		if err := t.run(ctx); err != nil {
+			return err
+		}
+		if *n == 0 {
+			return registry.ErrNotFound
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("forgetting person: %w", err)
+	}
+	return nil
+}

@@ -194,6 +194,42 @@ func (s *Store) PutBlob(ctx context.Context, b ledger.Blob) error {
 	return nil
 }
 
+// Shred implements [ledger.Store]. The keys are overwritten in the file, and the
+// write-ahead log that held them is emptied.
+func (s *Store) Shred(ctx context.Context, personRef string) (keys int64, err error) {
+	if personRef == "" {
+		return 0, errors.New("shredding: no person")
+	}
+	err = s.write(ctx, 0, func(ctx context.Context) error {
+		if _, err := s.conn.ExecContext(ctx, `PRAGMA secure_delete = ON`); err != nil {
+			return err
+		}
+		keys, err = changed(s.conn.ExecContext(ctx, `DELETE FROM data_key WHERE person_ref = ?`, personRef))
+		return err
+	})
+	if err == nil {
+		err = s.emptyLog(ctx)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("shredding: %w", err)
+	}
+	return keys, nil
+}
+
+// emptyLog moves the whole write-ahead log into the database.
+func (s *Store) emptyLog(ctx context.Context) error {
+	select {
+	case s.sem <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ledger.ErrUnavailable, ctx.Err())
+	}
+	defer func() { <-s.sem }()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	return s.moveWAL(context.WithoutCancel(ctx), "TRUNCATE")
+}
+
 // IntakeStats implements [ledger.Appender].
 func (s *Store) IntakeStats(ctx context.Context, log string) (ledger.IntakeStats, error) {
 	var st ledger.IntakeStats

@@ -117,3 +117,18 @@ func (p *Persons) SetEnabled(ctx context.Context, ref string, enabled bool) erro
 	}
 	return nil
 }
+
+// Forget deletes who is behind a reference. ErrNotFound if nobody is.
+func (p *Persons) Forget(ctx context.Context, ref string) error {
+	err := p.db.tx(ctx, func(tx *sql.Tx) error {
+		n, err := changed(tx.ExecContext(ctx, `DELETE FROM person WHERE ref = ?`, ref))
+		if err == nil && n == 0 {
+			err = registry.ErrNotFound
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("forgetting person: %w", err)
+	}
+	return nil
+}

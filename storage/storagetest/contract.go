@@ -304,6 +304,34 @@ func testCheckpointFork(t *testing.T, open Opener) {
 	}
 }
 
+// testShred: the keys of one person go, those of others stay, and so do the
+// blobs, which nobody can read any more.
+func testShred(t *testing.T, open Opener) {
+	r := newRig(t, open)
+	ctx := r.ctx()
+	for digest, person := range map[string]string{"mine-1": "me", "mine-2": "me", "yours": "you", "nobody's": ""} {
+		b := ledger.Blob{Digest: digest, Class: "disclosure", Bytes: []byte("sealed " + digest), Key: &ledger.DataKey{PersonRef: person, Wrapped: []byte("KEY-OF-" + digest)}}
+		if err := r.store.PutBlob(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := r.store.Shred(ctx, "me"); err != nil || n != 2 {
+		t.Fatalf("shredded %d keys, %v", n, err)
+	}
+	if n, err := r.store.Shred(ctx, "me"); err != nil || n != 0 {
+		t.Errorf("again: %d keys, %v", n, err)
+	}
+	if _, err := r.store.Shred(ctx, ""); err == nil {
+		t.Error("the keys of no person in particular were shredded")
+	}
+	r.restart()
+	for digest, kept := range map[string]bool{"mine-1": false, "mine-2": false, "yours": true, "nobody's": true} {
+		if b, err := r.store.Blob(ctx, digest); err != nil || (b.Key != nil) != kept || string(b.Bytes) != "sealed "+digest {
+			t.Errorf("%s: %+v, %v", digest, b, err)
+		}
+	}
+}
+
 // testConcurrentAppends: 64 callers, a sequencer that runs, and at the end each
 // record exactly once under a contiguous seq.
 func testConcurrentAppends(t *testing.T, open Opener) {

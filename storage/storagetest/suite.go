@@ -18,6 +18,7 @@ func Run(t *testing.T, open Opener) {
 		{"LostEpoch", testLostEpoch},
 		{"CheckpointFork", testCheckpointFork},
 		{"ConcurrentAppends", testConcurrentAppends},
+		{"Shred", testShred},
 		{"ReopenKeepsEverything", testReopenKeepsEverything},
 		{"Closed", testClosed},
 		{"Cancelled", testCancelled},

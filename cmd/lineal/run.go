@@ -33,7 +33,7 @@ func newRun(s streams) *cobra.Command {
 		Short: "Run an agent with a sidecar of its own, found by its environment",
 		Long: "Start a sidecar and then the command, whose SDKs find the sidecar in their environment:\n" +
 			"OPENAI_BASE_URL and OPENAI_API_KEY, ANTHROPIC_BASE_URL and ANTHROPIC_AUTH_TOKEN, and for\n" +
-			"everything else LINEAL_URL, LINEAL_TOKEN_FILE and LINEAL_MCP_CONFIG, an mcp.json. Both end\n" +
+			"everything else LINEAL_URL, LINEAL_TOKEN (and _FILE) and LINEAL_MCP_CONFIG, an mcp.json. Both end\n" +
 			"together, and the exit code is the command's.\n\n" +
 			"With --data the sidecar is one of a running demo or `lineal dev`, whose people can sign in\n" +
 			"by --as; with --config it is that of the file.",
@@ -203,7 +203,7 @@ func childEnvironment(dir string, running *server.Sidecar, cfg config.Sidecar) (
 		return e, nil
 	}
 	base, secret := "http://"+running.Address, string(running.Secret)
-	e.set["LINEAL_URL"] = base
+	e.set["LINEAL_URL"], e.set["LINEAL_TOKEN"] = base, secret
 	e.set["NO_PROXY"] = "127.0.0.1,localhost,::1"
 	servers := map[string]any{}
 	for _, r := range cfg.Routes {

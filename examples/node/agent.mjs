@@ -1,7 +1,5 @@
-// An agent that asks a database over MCP and a model, and knows nothing of who
-// is behind its calls: each SDK finds its server in the environment.
-//
-//   lineal run --data DIR --as PERSON -- node agent.mjs
+// An agent that asks a database over MCP, and a model by two APIs: agent.before.mjs
+// without Lineal, agent.mjs with it.
 import { readFileSync } from "node:fs";
 import Anthropic from "@anthropic-ai/sdk";
 import OpenAI from "openai";

@@ -39,6 +39,7 @@ var layout = map[string][]string{
 	"sts":     with(vocabulary, "token", "registry", "internal/ssrf", "internal/workloadjwt"),
 	"gateway": with(vocabulary, "token", "registry"),
 	"admin":   with(vocabulary, "token", "registry"),
+	"console": {"record", "search", "evidence", "policy"},
 	"client":  {"token", "delegation", "scope", "identity", "identity/spiffe", "gateway"},
 
 	"sidecar": {"client", "token", "delegation", "scope", "identity"},

@@ -8,7 +8,8 @@ import (
 
 // Admin is the listeners for operators and probes, apart from those for calls.
 type Admin struct {
-	// Address of the admin API, "127.0.0.1:8401": mTLS with the token service's
+	// Address of the admin API and of the API that answers from the records,
+	// "127.0.0.1:8401": mTLS with the token service's
 	// identity, for processes with the role tokens. Default: none.
 	Address string `yaml:"address,omitempty"`
 	// Probes is the address of a listener without TLS for /healthz, /startupz,

@@ -104,7 +104,9 @@ func (d *Desk) Follow(ctx context.Context, to AsOf) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.asOf, d.complete = to, true
+	if to.Origin != d.asOf.Origin || to.Size > d.asOf.Size { // another question may have come further
+		d.asOf, d.complete = to, true
+	}
 	return nil
 }
 

@@ -47,13 +47,17 @@ func (s *Server) serveAdmin(l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	return s.listen(l, cfg.Address, s.tokensID, s.adminHandler(api, tiles, operators))
+	questions, err := s.console(operators)
+	if err != nil {
+		return err
+	}
+	return s.listen(l, cfg.Address, s.tokensID, s.adminHandler(api, questions, tiles, operators))
 }
 
 // adminHandler is what the listener answers: the probes to everybody, the
-// numbers and the log's tree to whoever has a role, and the API, which records
-// each request. tree may be nil.
-func (s *Server) adminHandler(api, tree http.Handler, operators map[identity.Agent]admin.Role) http.Handler {
+// numbers and the log's tree to whoever has a role, questions, and the API; both
+// record each request. tree may be nil.
+func (s *Server) adminHandler(api, questions, tree http.Handler, operators map[identity.Agent]admin.Role) http.Handler {
 	probes, numbers := s.probes(), s.metrics.handler()
 	forRoles := func(h http.Handler, w http.ResponseWriter, r *http.Request) {
 		who, err := s.tokensID.Identify(r, s.now())
@@ -70,6 +74,8 @@ func (s *Server) adminHandler(api, tree http.Handler, operators map[identity.Age
 			forRoles(numbers, w, r)
 		case tree != nil && (path == "/checkpoint" || strings.HasPrefix(path, "/tile/")):
 			forRoles(tree, w, r)
+		case strings.HasPrefix(path, "/v1/"):
+			questions.ServeHTTP(w, r)
 		case path == "/status":
 			at := r.Clone(r.Context())
 			at.URL.Path, at.URL.RawPath = "/admin/v1/status", ""

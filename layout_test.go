@@ -93,14 +93,16 @@ var layout = map[string][]string{
 	"internal/scenario":    {"record"}, // records for tests and benchmarks
 
 	"test/conformance":     {"*"}, // starts the product for suites of other makes
+	"test/llm":             {"*"}, // starts the product for SDKs of other makes
 	"test/faults":          {"*"}, // breaks what the ledger stands on
 	"test/faults/appender": {"test/faults"},
 
 	// A module of its own: what tests need to run, and the product must not carry.
-	"test/lossfs":  {},
-	"test/opa":     {},
-	"test/tessera": {},
-	"test/witness": {},
+	"test/lossfs":      {},
+	"test/opa":         {},
+	"test/llm/clients": {},
+	"test/tessera":     {},
+	"test/witness":     {},
 }
 
 // pure packages may also import these from outside of the standard library.

@@ -30,6 +30,7 @@ func entries(ctx context.Context, s ledger.Source, size int64) (out [][]byte, er
 // gives, a log that is not the one that was written never passes for it: opening,
 // reading or fsck says so.
 func TestFlippedBits(t *testing.T) {
+	asked(t)
 	p := Place{Dir: t.TempDir()}
 	told := writer(t, p, "-sequence", "-records", "300", "-callers", "8").end()
 	if !told.Done {

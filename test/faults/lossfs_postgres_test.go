@@ -29,6 +29,7 @@ func eatmydata(t *testing.T) string {
 // acknowledged is there when it comes back. Under eatmydata it is not, and the
 // check says so: the negative control.
 func TestPowerCutOfServer(t *testing.T) {
+	asked(t)
 	for _, c := range []struct {
 		name  string
 		loses bool

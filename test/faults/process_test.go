@@ -66,7 +66,7 @@ func program(t testing.TB) string {
 // the time of each change (make faults).
 func wholeTable() bool { return os.Getenv("LINEAL_FAULTS") == "all" }
 
-// asked skips the tables of many processes unless they are asked for.
+// asked skips what takes many processes or much time unless it is asked for.
 func asked(t *testing.T) {
 	t.Helper()
 	if os.Getenv("LINEAL_FAULTS") == "" {

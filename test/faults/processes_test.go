@@ -76,6 +76,7 @@ func TestKilledUnderLoad(t *testing.T) {
 // TestStoppedSequencer: the process that sequences hangs until long after its
 // lease. Another goes on; the first, when it wakes, adds nothing and ends.
 func TestStoppedSequencer(t *testing.T) {
+	asked(t)
 	lease, sleep := time.Second, 3*time.Second
 	if wholeTable() {
 		lease, sleep = 10*time.Second, 30*time.Second
@@ -108,6 +109,7 @@ func TestStoppedSequencer(t *testing.T) {
 // TestStoppedEngine: the database server hangs. Records are refused in time with
 // a code; when it wakes, what was under way is stored once.
 func TestStoppedEngine(t *testing.T) {
+	asked(t)
 	s := pgtest.Start(t)
 	p := database(t, s)
 	c := writer(t, p, "-sequence", "-lease", "1s", "-deadline", "300ms", "-callers", "8")
@@ -210,6 +212,7 @@ func shell(t *testing.T, line ...string) {
 // running. The writer's next record meets a tail that is not its own; whoever
 // sequenced has seen a larger tree.
 func TestRestoredServer(t *testing.T) {
+	asked(t)
 	s := pgtest.Start(t)
 	p := database(t, s)
 	backup := filepath.Join(t.TempDir(), "data")
@@ -267,6 +270,7 @@ func TestClockJumps(t *testing.T) {
 // TestOverload offers twice what the process can do, whatever it answers: what
 // it cannot take is refused with a code, and its memory does not grow with it.
 func TestOverload(t *testing.T) {
+	asked(t)
 	p := Place{Dir: t.TempDir()}
 	c := writer(t, p, "-sequence", "-callers", "256")
 	c.acks(1)
@@ -308,6 +312,7 @@ func TestOverload(t *testing.T) {
 // TestDiskFull fills the file system under the process: records are refused with
 // a code until there is room again, and nothing that was acknowledged is lost.
 func TestDiskFull(t *testing.T) {
+	asked(t)
 	dir := filepath.Join(t.TempDir(), "small")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
@@ -30,6 +31,7 @@ func Verify(bundle []byte, p Policy) Report {
 		v.checkOrigin()
 		v.checkCheckpoints()
 		v.readRecords()
+		v.checkSummaries()
 		v.checkWriterKeys()
 		v.checkSignatures()
 		v.checkInclusion()
@@ -279,7 +281,7 @@ func (v *verifier) place(name string, data []byte) bool {
 		return ok
 	}
 	switch name {
-	case manifestFile, manifestNote, firstFile, lastFile, consistFile:
+	case manifestFile, manifestNote, firstFile, lastFile, consistFile, summaryFile, summaryPage:
 		return true
 	}
 	return false
@@ -383,20 +385,40 @@ func (v *verifier) checkWitnesses() {
 // signature: nobody signed such bytes as a record.
 func (v *verifier) readRecords() {
 	for _, e := range v.records {
-		env, err := record.Open(e.bytes)
-		if err != nil {
+		if err := e.read(); err != nil {
 			v.fail(Signature, "record %d: %v", e.index, err)
 			continue
 		}
-		e.envelope = env
-		if e.record, err = env.Record(); err != nil {
-			v.fail(Signature, "record %d: %v", e.index, err)
-			continue
-		}
-		e.hash, e.readable = record.Hash(env.Payload), true
 		family, origin := e.record.Log, v.manifest.Origin
 		if origin != family && !strings.HasPrefix(origin, family+"/") {
 			v.fail(Origin, "record %d is of another log, %q", e.index, family)
+		}
+	}
+}
+
+// read opens the envelope and the record in it.
+func (e *entry) read() (err error) {
+	if e.envelope, err = record.Open(e.bytes); err != nil {
+		return err
+	}
+	if e.record, err = e.envelope.Record(); err != nil {
+		return err
+	}
+	e.hash, e.readable = record.Hash(e.envelope.Payload), true
+	return nil
+}
+
+// checkSummaries makes the summaries again: a bundle whose pages say something
+// else than its records is not what its manifest says.
+func (v *verifier) checkSummaries() {
+	doc, page, err := summarise(v.manifest.Origin, v.manifest.Mode, v.records)
+	if err != nil {
+		v.fail(ManifestSig, "%v", err)
+		return
+	}
+	for name, want := range map[string][]byte{summaryFile: doc, summaryPage: page} {
+		if got, ok := v.files[name]; ok && !bytes.Equal(got, want) {
+			v.fail(ManifestSig, "%s says something else than the records", name)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -74,6 +75,7 @@ func Write(w io.Writer, c Contents) error {
 	b.records(c)
 	b.checkpoints(c)
 	b.attachments(c)
+	b.summary(c)
 	if b.err != nil {
 		return fmt.Errorf("writing evidence bundle: %w", b.err)
 	}
@@ -114,6 +116,22 @@ func (b *builder) records(c Contents) {
 		p := tlogProof{index: index, hashes: hashes, checkpoint: c.Last}
 		b.add(indexName(proofsDir, index, ".tlog-proof"), p.bytes())
 	}
+}
+
+// summary adds what the records say, for programs and for people.
+func (b *builder) summary(c Contents) {
+	entries := make([]*entry, len(c.Records))
+	for i, r := range c.Records {
+		entries[i] = &entry{index: r.Index, bytes: r.Envelope}
+		_ = entries[i].read() // what cannot be read is left out, as the verifier does
+	}
+	slices.SortFunc(entries, func(x, y *entry) int { return cmp.Compare(x.index, y.index) })
+	doc, page, err := summarise(c.Origin, c.Mode, entries)
+	if err != nil {
+		b.fail(err)
+	}
+	b.add(summaryFile, doc)
+	b.add(summaryPage, page)
 }
 
 func (b *builder) checkpoints(c Contents) {

@@ -23,7 +23,7 @@ const LEEWAY = 30; // seconds
 export async function verify(bundle, policyText) {
   const v = new Verifier(await parsePolicy(policyText));
   if (await v.open(bundle)) {
-    const checks = [v.checkpoints, v.readRecords, v.writerKeys, v.signatures, v.inclusion, v.completeness, v.sequence, v.chains, v.policies,
+    const checks = [v.checkpoints, v.readRecords, v.summaries, v.writerKeys, v.signatures, v.inclusion, v.completeness, v.sequence, v.chains, v.policies,
       v.outcomes, v.disclosures, v.exchange];
     for (const check of checks) await check.call(v);
   }
@@ -126,7 +126,7 @@ class Verifier {
       case 'issuers.json': this.jwks.push(data); return base === await digest(data);
       case 'policies': this.rules.set(base, data); return isDigest(base);
       case 'disclosures': this.values.set(base, data); return isDigest(base);
-      default: return /^(manifest\.json|manifest\.sig|checkpoints\/(first|last|consistency))$/.test(name);
+      default: return /^(manifest\.json|manifest\.sig|checkpoints\/(first|last|consistency)|report\.(json|html))$/.test(name);
     }
   }
 
@@ -238,6 +238,25 @@ class Verifier {
       });
       const { origin } = this.manifest;
       if (e.record && origin !== e.record.log && !origin.startsWith(e.record.log + '/')) this.fail('origin', `record ${e.index} is of another log`);
+    }
+  }
+  /** The summaries say what the records say, and nothing else. */
+  summaries() {
+    const calls = [], at = new Map();
+    for (const e of this.readable()) {
+      const r = e.record;
+      if (r.kind === 'outcome' && at.has(r.of) && at.get(r.of).outcome < 0) Object.assign(at.get(r.of), { outcome: e.index, status: r.status });
+      if (r.kind !== 'decision') continue;
+      at.set(r.record_id, { index: e.index, time: r.time, person: r.person.ref ?? '', actors: r.chain.map((h) => h.actor), caller: r.caller.proven ?? '',
+        callee: r.callee?.id ?? '', tool: r.callee?.tool ?? '', effect: r.decision.effect, reason: r.decision.reason, rules: r.policy.rules,
+        outcome: -1, status: '' });
+      calls.push(at.get(r.record_id));
+    }
+    const { origin, mode } = this.manifest;
+    const want = { 'report.json': canonical({ v: 1, origin, mode, calls }) + '\n', 'report.html': summaryPage(origin, calls) };
+    for (const [name, content] of Object.entries(want)) {
+      const got = this.files.get(name);
+      if (got && !same(got, utf8.encode(content))) this.fail('manifest', `${name} says something else than the records`);
     }
   }
   /** Whether the envelope is signed by this key. */
@@ -473,6 +492,14 @@ class Verifier {
     else this.absent('exchange');
   }
 }
+
+const markup = (s) => s.replace(/[^ -~]|[&<>"'\\]/gu, (c) => `&#x${(/[ -~]/.test(c) ? c.codePointAt(0) : 0xfffd).toString(16)};`);
+const summaryPage = (origin, calls) => '<!doctype html><meta charset="utf-8"><title>Evidence</title><style>body{font:14px sans-serif}' +
+  'table{border-collapse:collapse}td,th{border:1px solid #999;padding:2px 6px;text-align:left}</style>\n' +
+  `<h1>${markup(origin)}</h1>\n<p>Numbers are indexes of the log. Verify the bundle before you believe this page.</p>\n<table>\n` +
+  '<tr><th>index<th>time<th>person<th>agents<th>caller<th>callee<th>tool<th>effect<th>reason<th>rules<th>outcome<th>status\n' +
+  calls.map((c) => '<tr>' + [String(c.index), c.time, c.person, c.actors.join(' > '), c.caller, c.callee, c.tool, c.effect, c.reason,
+    c.rules.join(' '), c.outcome < 0 ? '' : String(c.outcome), c.status].map((x) => '<td>' + markup(x)).join('') + '\n').join('') + '</table>\n';
 
 /** A policy bundle is its manifest, or a tar archive of the manifest and exactly the files that it names. */
 async function checkRules(want, bytes) {

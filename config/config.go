@@ -46,6 +46,9 @@ type Config struct {
 	// workloads authenticate by their certificates alone.
 	Identity  Identity  `yaml:"identity,omitempty"`
 	Upstreams Upstreams `yaml:"upstreams"`
+	// ExtAuthz answers proxies that ask whether they may send a call on (Envoy's
+	// external authorization); default: none.
+	ExtAuthz *ExtAuthz `yaml:"ext_authz,omitempty"`
 	// Admin is the API for operators and the probes; default: none.
 	Admin *Admin `yaml:"admin,omitempty"`
 }
@@ -349,6 +352,7 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("agents: at least one is required"))
 	}
 	errs = append(errs, c.Upstreams.validateHTTP()...)
+	errs = append(errs, c.validateExtAuthz()...)
 	for i, a := range c.Upstreams.A2A {
 		if a.Agent == "" || a.Peer != a.Agent {
 			errs = append(errs, fmt.Errorf("upstreams.a2a[%d]: agent and peer must name the same agent: it gets the token", i))

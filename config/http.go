@@ -108,3 +108,44 @@ func (a UpstreamAuth) validate(u Upstream) error {
 		return fmt.Errorf("upstream_auth: %q is none of none, static, mtls, delegation", a.Kind)
 	}
 }
+
+// ExtAuthz is where proxies ask, over gRPC or HTTP. A proxy must send the body
+// whole, wait for two seconds, and let nothing through without an answer.
+type ExtAuthz struct {
+	// Address to listen on with mutual TLS, and the SPIFFE IDs of the Proxies that
+	// may ask there; default: none.
+	Address string   `yaml:"address,omitempty"`
+	Proxies []string `yaml:"proxies,omitempty"`
+	// Socket is the path of a Unix socket, made with mode 0600: who can open it is
+	// trusted as a proxy is. Default: none.
+	Socket string `yaml:"socket,omitempty"`
+	// Routes are the names of the services that may be asked about, of http and
+	// grpc: of others the gateway must see the answers.
+	Routes []string `yaml:"routes"`
+}
+
+func (c Config) validateExtAuthz() (errs []error) {
+	e := c.ExtAuthz
+	if e == nil {
+		return nil
+	}
+	if e.Address == "" && e.Socket == "" || (e.Address == "") != (len(e.Proxies) == 0) {
+		errs = append(errs, errors.New("ext_authz: address and proxies, or socket, are required"))
+	}
+	if len(e.Routes) == 0 {
+		errs = append(errs, errors.New("ext_authz.routes: required"))
+	}
+	plain := map[string]bool{}
+	for _, u := range c.Upstreams.HTTP {
+		plain[u.Name] = u.Kind != AuthDelegation
+	}
+	for _, u := range c.Upstreams.GRPC {
+		plain[u.Name] = u.Kind != AuthDelegation
+	}
+	for _, name := range e.Routes {
+		if !plain[name] {
+			errs = append(errs, fmt.Errorf("ext_authz.routes: %q is no service of http or grpc, or gets the delegation", name))
+		}
+	}
+	return errs
+}

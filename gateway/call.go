@@ -36,6 +36,7 @@ type call struct {
 
 	route    *Route
 	suffix   string
+	proxied  bool   // a proxy sends it on, and the gateway sees no more of it
 	body     []byte // as received
 	bodyRead bool   // body was asked for, once
 	bodyErr  error
@@ -78,6 +79,10 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, steps ...step) {
 		return
 	}
 	c := &call{g: g, w: w, r: r, id: g.cfg.NewID(), now: g.cfg.Now()}
+	c.run(steps...)
+}
+
+func (c *call) run(steps ...step) {
 	defer c.recover()
 	if err := c.begin(); err != nil {
 		c.refuse(err)

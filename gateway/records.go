@@ -104,6 +104,9 @@ func (c *call) decisionRecord(refusal *Refusal) (rec record.Record, err error) {
 		d.Callee = &record.Callee{Kind: c.route.Kind, ID: c.route.audience, Tool: c.request.Tool, Op: op}
 	}
 	h := c.g.header(record.KindDecision)
+	if c.proxied {
+		h.NotAsserted = append(h.NotAsserted, record.NotCalleeIdentity)
+	}
 	if c.policyAsked { // at the moment that policy judged by
 		h.Time = record.At(c.input.Now)
 	}

@@ -51,8 +51,15 @@ func (d *Desk) Close() error {
 func (a *Archive) Desk(ctx context.Context) (*Desk, error) { return a.desk(ctx, (*search.Desk).Follow) }
 
 // RebuildIndex drops the index and makes it again from the log. It gives how
-// many entries it holds.
+// many entries it holds. A file that is no index any more is removed first.
 func (a *Archive) RebuildIndex(ctx context.Context) (int64, error) {
+	if probe, err := a.openDesk(ctx); err == nil {
+		if err := probe.Close(); err != nil {
+			return 0, err
+		}
+	} else if err := sqlite.RemoveIndex(a.dataDir); err != nil {
+		return 0, err
+	}
 	d, err := a.desk(ctx, (*search.Desk).Rebuild)
 	if err != nil {
 		return 0, err

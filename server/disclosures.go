@@ -138,16 +138,17 @@ func disclosureOpener(dataDir string) (sealed.Opener, error) {
 }
 
 // disclose adds what is at hand of the values of these decisions.
-func (a *Archive) disclose(ctx context.Context, c *evidence.Contents, ids []string) error {
+func (a *Archive) disclose(ctx context.Context, c *evidence.Contents, ids []string) (err error) {
 	if len(ids) == 0 {
 		return nil
 	}
-	index, err := a.Records(ctx)
+	desk, err := a.Desk(ctx)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, desk.Close()) }()
 	for _, id := range ids {
-		found, err := decisionIn(index, id)
+		found, err := decisionIn(ctx, desk, id)
 		if err != nil {
 			return fmt.Errorf("disclosing %s: %w", id, err)
 		}
@@ -169,13 +170,23 @@ func (a *Archive) disclose(ctx context.Context, c *evidence.Contents, ids []stri
 	return nil
 }
 
-// decisionIn finds the one decision that an id means, as a trace does.
-func decisionIn(index *search.Index, id string) (search.Entry, error) {
-	lineage, err := index.Trace(id)
+// decision finds the one decision that an id means.
+func (a *Archive) decision(ctx context.Context, id string) (search.Entry, error) {
+	desk, err := a.Desk(ctx)
 	if err != nil {
 		return search.Entry{}, err
 	}
-	entries, err := index.Find(lineage.RecordID)
+	e, err := decisionIn(ctx, desk, id)
+	return e, errors.Join(err, desk.Close())
+}
+
+// decisionIn finds the one decision that an id means, as a trace does.
+func decisionIn(ctx context.Context, desk *Desk, id string) (search.Entry, error) {
+	lineage, err := desk.Trace(ctx, id)
+	if err != nil {
+		return search.Entry{}, err
+	}
+	entries, err := desk.Find(ctx, lineage.RecordID)
 	if err != nil {
 		return search.Entry{}, err
 	}

@@ -88,11 +88,7 @@ func callText(c scope.Call) string {
 // to differ, from its record and from the bundle kept beside the log. id is as
 // for a trace. What the record does not hold it says.
 func (a *Archive) ExplainPolicy(ctx context.Context, id string) (PolicyExplanation, error) {
-	index, err := a.Records(ctx)
-	if err != nil {
-		return PolicyExplanation{}, err
-	}
-	found, err := decisionIn(index, id)
+	found, err := a.decision(ctx, id)
 	if err != nil {
 		return PolicyExplanation{}, err
 	}

@@ -6,6 +6,8 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -73,6 +75,18 @@ func OpenIndex(ctx context.Context, cfg RegistryConfig) (*Index, error) {
 		return nil, errors.Join(fmt.Errorf("opening index %s: %w", path, err), p.close())
 	}
 	return x, nil
+}
+
+// RemoveIndex removes index.db from a directory, whatever it is. Who has it open
+// goes on with what is removed until it closes that.
+func RemoveIndex(dir string) error {
+	var errs []error
+	for _, suffix := range []string{"-wal", "-shm", ""} {
+		if err := os.Remove(filepath.Join(dir, "index.db"+suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Close implements [search.Store].

@@ -22,7 +22,7 @@ import (
 var answerHeaders = []string{
 	"Content-Type", "Content-Language", "Cache-Control", "Etag", "Last-Modified", "Retry-After", "Vary",
 	"Mcp-Protocol-Version", "A2a-Version", "A2a-Extensions", "X-Request-Id", "Request-Id",
-	"Openai-Version", "Openai-Processing-Ms", "Anthropic-Ratelimit-Requests-Remaining",
+	"Openai-Version", "Openai-Processing-Ms", "Anthropic-Ratelimit-Requests-Remaining", "X-Should-Retry",
 }
 
 // forward is step 7: send what was judged, stream what comes back, and leave

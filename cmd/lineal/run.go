@@ -99,6 +99,9 @@ func sidecarOf(ctx context.Context, r runRequest) (cfg config.Sidecar, opts serv
 	return cfg, opts, nil
 }
 
+// demoRule stands for the sign-in, for clients that exchange an identity token.
+const demoRule = "signed-in"
+
 // sidecarIn is the sidecar of an agent of a running demo.
 func sidecarIn(d demo.Deployment, r runRequest) (cfg config.Sidecar, agent demo.DeployedAgent, password string, err error) {
 	if len(d.Routes) == 0 {
@@ -110,7 +113,7 @@ func sidecarIn(d demo.Deployment, r runRequest) (cfg config.Sidecar, agent demo.
 	}
 	cfg = config.Sidecar{
 		Gateway: d.PublicURL, GatewayID: d.Gateway, Issuer: d.Issuer, TokensID: d.Tokens, Socket: agent.Socket, TrustDomain: d.TrustDomain,
-		Delegation: config.DelegationOwn,
+		Delegation: config.DelegationOwn, FederationRule: demoRule,
 	}
 	for _, route := range d.Routes {
 		if !slices.Contains(agent.Routes, route.Name) {

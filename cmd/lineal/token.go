@@ -43,7 +43,7 @@ func newToken(s streams) *cobra.Command {
 	f.StringVar(&r.user, "user", "alice@example.com", "the person who signs in")
 	f.StringVar(&r.details, "details", "", "authorization_details to ask for; default: what the route's calls need")
 	f.StringVar(&r.out, "out", "", "the directory to write to; default: below the data directory")
-	c.AddCommand(newTokenCert(s), newTokenExec(s))
+	c.AddCommand(newTokenCert(s), newTokenExec(s), newTokenJWT(s))
 	return c
 }
 
@@ -123,6 +123,39 @@ func newTokenCert(s streams) *cobra.Command {
 	f.StringVar(&dataDir, "data", "", "the data directory of the running demo (required)")
 	f.StringVar(&as, "as", "", "the agent (required)")
 	f.StringVar(&out, "out", "", "the directory to write to (required)")
+	return c
+}
+
+func newTokenJWT(s streams) *cobra.Command {
+	var dataDir, as, out string
+	c := &cobra.Command{
+		Use:   "jwt --data DIR --as AGENT --out FILE",
+		Short: "Get an agent's JWT-SVID for the token service, as a file",
+		Long: "Fetch a JWT-SVID of an agent of a running demo (`lineal demo --keep`) from its Workload API and\n" +
+			"write it to a file, mode 0600: for clients that show who they are by such a file.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if out == "" {
+				return &exitError{code: exitUsage, err: errors.New("no file to write to: --out FILE")}
+			}
+			d, err := readDeployment(dataDir)
+			if err != nil {
+				return failed(err, "start one with: lineal demo --keep")
+			}
+			i := slices.IndexFunc(d.Agents, func(a demo.DeployedAgent) bool { return a.Name == as })
+			if i < 0 {
+				return &exitError{code: exitUsage, err: fmt.Errorf("no agent %q", as), hint: filepath.Join(dataDir, demo.DeploymentFile) + " lists agents"}
+			}
+			if err := handout.GetJWT(c.Context(), d.Agents[i].Socket, d.Issuer, out); err != nil {
+				return failed(err, "is the demo still running?")
+			}
+			return json.NewEncoder(s.out).Encode(map[string]string{"agent": d.Agents[i].URI, "jwt": out})
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&dataDir, "data", "", "the data directory of the running demo (required)")
+	f.StringVar(&as, "as", "", "the agent (required)")
+	f.StringVar(&out, "out", "", "the file to write to (required)")
 	return c
 }
 

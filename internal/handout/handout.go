@@ -24,6 +24,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 
@@ -119,6 +120,19 @@ func GetCertificate(ctx context.Context, socket, dir string) (Certificate, error
 		return Certificate{}, err
 	}
 	return c, durable.WriteFiles(files)
+}
+
+// GetJWT fetches a JWT-SVID of the workload behind socket for one audience and
+// writes it to path, mode 0600. It lives minutes: helpers of SPIFFE write such a
+// file again and again.
+func GetJWT(ctx context.Context, socket, audience, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	svid, err := workloadapi.FetchJWTSVID(ctx, jwtsvid.Params{Audience: audience}, workloadapi.WithAddr(socket))
+	if err != nil {
+		return fmt.Errorf("fetching a JWT-SVID: %w", err)
+	}
+	return durable.WriteFile(path, []byte(svid.Marshal()+"\n"), 0o600)
 }
 
 // fetch asks a Workload API for its workload's certificate.

@@ -264,6 +264,22 @@ type A2A struct {
 	// that it was made for through the same agent; "person", that person through
 	// any agent; "delegation", only within the delegation that made it.
 	Handles string `yaml:"handles,omitempty"`
+	// Card is the agent's card, which is served rewritten and signed anew;
+	// default: none is served.
+	Card *Card `yaml:"card,omitempty"`
+}
+
+// Card says where an agent's card is and how it is known to be its own.
+type Card struct {
+	// URL of the card, "https://research.example/.well-known/agent-card.json". It
+	// is fetched as calls are sent, so it is where the agent is.
+	URL string `yaml:"url"`
+	// Keys is a file with the JWK set of who may sign it, each with kid and alg;
+	// default: it is known by its digest.
+	Keys string `yaml:"keys,omitempty"`
+	// Digest is what an unsigned card is known by: base64url(SHA-256) of its
+	// canonical form (RFC 8785), as the log says it; default: it must be signed.
+	Digest string `yaml:"digest,omitempty"`
 }
 
 // Secret is text that never prints.

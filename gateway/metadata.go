@@ -29,8 +29,11 @@ type resourceMetadata struct {
 // servePublic answers the well-known documents, in path-inserted and suffixed
 // form (E3). It reports whether it did.
 func (g *Gateway) servePublic(w http.ResponseWriter, r *http.Request) bool {
-	if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, wellKnown) || !g.servesHost(r.Host) {
+	if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/.well-known/") || !g.servesHost(r.Host) {
 		return false
+	}
+	if !strings.Contains(r.URL.Path, wellKnown) {
+		return g.publish(w, r)
 	}
 	prefix, inserted := strings.CutPrefix(r.URL.Path, wellKnown)
 	if !inserted {
@@ -54,6 +57,16 @@ func (g *Gateway) servePublic(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	return false
+}
+
+// publish answers a document that a route's protocol publishes.
+func (g *Gateway) publish(w http.ResponseWriter, r *http.Request) bool {
+	route, suffix, err := g.admit(r)
+	if err != nil {
+		return false // the ordinary way refuses it
+	}
+	p, ok := route.Protocol.(Publisher)
+	return ok && p.Publish(w, r, suffix)
 }
 
 // challenge is a WWW-Authenticate value (RFC 6750 §3, RFC 9728 §5.1). Its scope

@@ -38,6 +38,14 @@ type Protocol interface {
 	WriteRefusal(w http.ResponseWriter, r *http.Request, body []byte, f Refused)
 }
 
+// Publisher is a Protocol that publishes documents to whoever asks, such as an
+// agent's card: a client that has no token yet reads them.
+type Publisher interface {
+	// Publish answers a GET for one of its documents and reports whether it is
+	// one. Nothing that the caller sends but the path may change the answer.
+	Publish(w http.ResponseWriter, r *http.Request, suffix string) bool
+}
+
 // Caller is who calls where, as far as an id that outlives the call is bound to
 // it: the person, the agent on the connection and the route. It is comparable.
 type Caller struct {

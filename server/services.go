@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/delegation"
 	"github.com/lineal-auth/lineal/gateway"
-	"github.com/lineal-auth/lineal/gateway/a2a"
 	"github.com/lineal-auth/lineal/gateway/llm"
 	"github.com/lineal-auth/lineal/gateway/mcp"
 	"github.com/lineal-auth/lineal/identity"
@@ -259,21 +257,10 @@ func (s *Server) routes(ctx context.Context) ([]gateway.Route, error) {
 		routes = append(routes, r)
 	}
 	for _, u := range s.cfg.Upstreams.A2A {
-		reader, err := a2a.New(a2a.Config{
-			Agent: u.Name, URL: strings.TrimSuffix(s.cfg.PublicURL, "/") + a2aPrefix(u.Name),
-			Versions: u.Versions, RPCPath: u.RPCPath, RESTPath: u.RESTPath,
-		})
+		r, err := s.a2aRoute(ctx, u)
 		if err != nil {
 			return nil, err
 		}
-		r, err := s.route(u.Upstream, a2aPrefix(u.Name), reader, record.CalleeA2AAgent)
-		if err != nil {
-			return nil, err
-		}
-		if r.Delegate, err = identity.ParseAgent(u.Agent); err != nil {
-			return nil, err
-		}
-		r.HeaderTimeout, r.Handles = 5*time.Minute, gateway.Handles(u.Handles)
 		routes = append(routes, r)
 	}
 	for _, u := range s.cfg.Upstreams.LLM {

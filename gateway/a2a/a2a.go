@@ -48,12 +48,15 @@ type Config struct {
 	// RPCPath and RESTPath are where the upstream has its bindings, below its URL;
 	// if "", at the URL itself.
 	RPCPath, RESTPath string
+	// Card says where the agent's card is; if nil, the route has none.
+	Card *CardConfig
 }
 
 // Reader is the gateway.Protocol for one agent. It is safe for concurrent use.
 type Reader struct {
-	cfg  Config
-	path string // of the route
+	cfg   Config
+	path  string // of the route
+	cards *cards // nil where the route has none
 }
 
 // New checks the configuration.
@@ -75,7 +78,13 @@ func New(cfg Config) (*Reader, error) {
 			return nil, fmt.Errorf("a2a: path %q: it must begin with a slash, not end with one, and be canonical", p)
 		}
 	}
-	return &Reader{cfg: cfg, path: strings.TrimSuffix(u.Path, "/")}, nil
+	r := &Reader{cfg: cfg, path: strings.TrimSuffix(u.Path, "/")}
+	if cfg.Card != nil {
+		if r.cards, err = newCards(*cfg.Card, r); err != nil {
+			return nil, fmt.Errorf("a2a: agent %q: %w", cfg.Agent, err)
+		}
+	}
+	return r, nil
 }
 
 // Name is "a2a".

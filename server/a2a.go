@@ -1,0 +1,83 @@
+package server
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/gateway"
+	"github.com/lineal-auth/lineal/gateway/a2a"
+	"github.com/lineal-auth/lineal/identity"
+	"github.com/lineal-auth/lineal/record"
+)
+
+// a2aRoute is the route to one agent.
+func (s *Server) a2aRoute(ctx context.Context, u config.A2A) (r gateway.Route, err error) {
+	cfg := a2a.Config{
+		Agent: u.Name, URL: strings.TrimSuffix(s.cfg.PublicURL, "/") + a2aPrefix(u.Name),
+		Versions: u.Versions, RPCPath: u.RPCPath, RESTPath: u.RESTPath,
+	}
+	if r, err = s.route(u.Upstream, a2aPrefix(u.Name), nil, record.CalleeA2AAgent); err != nil {
+		return r, err
+	}
+	if u.Card != nil {
+		if cfg.Card, err = s.agentCard(ctx, *u.Card, r); err != nil {
+			return r, fmt.Errorf("upstream %s: card: %w", u.Name, err)
+		}
+	}
+	if r.Protocol, err = a2a.New(cfg); err != nil {
+		return r, err
+	}
+	if r.Delegate, err = identity.ParseAgent(u.Agent); err != nil {
+		return r, err
+	}
+	r.HeaderTimeout, r.Handles = 5*time.Minute, gateway.Handles(u.Handles)
+	return r, nil
+}
+
+// agentCard is fetched over the route's own transport, from the agent's own
+// host: nothing else leads anywhere.
+func (s *Server) agentCard(ctx context.Context, c config.Card, r gateway.Route) (*a2a.CardConfig, error) {
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Scheme != r.Upstream.Scheme || u.Host != r.Upstream.Host {
+		return nil, fmt.Errorf("%q is not at %s://%s, where the agent is", c.URL, r.Upstream.Scheme, r.Upstream.Host)
+	}
+	out := &a2a.CardConfig{URL: c.URL, Transport: r.Transport, Digest: c.Digest, Now: s.now, Logger: s.logger}
+	if c.Keys != "" {
+		if out.Keys, err = os.ReadFile(c.Keys); err != nil {
+			return nil, err
+		}
+	}
+	key, err := s.cardKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out.Signer, err = a2a.NewCardSigner(key)
+	return out, err
+}
+
+// cardKey is the key that signs cards, the same in all replicas.
+func (s *Server) cardKey(ctx context.Context) (key *ecdsa.PrivateKey, err error) {
+	secret, err := s.secret(ctx, "agent cards")
+	if err != nil {
+		return nil, err
+	}
+	for i := range 4 { // one in 2^32 is no scalar of the curve
+		var scalar []byte
+		if scalar, err = hkdf.Key(sha256.New, secret, nil, fmt.Sprintf("lineal agent card ES256 %d", i), 32); err != nil {
+			return nil, fmt.Errorf("card key: %w", err)
+		}
+		if key, err = ecdsa.ParseRawPrivateKey(elliptic.P256(), scalar); err == nil {
+			return key, nil
+		}
+	}
+	return nil, fmt.Errorf("card key: %w", err)
+}

@@ -28,7 +28,7 @@ func (g *Gateway) admit(r *http.Request) (*Route, string, error) {
 	case len(r.Header.Values("Upgrade")) > 0:
 		return nil, "", Refuse(CodeUpgradeUnsupported, "upgrade to %q", r.Header.Get("Upgrade"))
 	}
-	if !g.servesHost(r.Host) {
+	if other := r.Header["Host"]; !g.servesHost(r.Host) || len(other) > 0 && (len(other) > 1 || other[0] != r.Host) { // HTTP/2 has two (threat S5)
 		return nil, "", Refuse(CodeHostDenied, "host %q", r.Host)
 	}
 	if !g.servesOrigin(r.Header) {

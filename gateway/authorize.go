@@ -66,7 +66,7 @@ func (g *Gateway) Authorize(r *http.Request, serves func(route string) bool) Ver
 // asSent: the proxy sends the bytes that came, so it is these that the digest is
 // of. What only the gateway itself could do to an answer refuses the call.
 func (c *call) asSent() error {
-	if c.request.Answer != nil || len(c.request.Handles) > 0 || c.request.Discovery || !c.route.Delegate.IsZero() {
+	if c.request.Answer != nil || c.request.Observe != nil || len(c.request.Handles) > 0 || c.request.Discovery || !c.route.Delegate.IsZero() {
 		return Refuse(CodeOperationUnknown, "a call whose answer the gateway must see")
 	}
 	if c.request.Body != nil {

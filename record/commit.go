@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/gowebpki/jcs"
-
 	"github.com/lineal-auth/lineal/internal/strictjson"
 )
 
@@ -39,11 +37,7 @@ func InputDigest(doc strictjson.Value) (string, error) {
 	if err := onlySafeNumbers(doc); err != nil {
 		return "", fmt.Errorf("digesting policy input: %w", err)
 	}
-	canonical, err := jcs.Transform(doc.AppendJSON(nil))
-	if err != nil {
-		return "", fmt.Errorf("digesting policy input: %w", err)
-	}
-	return Hash(canonical), nil
+	return Hash(appendCanonical(make([]byte, 0, 2048), doc)), nil
 }
 
 // onlySafeNumbers refuses what RFC 8785 would round: two inputs must not share

@@ -1,12 +1,16 @@
 package record
 
 import (
+	"cmp"
 	"maps"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
+
+	"github.com/lineal-auth/lineal/internal/strictjson"
 )
 
 // The encoder writes RFC 8785 from the structs directly: members sorted, no
@@ -175,4 +179,53 @@ func appendString(dst []byte, s string) []byte {
 		}
 	}
 	return append(append(dst, s[from:]...), '"')
+}
+
+// appendCanonical writes RFC 8785 of a value whose numbers are safe integers:
+// what strictjson writes, with members sorted.
+func appendCanonical(dst []byte, v strictjson.Value) []byte {
+	switch v.Kind() {
+	case strictjson.KindObject:
+		members := slices.Clone(v.Members())
+		slices.SortFunc(members, func(a, b strictjson.Member) int { return compareNames(a.Name, b.Name) })
+		dst = append(dst, '{')
+		for i, m := range members {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendCanonical(append(appendString(dst, m.Name), ':'), m.Value)
+		}
+		return append(dst, '}')
+	case strictjson.KindArray:
+		dst = append(dst, '[')
+		for i := range v.Len() {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendCanonical(dst, v.Index(i))
+		}
+		return append(dst, ']')
+	default:
+		return v.AppendJSON(dst)
+	}
+}
+
+// compareNames is the order of RFC 8785 §3.2.3, by UTF-16 code units: as by code
+// points, but that those beyond the first plane begin with a surrogate.
+func compareNames(a, b string) int {
+	unit := func(r rune) rune {
+		if r >= 0xe000 && r < 0x10000 {
+			return r + 0x110000
+		}
+		return r
+	}
+	for a != "" && b != "" {
+		x, n := utf8.DecodeRuneInString(a)
+		y, m := utf8.DecodeRuneInString(b)
+		if x != y {
+			return cmp.Compare(unit(x), unit(y))
+		}
+		a, b = a[n:], b[m:]
+	}
+	return cmp.Compare(len(a), len(b))
 }

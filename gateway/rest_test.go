@@ -482,3 +482,36 @@ func newGRPCWorld(t *testing.T) (*world, chan metadata.MD) {
 		cfg.Policy = rules{decide: permitAll}
 	}), got
 }
+
+// TestF1O4HTTPCanaries: the caller's token reaches no upstream, log, record or
+// answer over HTTP routes either, whether the call passes or not.
+func TestF1O4HTTPCanaries(t *testing.T) {
+	w := newHTTPWorld(t)
+	tok := w.httpToken("/http/crm", allOperations...)
+	traced := httpAsk("GET", "/http/crm/customers/C-1", tok, "")
+	traced.header.Set("Traceparent", tok)
+	traced.header.Set("Baggage", "t="+tok)
+	traced.header.Set("Cookie", tok)
+	var answers strings.Builder
+	for _, a := range []ask{
+		traced, httpAsk("PUT", "/http/crm/customers/C-1", tok, `{"note":"`+tok+`"}`), httpAsk("GET", "/http/crm/customers/"+tok, tok, ""),
+		httpAsk("GET", "/http/crm/customers/C-1?fields="+tok, tok, ""), httpAsk("DELETE", "/http/crm/customers/"+tok, tok, ""),
+		httpAsk("GET", "/http/crm/other/"+tok, tok, ""), httpAsk("GET", "/http/crm/customers/C-1?"+tok+"=1", tok, ""),
+	} {
+		got := w.send(a)
+		_, _ = fmt.Fprint(&answers, got.header, string(got.body))
+	}
+	if n := len(w.decisions()); n != 7 {
+		t.Errorf("%d decisions", n)
+	}
+	if n := len(w.up.requests()); n != 1 {
+		t.Errorf("%d calls passed, want the first", n)
+	}
+	for where, text := range map[string]string{
+		"upstream": fmt.Sprint(w.up.requests()), "log": w.log.String(), "record": fmt.Sprintf("%+v", w.recorder.all()), "answer": answers.String(),
+	} {
+		if strings.Contains(text, strings.Split(tok, ".")[2]) {
+			t.Errorf("the token is in the %s", where)
+		}
+	}
+}

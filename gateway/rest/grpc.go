@@ -98,7 +98,7 @@ func (g *GRPC) Read(req *http.Request, suffix string, body []byte, _ gateway.Cal
 	case req.URL.RawQuery != "":
 		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "a query on a method")
 	case !g.methods[method]:
-		return gateway.Request{}, gateway.Refuse(gateway.CodeOperationUnknown, "method %q", method)
+		return gateway.Request{}, gateway.Refuse(gateway.CodeOperationUnknown, "no such method")
 	}
 	name := "/" + g.service + "/" + method
 	doc := scope.NewDocument()

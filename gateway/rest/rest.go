@@ -227,7 +227,7 @@ func (r *Reader) match(method, suffix string) (*operation, []string, error) {
 	if otherMethod {
 		return nil, nil, gateway.Refuse(gateway.CodeMethodNotAllowed, "method %s", method)
 	}
-	return nil, nil, gateway.Refuse(gateway.CodeOperationUnknown, "%s %s", method, suffix)
+	return nil, nil, gateway.Refuse(gateway.CodeOperationUnknown, "no operation has this path")
 }
 
 func (o *operation) readHeaders(h http.Header, doc *scope.Document) (http.Header, error) {

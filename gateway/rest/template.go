@@ -120,10 +120,10 @@ func (o *operation) readQuery(raw string, doc *scope.Document) (string, error) {
 	}
 	for key, all := range values {
 		if !slices.Contains(o.Query, key) {
-			return "", gateway.Refuse(gateway.CodeRequestUnreadable, "query key %q is not declared", key)
+			return "", gateway.Refuse(gateway.CodeRequestUnreadable, "a query key is not declared")
 		}
 		if len(all) > 1 {
-			return "", gateway.Refuse(gateway.CodeRequestUnreadable, "query key %q is there twice", key)
+			return "", gateway.Refuse(gateway.CodeRequestUnreadable, "a query key is there twice")
 		}
 		fact, err := text(all[0])
 		if err != nil {

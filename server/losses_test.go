@@ -14,6 +14,7 @@ import (
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/sts"
 )
 
 // openedLedger opens the ledger of a data directory as a server does.
@@ -187,6 +188,26 @@ func TestFloodOfRefusals(t *testing.T) {
 	}
 	if err := l.gateway.Record(t.Context(), denied(t, l, "token_invalid")); err != nil { // the twin
 		t.Errorf("after the flood: %v", err)
+	}
+	if err := l.close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestN5TurnedAwayIsCounted: what the token service turns away unread is a number
+// in its writer's next gap record.
+func TestN5TurnedAwayIsCounted(t *testing.T) {
+	l := openedLedger(t, smallLog(t, 1))
+	for range 3 {
+		draftRecorder{l.gateway}.Dropped(sts.CodeTooManyRefusals)
+	}
+	l.gateway.reportLosses(t.Context())
+	if err := l.gateway.drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	gaps := records(t, l, record.KindGap)
+	if len(gaps) != 1 || gaps[0].Gap.Cause != "overload" || gaps[0].Gap.DenialsDropped[string(sts.CodeTooManyRefusals)] != 3 {
+		t.Errorf("%+v", gaps)
 	}
 	if err := l.close(t.Context()); err != nil {
 		t.Fatal(err)

@@ -167,6 +167,10 @@ func (d draftRecorder) Record(ctx context.Context, draft record.Draft) error {
 	return err
 }
 
+func (d draftRecorder) Dropped(reason sts.Code) {
+	d.r.losses.drop(d.r.now(), string(reason), errDenials)
+}
+
 // keptReceipts keeps each receipt also beside the ledger, where evidence finds
 // it by the hash that records name.
 type keptReceipts struct {

@@ -13,7 +13,8 @@ import (
 // A request that is refused before anybody is authenticated is charged to its
 // address and to all together; while either has nothing left, requests without
 // a client certificate are turned away unread, with 429 and Retry-After. They
-// are counted, and the count is logged when the address is let in again.
+// have no record each; the writer's next gap record counts them, and the count of
+// an address is logged when it is let in again.
 const (
 	refusalsPerAddress = 120 // at once; one more every half second
 	refusalsOfAll      = 4096
@@ -136,6 +137,7 @@ func (s *Service) turnAway(w http.ResponseWriter, r *http.Request) bool {
 	if wait <= 0 {
 		return false
 	}
+	s.cfg.Recorder.Dropped(CodeTooManyRefusals)
 	w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
 	writeRefusal(w, r, table[CodeTooManyRefusals])
 	return true

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/identity"
+	"github.com/lineal-auth/lineal/sts"
 )
 
 // TestN5RefusalBudget: strangers at one address cost so many refusals, and so
@@ -43,6 +44,11 @@ func TestN5RefusalBudget(t *testing.T) {
 	if n := len(w.recorder.take()); n != refused {
 		t.Errorf("%d records of %d refusals", n, refused)
 	}
+	w.recorder.mu.Lock()
+	if n := w.recorder.dropped[sts.CodeTooManyRefusals]; n != turned || len(w.recorder.dropped) != 1 {
+		t.Errorf("counted for the gap record: %v, turned away: %d", w.recorder.dropped, turned)
+	}
+	w.recorder.mu.Unlock()
 	if seconds, err := strconv.Atoi(retry); err != nil || seconds < 1 || seconds > 60 {
 		t.Errorf("Retry-After %q", retry)
 	}

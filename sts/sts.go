@@ -59,6 +59,10 @@ type Recorder interface {
 	// Record returns after the draft is durable in the ledger, or with an error;
 	// then the draft may be there or not. It is safe for concurrent use.
 	Record(ctx context.Context, d record.Draft) error
+	// Dropped counts a refusal that gets no record of its own; the next gap record
+	// of the writer says how many there were for the reason. It is safe for
+	// concurrent use and waits for nothing.
+	Dropped(reason Code)
 }
 
 // Logins verifies the ID tokens that start a delegation.

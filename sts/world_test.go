@@ -276,6 +276,16 @@ type recorder struct {
 	seq     int64
 	prev    string
 	records []record.Record
+	dropped map[sts.Code]int
+}
+
+func (r *recorder) Dropped(reason sts.Code) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.dropped == nil {
+		r.dropped = make(map[sts.Code]int)
+	}
+	r.dropped[reason]++
 }
 
 func (r *recorder) Record(_ context.Context, d record.Draft) error {

@@ -15,7 +15,7 @@ func TestWitnesses(t *testing.T) {
 		"no name":       with(func(w *Witness) { w.Name = "" }),
 		"no key":        with(func(w *Witness) { w.Key = "" }),
 		"no url":        with(func(w *Witness) { w.URL = "" }),
-		"a file":        with(func(w *Witness) { w.URL = "file:///tmp/x" }),
+		"a file":        with(func(w *Witness) { w.URL = "file:///witness" }),
 		"a password":    with(func(w *Witness) { w.URL = "https://me:secret@witness.example" }),
 		"twice":         {Witnesses: []Witness{good, good}},
 		"no quorum":     {Witnesses: []Witness{good}, WitnessQuorum: 2},

@@ -35,8 +35,10 @@ func (l *runner) RoundTrip(r *http.Request) (*http.Response, error) {
 	select {
 	case <-a.begun:
 	case <-r.Context().Done():
-		_ = body.CloseWithError(context.Cause(r.Context()))
-		return nil, context.Cause(r.Context())
+	}
+	if left := context.Cause(r.Context()); left != nil { // first: the handler may have begun because of it
+		_ = body.CloseWithError(left)
+		return nil, left
 	}
 	if a.failed != nil {
 		return nil, a.failed

@@ -87,7 +87,7 @@ func (l *last) Write(p []byte) (int, error) {
 
 func (l load) run(ctx context.Context, r *rig) error {
 	direct := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
-	through := r.source.HTTPClient(gatewayID)
+	through := r.env.ToGateway()
 	defer direct.CloseIdleConnections()
 	defer through.CloseIdleConnections()
 	want, err := r.says.expected("openai-chat")
@@ -95,7 +95,7 @@ func (l load) run(ctx context.Context, r *rig) error {
 		return err
 	}
 	out := cost{Streams: l.streams}
-	at := r.cfg.PublicURL + "/openai/v1/chat/completions"
+	at := r.env.Deployment.PublicURL + "/openai/v1/chat/completions"
 	if out.DirectMS, out.GatewayMS, err = firstBytes(ctx, r, direct, through, at); err != nil {
 		return err
 	}

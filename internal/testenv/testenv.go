@@ -1,0 +1,286 @@
+// Package testenv is the whole product in one process, for clients and suites of other makes.
+//
+//	rig ──▶ Env: certificate authority, OpenID provider ──▶ token service, gateway ──▶ what is tested
+//	          └── one agent, one person: Token, ToGateway, Front
+//
+// One agent, which is also the application at which Alice logs in, is allowed
+// what the rig says. It is for tests: no product imports it, and it keeps no
+// secret from the machine it runs on.
+package testenv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httputil"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lineal-auth/lineal/client"
+	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/identity"
+	"github.com/lineal-auth/lineal/identity/spiffe"
+	"github.com/lineal-auth/lineal/internal/devca"
+	"github.com/lineal-auth/lineal/internal/devidp"
+	"github.com/lineal-auth/lineal/policy/cedar"
+	"github.com/lineal-auth/lineal/server"
+)
+
+const (
+	redirect = "http://127.0.0.1/callback"
+	// lifetime of a token: longer than any run.
+	lifetime  = 30 * time.Minute
+	stopAfter = 20 * time.Second
+)
+
+// Config configures an Env. Everything is required.
+type Config struct {
+	// Domain is the trust domain, and Name the agent's name in it, its OpenID
+	// client and the name of the policy.
+	Domain, Name string
+	// DataDir is an empty directory for the deployment.
+	DataDir string
+	Now     func() time.Time
+	Logger  *slog.Logger
+}
+
+// Plan is what the agent may do.
+type Plan struct {
+	// Authority is all that it may ever hold, authorization_details.
+	Authority []json.RawMessage
+	// Policies are the rules, Cedar by file name. The agent is in Group::"agents".
+	Policies map[string]string
+}
+
+// Env is what runs. Start it once, and close it, also when that failed.
+type Env struct {
+	// Deployment is the product's configuration: complete when Start returns.
+	Deployment config.Config
+
+	cfg    Config
+	agent  identity.Agent
+	idp    *devidp.Provider
+	source *spiffe.Source // the agent's
+	login  string         // the person's ID token
+	close  []func() error
+}
+
+// New makes an Env in which nothing runs yet.
+func New(cfg Config) *Env {
+	e := &Env{cfg: cfg}
+	e.agent = e.workload(cfg.Name)
+	return e
+}
+
+func (e *Env) workload(name string) identity.Agent {
+	return identity.MustParseAgent("spiffe://" + e.cfg.Domain + "/" + name)
+}
+
+// Start starts everything. plan is asked when the product's URLs are known: it
+// adds the routes, and says what the agent may do.
+func (e *Env) Start(ctx context.Context, plan func(*config.Config) (Plan, error)) error {
+	if err := e.identities(ctx); err != nil {
+		return err
+	}
+	if err := e.product(ctx, plan); err != nil {
+		return err
+	}
+	return e.signIn(ctx)
+}
+
+// Close ends everything, the last first.
+func (e *Env) Close() (err error) {
+	for _, c := range slices.Backward(e.close) {
+		err = errors.Join(err, c())
+	}
+	return err
+}
+
+// Serve serves h on a loopback port of its own until the Env closes.
+func (e *Env) Serve(ctx context.Context, h http.Handler) (*net.TCPAddr, error) {
+	l, err := listen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: stopAfter}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(l)
+	}()
+	e.close = append(e.close, func() error {
+		err := s.Close()
+		<-done
+		return err
+	})
+	return l.Addr().(*net.TCPAddr), nil
+}
+
+// Front serves requests by sending them to the gateway over the agent's
+// connection, changed by rewrite alone.
+func (e *Env) Front(ctx context.Context, rewrite func(*httputil.ProxyRequest)) (*net.TCPAddr, error) {
+	agents := e.ToGateway()
+	e.close = append(e.close, func() error { agents.CloseIdleConnections(); return nil })
+	return e.Serve(ctx, &httputil.ReverseProxy{
+		Transport: agents.Transport, FlushInterval: -1, Rewrite: rewrite,
+		ErrorLog: slog.NewLogLogger(e.cfg.Logger.Handler(), slog.LevelWarn),
+	})
+}
+
+// ToGateway makes the agent's way to the gateway.
+func (e *Env) ToGateway() *http.Client { return e.source.HTTPClient(e.workload("gateway")) }
+
+// Token is a root token of the person for the agent, for one audience.
+func (e *Env) Token(ctx context.Context, audience string, details []json.RawMessage) (string, error) {
+	wanted, err := json.Marshal(details)
+	if err != nil {
+		return "", err
+	}
+	at := e.source.HTTPClient(e.workload("tokens"))
+	defer at.CloseIdleConnections()
+	tokens, err := client.New(client.Config{TokenURL: e.Deployment.Tokens.Issuer + "/token", HTTP: at})
+	if err != nil {
+		return "", err
+	}
+	root, err := tokens.Root(ctx, e.login, client.Call{Audience: audience, Details: wanted})
+	return string(root.Raw), err
+}
+
+// identities starts certificate authority and OpenID provider, and the agent's
+// end of them.
+func (e *Env) identities(ctx context.Context) error {
+	ca, err := devca.New(devca.Config{TrustDomain: e.cfg.Domain, TTL: time.Hour, Logger: e.cfg.Logger})
+	if err != nil {
+		return err
+	}
+	e.close = append(e.close, ca.Close)
+	if e.idp, err = devidp.New(devidp.Config{Clients: []devidp.Client{{ID: e.cfg.Name, RedirectURIs: []string{redirect}}}, Logger: e.cfg.Logger}); err != nil { //nolint:contextcheck // it lives until it is closed
+		return err
+	}
+	e.close = append(e.close, e.idp.Close)
+	socket, err := ca.Serve(e.agent, devca.Profile{})
+	if err != nil {
+		return err
+	}
+	if e.source, err = spiffe.Open(ctx, spiffe.Config{Socket: socket, TrustDomain: e.cfg.Domain, Logger: e.cfg.Logger}); err != nil {
+		return err
+	}
+	e.close = append(e.close, e.source.Close)
+	for to, name := range map[*string]string{&e.Deployment.Gateway.Socket: "gateway", &e.Deployment.Tokens.Socket: "tokens"} {
+		if *to, err = ca.Serve(e.workload(name), devca.Profile{Loopback: true}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// product starts the product with the routes of the plan.
+func (e *Env) product(ctx context.Context, plan func(*config.Config) (Plan, error)) error {
+	gateway, err := listen(ctx)
+	if err != nil {
+		return err
+	}
+	tokens, err := listen(ctx)
+	if err != nil {
+		return errors.Join(err, gateway.Close())
+	}
+	cfg := &e.Deployment
+	cfg.DataDir, cfg.TrustDomain, cfg.PublicURL = e.cfg.DataDir, e.cfg.Domain, "https://"+gateway.Addr().String()
+	cfg.Tokens.Issuer, cfg.Tokens.Lifetime, cfg.Tokens.PersonIssuers = "https://"+tokens.Addr().String()+"/sts", lifetime, []string{e.idp.Issuer()}
+	cfg.Ledger = config.Ledger{Family: "ledger." + e.cfg.Domain + "/std", Period: e.cfg.Now().UTC().Format("2006-01"), Region: "local", DataClass: "internal"}
+	cfg.Policy.Bundle = filepath.Join(e.cfg.DataDir, "policy.tar")
+	p, err := plan(cfg)
+	if err != nil {
+		return err
+	}
+	authority, err := json.Marshal(p.Authority)
+	if err != nil {
+		return err
+	}
+	cfg.Agents = []config.Agent{{
+		URI: e.agent.String(), Name: e.cfg.Name, Service: true, Authority: string(authority),
+		OIDCClients: []config.OIDCClient{{Issuer: e.idp.Issuer(), ClientID: e.cfg.Name}},
+	}}
+	if err := server.Init(ctx, cfg.DataDir, cfg.Ledger, e.cfg.Now, e.cfg.Logger); err != nil {
+		return err
+	}
+	if err := e.rules(p.Policies); err != nil {
+		return err
+	}
+	s, err := server.Start(ctx, *cfg, server.Options{GatewayListener: gateway, TokensListener: tokens, Logger: e.cfg.Logger})
+	if err != nil {
+		return err
+	}
+	e.close = append(e.close, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), stopAfter)
+		defer cancel()
+		return s.Close(ctx)
+	})
+	return nil
+}
+
+// rules signs the policy, with the agent and the services of all routes.
+func (e *Env) rules(policies map[string]string) error {
+	key, err := server.ManifestKey(e.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	entities := []string{
+		`{"uid":{"type":"Group","id":"agents"},"parents":[],"attrs":{}}`,
+		fmt.Sprintf(`{"uid":{"type":"Agent","id":%q},"parents":[{"type":"Group","id":"agents"}],"attrs":{"trust_domain":%q}}`, e.agent, e.cfg.Domain),
+	}
+	service := func(name string) {
+		entities = append(entities, fmt.Sprintf(`{"uid":{"type":"Service","id":%q},"parents":[],"attrs":{"environment":"test"}}`, name))
+	}
+	var tools []cedar.Tool
+	for _, u := range e.Deployment.Upstreams.MCP {
+		service(u.Name)
+		for _, t := range u.Tools {
+			tools = append(tools, cedar.Tool{Service: u.Name, Name: t.Name, InputSchema: []byte(t.InputSchema)})
+		}
+	}
+	for _, u := range e.Deployment.Upstreams.LLM {
+		service(u.Name)
+	}
+	schema, err := cedar.GenerateSchema(tools)
+	if err != nil {
+		return err
+	}
+	bundle, err := cedar.Build(cedar.BundleInput{
+		Name: e.cfg.Name, Serial: 1, Schema: schema, Key: key, Entities: []byte("[" + strings.Join(entities, ",") + "]"), Policies: policies,
+	})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(e.Deployment.Policy.Bundle, bundle, 0o600)
+}
+
+// signIn logs the person in at the agent, as an application does.
+func (e *Env) signIn(ctx context.Context) error {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return err
+	}
+	browser := &http.Client{Jar: jar, Transport: &http.Transport{}}
+	defer browser.CloseIdleConnections()
+	login, err := devidp.Login(ctx, browser, devidp.LoginConfig{
+		Issuer: e.idp.Issuer(), ClientID: e.cfg.Name, RedirectURI: redirect, Username: "alice@example.com", Password: "alice",
+	})
+	if err != nil {
+		return err
+	}
+	e.login = login.IDToken
+	return nil
+}
+
+func listen(ctx context.Context) (net.Listener, error) {
+	return new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+}

@@ -23,6 +23,7 @@ var vocabulary = []string{"scope", "identity", "delegation", "policy", "record"}
 var layout = map[string][]string{
 	"internal/strictjson": {},
 	"internal/durable":    {},
+	"internal/refusal":    {}, // how an HTTP API of ours says no
 
 	"scope":      {},
 	"identity":   {},
@@ -38,11 +39,11 @@ var layout = map[string][]string{
 
 	"sts":     with(vocabulary, "token", "registry", "internal/ssrf", "internal/workloadjwt"),
 	"gateway": with(vocabulary, "token", "registry"),
-	"admin":   with(vocabulary, "token", "registry"),
-	"console": {"record", "search", "evidence", "policy"},
+	"admin":   with(vocabulary, "token", "registry", "internal/refusal"),
+	"console": {"record", "search", "evidence", "policy", "internal/refusal"},
 	"client":  {"token", "delegation", "scope", "identity", "identity/spiffe", "gateway"},
 
-	"sidecar": {"client", "token", "delegation", "scope", "identity"},
+	"sidecar": {"client", "token", "delegation", "scope", "identity", "internal/refusal"},
 
 	"config":     {},
 	"server":     {"*"},

@@ -173,9 +173,9 @@ func (x *request) change(ctx context.Context, seen int64, e registry.Entry) (rev
 	x.s.changing.Lock()
 	defer x.s.changing.Unlock()
 	old, at, err := x.find(ctx)
-	var r *refusal
+	var r *refused
 	switch {
-	case errors.As(err, &r) && r.code == CodeNotFound:
+	case errors.As(err, &r) && r.Code == CodeNotFound:
 		if seen != 0 {
 			return 0, err
 		}
@@ -205,7 +205,7 @@ func (x *request) change(ctx context.Context, seen int64, e registry.Entry) (rev
 
 // judge gives the code to what the registry said of a change.
 func judge(err error) error {
-	var r *refusal
+	var r *refused
 	switch {
 	case err == nil:
 		return nil

@@ -82,7 +82,7 @@ func TestOpenAPIListsTheAPI(t *testing.T) {
 	var codes []string
 	for c, a := range answers {
 		codes = append(codes, string(c))
-		if a.message == "" || http.StatusText(a.status) == "" {
+		if a.Message == "" || http.StatusText(a.Status) == "" {
 			t.Errorf("%s: %+v", c, a)
 		}
 	}

@@ -2,12 +2,10 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 
+	"github.com/lineal-auth/lineal/internal/refusal"
 	"github.com/lineal-auth/lineal/record"
 )
 
@@ -37,59 +35,43 @@ const (
 	CodeRegistryUnavailable Code = "registry_unavailable"
 )
 
-// answers says for each code the status and the sentence for the caller. detail
-// says that the caller, who is an operator by then, is told what is wrong with
-// what it sent itself.
-var answers = map[Code]struct {
-	status    int
-	message   string
-	detail    bool
-	retryable bool
-}{
-	CodeIdentityMissing:     {http.StatusUnauthorized, "The connection proves no workload identity.", false, false},
-	CodeNotOperator:         {http.StatusForbidden, "This workload is no operator.", false, false},
-	CodeRoleInsufficient:    {http.StatusForbidden, "The operator's role does not allow this.", false, false},
-	CodeOriginRefused:       {http.StatusForbidden, "The API takes no requests from web pages.", false, false},
-	CodeNotFound:            {http.StatusNotFound, "There is no such entry.", false, false},
-	CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "The method is not allowed here.", false, false},
-	CodeParameterInvalid:    {http.StatusBadRequest, "A parameter or header is unknown, doubled or malformed.", true, false},
-	CodeMediaType:           {http.StatusUnsupportedMediaType, "The body must be application/json.", false, false},
-	CodeTooLarge:            {http.StatusRequestEntityTooLarge, "The body is too large.", false, false},
-	CodeBodyInvalid:         {http.StatusBadRequest, "The body is not a document of this kind.", true, false},
-	CodeEntryInvalid:        {http.StatusUnprocessableEntity, "The entry does not fit the others.", true, false},
-	CodeEntryConfigured:     {http.StatusConflict, "The entry is of the configuration, and is changed there.", false, false},
-	CodeEntryInUse:          {http.StatusConflict, "Other entries refer to this one.", true, false},
-	CodeResourceReserved:    {http.StatusConflict, "The resource is served here, and is registered by the configuration.", false, false},
-	CodePreconditionMissing: {http.StatusPreconditionRequired, "Say by If-Match which state is changed, or by If-None-Match: * that there is none.", false, false},
-	CodePreconditionFailed:  {http.StatusPreconditionFailed, "The entry is not in the state that was named.", false, false},
-	CodeChanged:             {http.StatusConflict, "The registry was changed at the same time.", false, true},
-	CodeLedgerUnavailable:   {http.StatusServiceUnavailable, "The request cannot be recorded now.", false, true},
-	CodeRegistryUnavailable: {http.StatusServiceUnavailable, "The registry cannot be asked now.", false, true},
+// answers says what the caller is told. Where it is told the cause, that is what
+// an operator sent itself.
+var answers = refusal.Table[Code]{
+	CodeIdentityMissing:     {Status: http.StatusUnauthorized, Message: "The connection proves no workload identity."},
+	CodeNotOperator:         {Status: http.StatusForbidden, Message: "This workload is no operator."},
+	CodeRoleInsufficient:    {Status: http.StatusForbidden, Message: "The operator's role does not allow this."},
+	CodeOriginRefused:       {Status: http.StatusForbidden, Message: "The API takes no requests from web pages."},
+	CodeNotFound:            {Status: http.StatusNotFound, Message: "There is no such entry."},
+	CodeMethodNotAllowed:    {Status: http.StatusMethodNotAllowed, Message: "The method is not allowed here."},
+	CodeParameterInvalid:    {Status: http.StatusBadRequest, Message: "A parameter or header is unknown, doubled or malformed.", Detail: true},
+	CodeMediaType:           {Status: http.StatusUnsupportedMediaType, Message: "The body must be application/json."},
+	CodeTooLarge:            {Status: http.StatusRequestEntityTooLarge, Message: "The body is too large."},
+	CodeBodyInvalid:         {Status: http.StatusBadRequest, Message: "The body is not a document of this kind.", Detail: true},
+	CodeEntryInvalid:        {Status: http.StatusUnprocessableEntity, Message: "The entry does not fit the others.", Detail: true},
+	CodeEntryConfigured:     {Status: http.StatusConflict, Message: "The entry is of the configuration, and is changed there."},
+	CodeEntryInUse:          {Status: http.StatusConflict, Message: "Other entries refer to this one.", Detail: true},
+	CodeResourceReserved:    {Status: http.StatusConflict, Message: "The resource is served here, and is registered by the configuration."},
+	CodePreconditionMissing: {Status: http.StatusPreconditionRequired, Message: "Say by If-Match which state is changed, or by If-None-Match: * that there is none."},
+	CodePreconditionFailed:  {Status: http.StatusPreconditionFailed, Message: "The entry is not in the state that was named."},
+	CodeChanged:             {Status: http.StatusConflict, Message: "The registry was changed at the same time.", Retryable: true},
+	CodeLedgerUnavailable:   {Status: http.StatusServiceUnavailable, Message: "The request cannot be recorded now.", Retryable: true},
+	CodeRegistryUnavailable: {Status: http.StatusServiceUnavailable, Message: "The registry cannot be asked now.", Retryable: true},
 }
 
-// refusal is an error with its code. Its text is for the log; the caller gets it
-// where the table says so.
-type refusal struct {
-	code Code
-	err  error
-}
-
-func (r *refusal) Error() string { return string(r.code) + ": " + r.err.Error() }
-func (r *refusal) Unwrap() error { return r.err }
+// refused is a refusal of this API.
+type refused = refusal.Error[Code]
 
 func refuse(code Code, format string, args ...any) error {
-	return &refusal{code: code, err: fmt.Errorf(format, args...)}
+	return refusal.New(code, format, args...)
 }
 
 // refuse records the refusal and answers. A refusal exercises no authority: it
 // stands also where it cannot be recorded.
 func (x *request) refuse(ctx context.Context, err error) {
-	var r *refusal
-	if !errors.As(err, &r) {
-		r = &refusal{code: CodeRegistryUnavailable, err: err}
-	}
-	x.account.Result, x.account.Reason = record.RegistryRefused, string(r.code)
-	if r.code != CodeChanged { // that one takes back a change which names the documents
+	r := refusal.As(err, CodeRegistryUnavailable)
+	x.account.Result, x.account.Reason = record.RegistryRefused, string(r.Code)
+	if r.Code != CodeChanged { // that one takes back a change which names the documents
 		x.account.Before, x.account.After, x.account.Authority, x.account.Revision = "", "", "", 0
 	}
 	if err := x.record(ctx, record.KindRegistry); err != nil {
@@ -97,24 +79,11 @@ func (x *request) refuse(ctx context.Context, err error) {
 	}
 	x.s.cfg.Logger.WarnContext(ctx, "admin request refused", slog.String("by", x.account.By), slog.String("method", x.r.Method),
 		slog.String("entry", string(x.account.Entry)), slog.String("target", x.account.Target),
-		slog.String("code", string(r.code)), slog.String("cause", r.err.Error()))
-	a := answers[r.code]
-	body := struct {
-		Code      Code   `json:"code"`
-		Message   string `json:"message"`
-		Detail    string `json:"detail,omitempty"`
-		Retryable bool   `json:"retryable"`
-	}{Code: r.code, Message: a.message, Retryable: a.retryable}
-	if a.detail {
-		body.Detail = r.err.Error()
-	}
-	if a.retryable {
-		x.w.Header().Set("Retry-After", "1")
-	}
-	if r.code == CodeMethodNotAllowed {
+		slog.String("code", string(r.Code)), slog.String("cause", r.Cause.Error()))
+	if r.Code == CodeMethodNotAllowed {
 		x.w.Header().Set("Allow", x.allow)
 	}
-	answer{status: a.status, body: body}.write(x.w)
+	answers.Write(x.w, r)
 }
 
 // answer is what is sent.
@@ -132,9 +101,5 @@ func (a answer) write(w http.ResponseWriter) {
 		w.WriteHeader(a.status)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(a.status)
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(a.body) // the caller is gone
+	refusal.WriteJSON(w, a.status, a.body)
 }

@@ -20,14 +20,13 @@ package console
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"path"
 	"time"
 
+	"github.com/lineal-auth/lineal/internal/refusal"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/search"
 )
@@ -133,7 +132,7 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request, q question) {
 		return
 	}
 	s.cfg.Logger.InfoContext(ctx, "records were read", slog.String("by", x.who.By), slog.String("path", r.URL.Path))
-	write(w, http.StatusOK, answer)
+	refusal.WriteJSON(w, http.StatusOK, answer)
 }
 
 func (x *request) ask(ctx context.Context, q question) (any, error) {
@@ -176,97 +175,4 @@ func (s *Service) record(ctx context.Context, rec record.Record) error {
 		return refuse(CodeLedgerUnavailable, "%w", err)
 	}
 	return nil
-}
-
-func write(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(body) // the caller is gone
-}
-
-// Code is the stable reason of a refusal, for programs.
-type Code string
-
-// The codes.
-const (
-	CodeIdentityMissing   Code = "identity_missing"
-	CodeNotOperator       Code = "not_operator"
-	CodeOriginRefused     Code = "origin_refused"
-	CodeNotFound          Code = "not_found"
-	CodeMethodNotAllowed  Code = "method_not_allowed"
-	CodeParameterInvalid  Code = "parameter_invalid"
-	CodeAnswerTooLarge    Code = "answer_too_large"
-	CodeIndexUnavailable  Code = "index_unavailable"
-	CodeLedgerUnavailable Code = "ledger_unavailable"
-)
-
-// answers says for each code the status and the sentence for the caller. detail
-// says that the caller, who has a role by then, is told what is wrong with what
-// it sent itself.
-var answers = map[Code]struct {
-	status    int
-	message   string
-	detail    bool
-	retryable bool
-}{
-	CodeIdentityMissing:   {http.StatusUnauthorized, "The connection proves no workload identity.", false, false},
-	CodeNotOperator:       {http.StatusForbidden, "This workload is no operator.", false, false},
-	CodeOriginRefused:     {http.StatusForbidden, "The API takes no requests from web pages.", false, false},
-	CodeNotFound:          {http.StatusNotFound, "There is no such record, report or path.", false, false},
-	CodeMethodNotAllowed:  {http.StatusMethodNotAllowed, "Records are only read here.", false, false},
-	CodeParameterInvalid:  {http.StatusBadRequest, "A parameter is unknown, doubled or malformed.", true, false},
-	CodeAnswerTooLarge:    {http.StatusUnprocessableEntity, "The id names more records than an answer holds.", false, false},
-	CodeIndexUnavailable:  {http.StatusServiceUnavailable, "The records cannot be read now.", false, true},
-	CodeLedgerUnavailable: {http.StatusServiceUnavailable, "The request cannot be recorded now.", false, true},
-}
-
-// refusal is an error with its code. Its text is for the log; the caller gets it
-// where the table says so.
-type refusal struct {
-	code Code
-	err  error
-}
-
-func (r *refusal) Error() string { return string(r.code) + ": " + r.err.Error() }
-func (r *refusal) Unwrap() error { return r.err }
-
-func refuse(code Code, format string, args ...any) error {
-	return &refusal{code: code, err: fmt.Errorf(format, args...)}
-}
-
-// refuse records the refusal and answers. It tells nothing, so that it stands
-// also where it cannot be recorded.
-func (x *request) refuse(ctx context.Context, w http.ResponseWriter, err error) {
-	r, ok := errors.AsType[*refusal](err)
-	if !ok {
-		r = &refusal{code: CodeIndexUnavailable, err: err}
-	}
-	account := &record.Registry{
-		Op: record.RegistryRead, Entry: record.EntryNone, By: x.who.By, Role: x.who.Role, Result: record.RegistryRefused, Reason: string(r.code),
-	}
-	if err := x.s.record(ctx, record.Record{Header: record.Header{Kind: record.KindRegistry}, Registry: account}); err != nil {
-		x.s.cfg.Logger.ErrorContext(ctx, "refusal not recorded", slog.String("cause", err.Error()))
-	}
-	x.s.cfg.Logger.WarnContext(ctx, "reading records refused", slog.String("by", x.who.By), slog.String("code", string(r.code)), slog.String("cause", r.err.Error()))
-	a := answers[r.code]
-	body := refused{Code: r.code, Message: a.message, Retryable: a.retryable}
-	if a.detail {
-		body.Detail = r.err.Error()
-	}
-	if a.retryable {
-		w.Header().Set("Retry-After", "1")
-	}
-	if r.code == CodeMethodNotAllowed {
-		w.Header().Set("Allow", http.MethodGet)
-	}
-	write(w, a.status, body)
-}
-
-type refused struct {
-	Code      Code   `json:"code"`
-	Message   string `json:"message"`
-	Detail    string `json:"detail,omitempty"`
-	Retryable bool   `json:"retryable"`
 }

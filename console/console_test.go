@@ -179,7 +179,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		d.told = nil
 		status, body := d.ask(c.who, c.method, c.target, c.header)
-		if status != answers[c.code].status || body["code"] != string(c.code) || body["message"] != answers[c.code].message {
+		if status != answers[c.code].Status || body["code"] != string(c.code) || body["message"] != answers[c.code].Message {
 			t.Errorf("%s %s by %q: %d %v, want %s", c.method, c.target, c.who, status, body, c.code)
 		}
 		if len(d.told) != 1 || d.told[0].Registry == nil || d.told[0].Registry.Reason != string(c.code) || d.told[0].Registry.Result != record.RegistryRefused {

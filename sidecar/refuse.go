@@ -4,11 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 
 	"github.com/lineal-auth/lineal/client"
+	"github.com/lineal-auth/lineal/internal/refusal"
 )
 
 // code is a refusal of the sidecar's own. All but secret_invalid are the
@@ -32,36 +32,24 @@ const (
 )
 
 // answers is the one table of what the agent is told.
-var answers = map[code]struct {
-	status   int
-	sentence string
-}{
-	codeHostDenied:            {http.StatusMisdirectedRequest, "This host is not served here."},
-	codeOriginDenied:          {http.StatusForbidden, "Web pages are not served here."},
-	codeMethodNotAllowed:      {http.StatusMethodNotAllowed, "This method is not allowed."},
-	codeRequestUnreadable:     {http.StatusBadRequest, "The request cannot be read without doubt."},
-	codeUpgradeUnsupported:    {http.StatusBadRequest, "Upgrades are not supported; use HTTP streaming."},
-	codeSecretInvalid:         {http.StatusUnauthorized, "The sidecar's secret is required as the API key."},
-	codeRouteUnknown:          {http.StatusNotFound, "There is no such route."},
-	codeTokenMissing:          {http.StatusUnauthorized, "The request does not say on whose behalf it is: Lineal-Delegation is required."},
-	codeTokenInvalid:          {http.StatusUnauthorized, "The delegation does not verify."},
-	codeTokenExpired:          {http.StatusUnauthorized, "The delegation has ended."},
-	codeInsufficientScope:     {http.StatusForbidden, "The token service does not give a token for this call."},
-	codeCredentialUnavailable: {http.StatusServiceUnavailable, "The sidecar has no credential for this call at the moment."},
-	codeUpstreamUnreachable:   {http.StatusBadGateway, "The gateway cannot be reached."},
+var answers = refusal.Table[code]{
+	codeHostDenied:            {Status: http.StatusMisdirectedRequest, Message: "This host is not served here."},
+	codeOriginDenied:          {Status: http.StatusForbidden, Message: "Web pages are not served here."},
+	codeMethodNotAllowed:      {Status: http.StatusMethodNotAllowed, Message: "This method is not allowed."},
+	codeRequestUnreadable:     {Status: http.StatusBadRequest, Message: "The request cannot be read without doubt."},
+	codeUpgradeUnsupported:    {Status: http.StatusBadRequest, Message: "Upgrades are not supported; use HTTP streaming."},
+	codeSecretInvalid:         {Status: http.StatusUnauthorized, Message: "The sidecar's secret is required as the API key."},
+	codeRouteUnknown:          {Status: http.StatusNotFound, Message: "There is no such route."},
+	codeTokenMissing:          {Status: http.StatusUnauthorized, Message: "The request does not say on whose behalf it is: Lineal-Delegation is required."},
+	codeTokenInvalid:          {Status: http.StatusUnauthorized, Message: "The delegation does not verify."},
+	codeTokenExpired:          {Status: http.StatusUnauthorized, Message: "The delegation has ended."},
+	codeInsufficientScope:     {Status: http.StatusForbidden, Message: "The token service does not give a token for this call."},
+	codeCredentialUnavailable: {Status: http.StatusServiceUnavailable, Message: "The sidecar has no credential for this call at the moment."},
+	codeUpstreamUnreachable:   {Status: http.StatusBadGateway, Message: "The gateway cannot be reached."},
 }
 
-// refusal is why a request goes no further. Its cause stays here.
-type refusal struct {
-	code  code
-	cause error
-}
-
-func (r *refusal) Error() string { return string(r.code) + ": " + r.cause.Error() }
-func (r *refusal) Unwrap() error { return r.cause }
-
-func refused(c code, format string, args ...any) *refusal {
-	return &refusal{code: c, cause: fmt.Errorf(format, args...)}
+func refused(c code, format string, args ...any) error {
+	return refusal.New(c, format, args...)
 }
 
 // failed answers a call that did not come back from the gateway.
@@ -89,21 +77,18 @@ func (s *Sidecar) failed(w http.ResponseWriter, r *http.Request, err error) {
 
 // refuse answers in a shape that the clients of both model APIs read.
 func (s *Sidecar) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	var why *refusal
-	if !errors.As(err, &why) {
-		why = refused(codeCredentialUnavailable, "%w", err)
-	}
-	s.cfg.Logger.WarnContext(r.Context(), "refused", slog.String("code", string(why.code)), slog.String("path", r.URL.Path), slog.String("cause", why.cause.Error()))
-	a := answers[why.code]
+	why := refusal.As(err, codeCredentialUnavailable)
+	s.cfg.Logger.WarnContext(r.Context(), "refused", slog.String("code", string(why.Code)), slog.String("path", r.URL.Path), slog.String("cause", why.Cause.Error()))
+	a := answers[why.Code]
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
-	h.Set("Lineal-Code", string(why.code))
-	if why.code == codeSecretInvalid || why.code == codeTokenMissing || why.code == codeTokenInvalid || why.code == codeTokenExpired {
+	h.Set("Lineal-Code", string(why.Code))
+	if why.Code == codeSecretInvalid || why.Code == codeTokenMissing || why.Code == codeTokenInvalid || why.Code == codeTokenExpired {
 		h.Set("WWW-Authenticate", "Bearer")
 	}
-	w.WriteHeader(a.status)
+	w.WriteHeader(a.Status)
 	_ = json.NewEncoder(w).Encode(map[string]any{"type": "error", "error": map[string]any{
-		"type": why.code, "code": why.code, "message": a.sentence, "param": nil, "hop": "sidecar",
+		"type": why.Code, "code": why.Code, "message": a.Message, "param": nil, "hop": "sidecar",
 	}})
 }

@@ -94,13 +94,15 @@ func (r *recorder) sealed(rec record.Record, disclosed []record.Disclosure) ([]l
 // disclosures are what a decision names in `sd` and is still at hand. missing
 // counts the others: erased, or sealed to a key that is not here.
 func (a *Archive) disclosures(ctx context.Context, d *record.Decision) (ds []record.Disclosure, missing int, err error) {
-	if len(d.SD) == 0 {
-		return nil, 0, nil
-	}
 	opener, err := disclosureOpener(a.dataDir)
 	if err != nil {
 		return nil, 0, err
 	}
+	return a.opened(ctx, opener, d)
+}
+
+// opened is disclosures, where the key was read before.
+func (a *Archive) opened(ctx context.Context, opener sealed.Opener, d *record.Decision) (ds []record.Disclosure, missing int, err error) {
 	for _, digest := range d.SD {
 		b, err := a.store.Blob(ctx, digest)
 		switch {

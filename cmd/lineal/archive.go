@@ -102,6 +102,7 @@ func newTrace(s streams) *cobra.Command {
 		},
 	}
 	a.flags(c)
+	a.rulesFlag(c, "policy")
 	c.Flags().StringVar(&dataDir, "data", "", "the deployment's data directory")
 	c.Flags().BoolVar(&asJSON, "json", false, "the same as -o json")
 	c.Flags().StringVarP(&output, "output", "o", "text", "text or json")

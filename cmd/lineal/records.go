@@ -33,9 +33,13 @@ func (a *asked) flags(c *cobra.Command) {
 	flags.StringVar(&a.f.Reason, "reason", "", "only those with a reason code")
 	flags.StringVar(&a.f.Txn, "txn", "", "only those of a transaction")
 	flags.StringVar(&a.f.Receipt, "receipt", "", "only those that name a receipt or token, by its hash")
-	flags.StringVar(&a.f.Policy, "policy", "", "only those under rules of a digest, or that a rule determined")
 	flags.StringVar(&a.since, "since", "", "only those from a time on (RFC 3339), or of the last hours (24h)")
 	flags.StringVar(&a.until, "until", "", "only those before a time (RFC 3339), or longer ago (24h)")
+}
+
+// rulesFlag is which rules decided; replay has another flag of its name.
+func (a *asked) rulesFlag(c *cobra.Command, name string) {
+	c.Flags().StringVar(&a.f.Policy, name, "", "only those under rules of a digest, or that a rule determined")
 }
 
 // filter checks what was asked.
@@ -96,6 +100,7 @@ func newRecords(s streams) *cobra.Command {
 		},
 	}
 	a.flags(c)
+	a.rulesFlag(c, "policy")
 	c.Flags().StringVar(&dataDir, "data", "", "the deployment's data directory")
 	c.Flags().StringVar(&a.kind, "kind", "", "only of a kind: decision, outcome, issuance, revocation, registry, query, …")
 	c.Flags().IntVar(&a.f.Limit, "limit", 0, "at most so many; 0 is no bound")

@@ -95,6 +95,8 @@ var layout = map[string][]string{
 
 	"test/conformance":     {"*"}, // starts the product for suites of other makes
 	"test/llm":             {"*"}, // starts the product for SDKs of other makes
+	"test/mcp":             {"*"}, // starts the product for MCP clients of other makes
+	"test/mcp/client":      {},
 	"test/faults":          {"*"}, // breaks what the ledger stands on
 	"test/faults/appender": {"test/faults"},
 

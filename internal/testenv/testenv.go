@@ -106,22 +106,35 @@ func (e *Env) Close() (err error) {
 
 // Serve serves h on a loopback port of its own until the Env closes.
 func (e *Env) Serve(ctx context.Context, h http.Handler) (*net.TCPAddr, error) {
+	at, _, err := e.serve(ctx, &http.Server{Handler: h, ReadHeaderTimeout: stopAfter})
+	return at, err
+}
+
+// ServeUntil is Serve that ends when end is called, if not before. It keeps no
+// connection open between requests, so that none is left over then.
+func (e *Env) ServeUntil(ctx context.Context, h http.Handler) (at *net.TCPAddr, end func() error, err error) {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: stopAfter}
+	s.SetKeepAlivesEnabled(false)
+	return e.serve(ctx, s)
+}
+
+func (e *Env) serve(ctx context.Context, s *http.Server) (*net.TCPAddr, func() error, error) {
 	l, err := listen(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	s := &http.Server{Handler: h, ReadHeaderTimeout: stopAfter}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		_ = s.Serve(l)
 	}()
-	e.close = append(e.close, func() error {
+	end := func() error {
 		err := s.Close()
 		<-done
 		return err
-	})
-	return l.Addr().(*net.TCPAddr), nil
+	}
+	e.close = append(e.close, end)
+	return l.Addr().(*net.TCPAddr), end, nil
 }
 
 // Front serves requests by sending them to the gateway over the agent's
@@ -152,6 +165,28 @@ func (e *Env) Token(ctx context.Context, audience string, details []json.RawMess
 	}
 	root, err := tokens.Root(ctx, e.login, client.Call{Audience: audience, Details: wanted})
 	return string(root.Raw), err
+}
+
+// Tools are the tools of the MCP server at endpoint, approved as they are.
+func Tools(ctx context.Context, endpoint string) ([]config.Tool, error) {
+	list, err := server.FetchTools(ctx, endpoint, nil)
+	if err != nil {
+		return nil, err
+	}
+	var found struct {
+		Tools []struct {
+			Name        string          `json:"name"`
+			InputSchema json.RawMessage `json:"inputSchema"`
+		} `json:"tools"`
+	}
+	if err := json.Unmarshal(list, &found); err != nil {
+		return nil, err
+	}
+	var tools []config.Tool
+	for _, t := range found.Tools {
+		tools = append(tools, config.Tool{Name: t.Name, InputSchema: string(t.InputSchema)})
+	}
+	return tools, nil
 }
 
 // identities starts certificate authority and OpenID provider, and the agent's

@@ -30,7 +30,6 @@ import (
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/internal/testenv"
-	"github.com/lineal-auth/lineal/server"
 )
 
 // What the servers under test have beside their tools, which are fetched: a
@@ -92,7 +91,7 @@ func routes(ctx context.Context, cfg *config.Config, upstreams map[string]string
 		"all.cedar": `@id("all") permit (principal in Group::"agents", action in [Action::"use", Action::"discover"], resource);`,
 	}}
 	for _, name := range slices.Sorted(maps.Keys(upstreams)) {
-		tools, err := approve(ctx, upstreams[name])
+		tools, err := testenv.Tools(ctx, upstreams[name])
 		if err != nil {
 			return plan, err
 		}
@@ -107,28 +106,6 @@ func routes(ctx context.Context, cfg *config.Config, upstreams map[string]string
 }
 
 func audience(cfg *config.Config, name string) string { return cfg.PublicURL + "/mcp/" + name }
-
-// approve takes a server's tools as they are.
-func approve(ctx context.Context, endpoint string) ([]config.Tool, error) {
-	list, err := server.FetchTools(ctx, endpoint, nil)
-	if err != nil {
-		return nil, err
-	}
-	var found struct {
-		Tools []struct {
-			Name        string          `json:"name"`
-			InputSchema json.RawMessage `json:"inputSchema"`
-		} `json:"tools"`
-	}
-	if err := json.Unmarshal(list, &found); err != nil {
-		return nil, err
-	}
-	var tools []config.Tool
-	for _, t := range found.Tools {
-		tools = append(tools, config.Tool{Name: t.Name, InputSchema: string(t.InputSchema)})
-	}
-	return tools, nil
-}
 
 // details are the authorization_details that let everything of one server be
 // used, with answers to what it asks back.

@@ -17,8 +17,9 @@ import (
 	"github.com/lineal-auth/lineal/storage/sqlite"
 )
 
-// engine opens what a deployment keeps. This file is the one place that knows
-// which engines there are; everything else sees interfaces.
+// engine opens what a deployment keeps. This file, and move.go for the way from one
+// to the other, are the one place that knows which engines there are; everything
+// else sees interfaces.
 //
 // Every store is opened once by a process and closed by it.
 type engine interface {

@@ -82,6 +82,9 @@ func noteLedger(dataDir string, l config.Ledger) error {
 	if was.Origin() != l.Origin() || was.Node != l.Node {
 		return fmt.Errorf("%s is of node %q of %s, not of node %q of %s", dataDir, was.Node, was.Origin(), l.Node, l.Origin())
 	}
+	if (was.Store == "") != (l.Store == "") {
+		return fmt.Errorf("%s keeps its log elsewhere than the configuration says: lineal ledger move takes it to PostgreSQL, and none back", dataDir)
+	}
 	before, err := ledgerText(was)
 	if err != nil {
 		return err

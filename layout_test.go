@@ -91,7 +91,7 @@ var layout = map[string][]string{
 
 	"internal/adminclient": {"identity", "identity/spiffe"}, // an operator's commands
 	"internal/testenv":     {"*"},
-	"internal/scenario":    {"record"}, // records for tests and benchmarks
+	"internal/scenario":    {"record", "policy", "policy/cedar", "identity", "scope"}, // records for tests and benchmarks
 
 	"test/conformance":     {"*"}, // starts the product for suites of other makes
 	"test/llm":             {"*"}, // starts the product for SDKs of other makes

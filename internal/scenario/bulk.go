@@ -2,7 +2,8 @@
 //
 //	Bulk   any number of records, each made by itself from its index: a log of
 //	       ten million that takes no room
-//	Month  thirty days in which known things went wrong, and nothing else
+//	Month  thirty days in which known things went wrong, and nothing else; its
+//	       decisions can be made again
 //
 // It is for tests and benchmarks of what reads records. Nothing in it is signed.
 package scenario

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/lineal-auth/lineal/policy/cedar"
 	"github.com/lineal-auth/lineal/record"
 )
 
@@ -16,6 +17,9 @@ type Month struct {
 	// Calls is how many calls there are, some more for what went wrong; at least
 	// 1,000.
 	Calls int
+	// Disclose gets each value of a call that a record commits to, before the
+	// record. If nil, the records commit to nothing and cannot be replayed.
+	Disclose func(record.Disclosure)
 }
 
 // Planted is what went wrong, as record indexes in the log: for each finding that
@@ -43,7 +47,7 @@ const (
 // Records gives the payloads in index order. planted is complete after the last.
 func (m Month) Records(planted Planted) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
-		w := &monthWriter{yield: yield, planted: planted, writers: map[string]*trail{}}
+		w := &monthWriter{yield: yield, planted: planted, writers: map[string]*trail{}, disclose: m.Disclose}
 		w.write(m)
 	}
 }
@@ -59,6 +63,9 @@ type monthWriter struct {
 	ids     int64
 	chains  int64
 	last    [2]string // record_id and call_id of the last decision
+
+	disclose func(record.Disclosure)
+	rules    [2]string // digests of the earlier rules and of those in force
 }
 
 // trail is the sequence of a writer.
@@ -115,7 +122,10 @@ func (w *monthWriter) write(m Month) {
 	for _, id := range []string{adminID, gatewayID, stsID} {
 		w.heartbeat(id, record.BeatStart)
 	}
-	w.changes()
+	if err := w.changes(); err != nil {
+		w.yield(nil, err)
+		return
+	}
 	txns := m.Calls / perTxn
 	step := (Days*24*time.Hour - time.Hour) / time.Duration(txns)
 	for t := range txns {
@@ -147,24 +157,33 @@ func (w *monthWriter) beats() {
 }
 
 // changes are what an operator changed.
-func (w *monthWriter) changes() {
-	for n := range int64(2) {
+func (w *monthWriter) changes() error {
+	for n, rules := range []func() ([]byte, error){earlierRules, Rules} {
+		archive, err := rules()
+		if err != nil {
+			return err
+		}
+		if w.rules[n], err = cedar.ManifestDigest(archive); err != nil {
+			return err
+		}
 		previous := ""
 		if n > 0 {
-			previous = digest("rules", 0)
+			previous = w.rules[0]
 		}
 		i, _ := w.emit(adminID, record.Record{Header: record.Header{Kind: record.KindPolicy}, PolicyChange: &record.PolicyChange{
-			BundleDigest: digest("rules", n), PreviousDigest: previous, Serial: 40 + n, Engine: "cedar-go/1.9.0",
+			BundleDigest: w.rules[n], PreviousDigest: previous, Serial: 40 + int64(n), Engine: cedar.EngineVersion,
 		}})
 		w.plant("changes", "policy", i)
 	}
+	return nil
 }
 
 // call is what one call is, before it is decided.
 type call struct {
-	txn, person, agent, resource string
-	chain                        []record.Hop
-	table                        string
+	txn, person, agent, resource, service string
+
+	chain []record.Hop
+	table string
 }
 
 // transaction is the person's application calling an agent, and that calling a
@@ -172,15 +191,16 @@ type call struct {
 func (w *monthWriter) transaction(t int64, txns int) {
 	agentOf := t % monthAgents
 	c := call{
-		txn: uuid('a', t+1<<40), person: person(t % 97), agent: agent(agentOf), resource: resource(agentOf),
+		txn: uuid('a', t+1<<40), person: person(t % 97), agent: agent(agentOf),
+		resource: monthResource(agentOf), service: serviceOf(agentOf),
 	}
 	at := func(share int) bool { return t == int64(txns*share/100) }
 	broad := at(10) || at(20) || at(33)
-	app := w.issue(c, nil, grants(c.resource, ""), true)
 	extra := ""
 	if broad {
 		extra = fmt.Sprintf("drop_%d", t)
 	}
+	app := w.issue(c, nil, rootGrant(c, extra), true)
 	unrecorded := at(11) || at(22) || at(44) || at(55) || at(66)
 	own := w.issue(c, app, grants(c.resource, extra), !unrecorded)
 	if broad {
@@ -194,6 +214,7 @@ func (w *monthWriter) transaction(t int64, txns int) {
 		c.table = []string{"customers", "invoices", "orders"}[(t+int64(k))%3]
 		w.now = w.now.Add(time.Second)
 		if (t*4+int64(k))%100 == 99 {
+			c.table = unwanted
 			w.refuse(c, "policy_denied", record.Permitted, record.Denied, nil)
 			continue
 		}
@@ -256,8 +277,11 @@ func (w *monthWriter) spoof(c call, invalid bool) {
 
 // lose writes a refusal that does not come into the log.
 func (w *monthWriter) lose(c call) {
+	c.table = unwanted
 	d := w.decision(c)
 	denyBy(d, "policy_denied", record.Permitted, record.Denied, nil)
+	d.Policy.Rules = verdictOf(d)
+	c.table = "orders"
 	w.link(gatewayID, record.Record{Header: record.Header{Kind: record.KindDecision}, Decision: d}, false)
 	i := w.permit(c, true)
 	w.plant("sequence-gaps", "hole", i)

@@ -4,20 +4,35 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/lineal-auth/lineal/policy/cedar"
 	"github.com/lineal-auth/lineal/record"
 )
 
-// grants are what an agent is given for a resource: one tool, calls of agents,
-// and where extra is not "" that tool too.
+// monthOrchestrator is the route by which an application reaches an agent.
+const monthOrchestrator = "https://gw.example/a2a/orchestrator"
+
+// grants are what an agent is given for a resource, of what its caller has: one
+// tool, and where extra is not "" that tool too.
 func grants(resource, extra string) record.Details {
 	detail := func(tool string) string {
-		return `{"type":"urn:lineal:call:v1","locations":["` + resource + `"],"actions":["mcp:tools/call"],"names":["` + tool + `"],"args":"open"}`
+		return `{"type":"urn:lineal:call:v1","from":0,"locations":["` + resource + `"],"actions":["mcp:tools/call"],"names":["` + tool + `"],"args":"open"}`
 	}
 	all := []string{detail("query")}
 	if extra != "" {
 		all = append(all, detail(extra))
 	}
 	return details("[" + strings.Join(all, ",") + "]")
+}
+
+// rootGrant is what the person's application is given: the agent, and what that
+// may be given.
+func rootGrant(c call, extra string) record.Details {
+	tools := `"query"`
+	if extra != "" {
+		tools = `"` + extra + `","query"`
+	}
+	return details(`[{"type":"urn:lineal:call:v1","locations":["` + c.resource + `"],"actions":["mcp:tools/call"],"names":[` + tools + `],"args":"open"},` +
+		`{"type":"urn:lineal:call:v1","locations":["` + monthOrchestrator + `"],"actions":["a2a:send"],"names":["` + c.agent + `"]}]`)
 }
 
 // issue writes the record of a token for the next hop of a chain, and gives the
@@ -32,13 +47,9 @@ func (w *monthWriter) issue(c call, parent []record.Hop, granted record.Details,
 		}
 		chain = append(chain, h)
 	}
-	actor, audience := application, orchestrator
+	actor, audience := application, monthOrchestrator
 	if len(parent) > 0 {
 		actor, audience = c.agent, c.resource
-	}
-	if len(parent) == 0 {
-		granted = details(`[{"type":"urn:lineal:call:v1","locations":["` + c.resource + `"],"actions":["mcp:tools/call"],"names":["query"],"args":"open"},` +
-			`{"type":"urn:lineal:call:v1","locations":["` + orchestrator + `"],"actions":["a2a:send"],"names":["` + c.agent + `"],"args":"open"}]`)
 	}
 	issued := w.now.Unix()
 	chain = append(chain, record.Hop{
@@ -47,7 +58,7 @@ func (w *monthWriter) issue(c call, parent []record.Hop, granted record.Details,
 	i := &record.Issuance{
 		Result: record.Issued, Reason: record.ReasonAllowed, Txn: c.txn, JTI: uuid('b', n), ReceiptHash: digest("receipt", n), TokenHash: tokenHash(n),
 		RequestHash: digest("request", n), ClientAuth: "spiffe_x509", Person: monthPerson(c), Actor: actor, Audience: audience,
-		Requested: granted, Granted: &granted, Expires: issued + 900, BundleDigest: digest("rules", 1),
+		Requested: granted, Granted: &granted, Expires: issued + 900, BundleDigest: w.rules[1],
 	}
 	if len(parent) > 0 {
 		i.ParentHash = digest("parent", n)
@@ -79,10 +90,10 @@ func (w *monthWriter) decision(c call) *record.Decision {
 	d := decisionShape(c.chain)
 	w.ids++
 	d.Txn, d.CallID, d.Person = c.txn, uuid('c', w.ids), monthPerson(c)
-	d.Policy.BundleDigest = digest("rules", 1)
+	d.Policy.BundleDigest, d.Policy.Engine = w.rules[1], cedar.EngineVersion
 	d.Verdict.RevocationAgeMS = 200
 	if len(c.chain) == 1 {
-		d.Callee = &record.Callee{Kind: record.CalleeA2AAgent, ID: orchestrator, Op: "a2a:send"}
+		d.Callee = &record.Callee{Kind: record.CalleeA2AAgent, ID: monthOrchestrator, Op: "a2a:send"}
 		d.Request.Needed, d.Verdict.Details, d.Verdict.Allowed = []string{"a2a:send " + c.agent}, []int64{1}, []int64{1}
 		return d
 	}
@@ -96,8 +107,16 @@ func (w *monthWriter) decide(c call, change func(*record.Decision)) int64 {
 	if change != nil {
 		change(d)
 	}
+	d.Policy.Rules = verdictOf(d)
+	if err := w.capture(c, d); err != nil && !w.stopped {
+		w.yield(nil, err)
+		w.stopped = true
+	}
 	i, id := w.emit(gatewayID, record.Record{Header: record.Header{Kind: record.KindDecision}, Decision: d})
 	w.last = [2]string{id, d.CallID}
+	if i >= 0 && stricterRefuses(c, d, w.now) {
+		w.plant("replay", "stricter", i)
+	}
 	return i
 }
 

@@ -107,11 +107,8 @@ func (x *exporting) decisions() (out []entry) {
 // person and range, and verifies each bundle: a selection follows its calls
 // back to the person and never claims to be complete; a range does.
 func TestExportSelections(t *testing.T) {
-	x := &exporting{t: t, data: filepath.Join(t.TempDir(), "demo")}
+	x := &exporting{t: t, data: demoDir(t)}
 	x.policy = filepath.Join(x.data, "trust.policy")
-	if code, out, errs := lineal(t, "demo", "--json", "--data", x.data); code != exitOK {
-		t.Fatalf("demo: exit %d\n%s%s", code, errs, out)
-	}
 	// The demo's policy requires what a range alone can prove.
 	text, err := os.ReadFile(x.policy)
 	if err != nil {
@@ -214,10 +211,7 @@ func otherPeriod(t *testing.T, line string) string {
 // TestVerifyProposes prints the line for the log of a bundle, which the policy
 // has already, or lacks.
 func TestVerifyProposes(t *testing.T) {
-	data := filepath.Join(t.TempDir(), "demo")
-	if code, out, errs := lineal(t, "demo", "--json", "--data", data); code != exitOK {
-		t.Fatalf("demo: exit %d\n%s%s", code, errs, out)
-	}
+	data := demoDir(t)
 	bundle, policy := filepath.Join(data, "evidence.zip"), filepath.Join(data, "trust.policy")
 	code, out, errs := lineal(t, "verify", bundle, "--policy", policy, "--propose")
 	if code != exitOK || !strings.HasPrefix(out, "# nothing to add") {
@@ -243,11 +237,8 @@ func TestVerifyProposes(t *testing.T) {
 // TestEraseCommand erases the demo's person: the log verifies as before, a
 // trace names nobody, and what was disclosed before cannot be any more.
 func TestEraseCommand(t *testing.T) {
-	x := &exporting{t: t, data: filepath.Join(t.TempDir(), "demo")}
+	x := &exporting{t: t, data: demoDir(t)}
 	x.policy = filepath.Join(x.data, "trust.policy")
-	if code, out, errs := lineal(t, "demo", "--json", "--data", x.data); code != exitOK {
-		t.Fatalf("demo: exit %d\n%s%s", code, errs, out)
-	}
 	ds := slices.DeleteFunc(x.decisions(), func(e entry) bool { return len(e.Record.SD) == 0 || e.Record.Person.Ref == "" })
 	d := ds[0].Record
 	if e := x.export("--disclose", d.ID); e.code != 0 || !strings.HasPrefix(e.summary("disclosure"), fmt.Sprintf("%d of ", len(d.SD))) {

@@ -21,7 +21,7 @@ import (
 
 // TestMain lets scripts run the program itself.
 func TestMain(m *testing.M) {
-	testscript.Main(pgtest.Main(m), map[string]func(){"lineal": func() {
+	testscript.Main(removing{pgtest.Main(m)}, map[string]func(){"lineal": func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		code := run(ctx, os.Args[1:], streams{out: os.Stdout, err: os.Stderr, env: os.Getenv})
 		stop()
@@ -38,7 +38,7 @@ func TestScripts(t *testing.T) {
 			e.Values[runningKey{}] = new(atomic.Pointer[server.Server])
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"newkey": newKey, "flip": flip, "operate": operate, "settle": settle},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"newkey": newKey, "flip": flip, "operate": operate, "settle": settle, "demoed": demoScript},
 	})
 }
 

@@ -26,10 +26,7 @@ func lineal(t *testing.T, args ...string) (code int, out, errs string) {
 // TestVerifyTellsTampering takes the demo's evidence and changes it: one byte
 // anywhere, and the last record. Each must end with exit 1 and say what broke.
 func TestVerifyTellsTampering(t *testing.T) {
-	data := filepath.Join(t.TempDir(), "demo")
-	if code, out, errs := lineal(t, "demo", "--json", "--data", data); code != exitOK {
-		t.Fatalf("demo: exit %d\n%s%s", code, errs, out)
-	}
+	data := demoDir(t)
 	bundle, err := os.ReadFile(filepath.Join(data, "evidence.zip"))
 	if err != nil {
 		t.Fatal(err)

@@ -31,17 +31,19 @@ var layout = map[string][]string{
 	"policy":     {"identity", "delegation", "scope"},
 	"record":     {"identity", "delegation", "scope", "policy"},
 
-	"token":    {"identity", "delegation", "scope"},
-	"ledger":   {},
-	"evidence": {"record", "delegation", "scope", "token"},
-	"registry": {"identity", "delegation", "scope"},
-	"search":   {"record", "policy", "scope"},
+	"token":       {"identity", "delegation", "scope"},
+	"ledger":      {},
+	"evidence":    {"record", "delegation", "scope", "token"},
+	"evidence/js": {}, // embeds the verifier in JavaScript
+	"registry":    {"identity", "delegation", "scope"},
+	"search":      {"record", "policy", "scope"},
 
-	"sts":     with(vocabulary, "token", "registry", "internal/ssrf", "internal/workloadjwt"),
-	"gateway": with(vocabulary, "token", "registry"),
-	"admin":   with(vocabulary, "token", "registry", "internal/refusal"),
-	"console": {"record", "search", "evidence", "policy", "internal/refusal"},
-	"client":  {"token", "delegation", "scope", "identity", "identity/spiffe", "gateway"},
+	"sts":          with(vocabulary, "token", "registry", "internal/ssrf", "internal/workloadjwt"),
+	"gateway":      with(vocabulary, "token", "registry"),
+	"admin":        with(vocabulary, "token", "registry", "internal/refusal"),
+	"console":      {"record", "search", "evidence", "policy", "internal/refusal"},
+	"console/page": {"console", "search", "record", "evidence/js", "internal/refusal"},
+	"client":       {"token", "delegation", "scope", "identity", "identity/spiffe", "gateway"},
 
 	"sidecar": {"client", "token", "delegation", "scope", "identity", "internal/refusal"},
 

@@ -90,11 +90,18 @@ var filterNames = []string{
 	"since", "until", "from", "before", "limit", "order",
 }
 
-func (x *request) filter() (f search.Filter, err error) {
+func (x *request) filter() (search.Filter, error) {
 	q, err := x.parameters(filterNames...)
 	if err != nil {
-		return f, err
+		return search.Filter{}, err
 	}
+	return ParseFilter(q)
+}
+
+// ParseFilter reads what is asked about records from the parameters of
+// /v1/records. Whoever calls it has looked at their names, and that each is there
+// once. The text of an error is for who sent them.
+func ParseFilter(q url.Values) (f search.Filter, err error) {
 	f = search.Filter{
 		Kind: record.Kind(q.Get("kind")), Person: q.Get("person"), Agent: q.Get("agent"), Callee: q.Get("callee"), Resource: q.Get("resource"),
 		Tool: q.Get("tool"), Model: q.Get("model"), Effect: record.Effect(q.Get("decision")), Reason: q.Get("reason"), Txn: q.Get("txn"),

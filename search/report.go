@@ -87,6 +87,9 @@ var reports = map[string]struct {
 // Reports are the names of the reports.
 func Reports() []string { return slices.Sorted(maps.Keys(reports)) }
 
+// Question is what a report answers, "" if there is no report of the name.
+func Question(name string) string { return reports[name].question }
+
 // period is the time that a report is about.
 type period struct{ since, until, end record.Timestamp }
 

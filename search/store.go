@@ -33,6 +33,8 @@ type Store interface {
 	// at most f.Limit of them: every record that matches, up to the last one that
 	// is given, and perhaps others.
 	Select(ctx context.Context, f Filter) ([]int64, error)
+	// Times gives the times and verdicts of what Select would give, in any order.
+	Times(ctx context.Context, f Filter) ([]Moment, error)
 	Close() error
 }
 

@@ -336,6 +336,10 @@ func hidden(r rune) bool {
 	return r != ' ' && (!unicode.IsPrint(r) || unicode.Is(unicode.Cf, r))
 }
 
+// Visible escapes what a terminal or a reader could take for something else:
+// control, bidirectional and zero-width characters (threat L7).
+func Visible(s string) string { return visible(s) }
+
 // visible escapes hidden characters (threat L7).
 func visible(s string) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")

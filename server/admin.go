@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/lineal-auth/lineal/admin"
+	"github.com/lineal-auth/lineal/console/page"
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
@@ -47,17 +48,17 @@ func (s *Server) serveAdmin(l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	questions, err := s.console(operators)
+	questions, pages, err := s.console(operators)
 	if err != nil {
 		return err
 	}
-	return s.listen(l, cfg.Address, s.tokensID, s.adminHandler(api, questions, tiles, operators))
+	return s.listen(l, cfg.Address, s.tokensID, s.adminHandler(api, questions, pages, tiles, operators))
 }
 
 // adminHandler is what the listener answers: the probes to everybody, the
-// numbers and the log's tree to whoever has a role, questions, and the API; both
-// record each request. tree may be nil.
-func (s *Server) adminHandler(api, questions, tree http.Handler, operators map[identity.Agent]admin.Role) http.Handler {
+// numbers and the log's tree to whoever has a role, questions, pages, and the API;
+// these record each request. tree may be nil.
+func (s *Server) adminHandler(api, questions, pages, tree http.Handler, operators map[identity.Agent]admin.Role) http.Handler {
 	probes, numbers := s.probes(), s.metrics.handler()
 	forRoles := func(h http.Handler, w http.ResponseWriter, r *http.Request) {
 		who, err := s.tokensID.Identify(r, s.now())
@@ -76,6 +77,8 @@ func (s *Server) adminHandler(api, questions, tree http.Handler, operators map[i
 			forRoles(tree, w, r)
 		case strings.HasPrefix(path, "/v1/"):
 			questions.ServeHTTP(w, r)
+		case strings.HasPrefix(path, page.Prefix) || path == "/":
+			pages.ServeHTTP(w, r)
 		case path == "/status":
 			at := r.Clone(r.Context())
 			at.URL.Path, at.URL.RawPath = "/admin/v1/status", ""

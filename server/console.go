@@ -13,23 +13,28 @@ import (
 	"github.com/lineal-auth/lineal/search"
 )
 
-// console is what operators ask of the records.
-func (s *Server) console(operators map[identity.Agent]admin.Role) (http.Handler, error) {
+// console is what operators ask of the records, by program and by page.
+func (s *Server) console(operators map[identity.Agent]admin.Role) (api, pages http.Handler, err error) {
 	d := &liveDesk{dataDir: s.cfg.DataDir}
 	s.opened = append(s.opened, d)
 	recorder := adminRecorder{s.ledger}
-	return console.New(console.Config{
-		Who: func(r *http.Request) console.Who {
-			who, err := s.tokensID.Identify(r, s.now())
-			if err != nil || who.Agent.IsZero() {
-				return console.Who{}
-			}
-			return console.Who{By: who.Agent.String(), Role: string(operators[who.Agent])}
-		},
-		Desk:   d.current,
+	who := func(r *http.Request) console.Who {
+		who, err := s.tokensID.Identify(r, s.now())
+		if err != nil || who.Agent.IsZero() {
+			return console.Who{}
+		}
+		return console.Who{By: who.Agent.String(), Role: string(operators[who.Agent])}
+	}
+	if pages, err = s.page(d, who); err != nil {
+		return nil, nil, err
+	}
+	api, err = console.New(console.Config{
+		Who:    who,
+		Desk:   func(ctx context.Context) (console.Desk, error) { return d.current(ctx) },
 		Record: func(ctx context.Context, rec record.Record) error { return recorder.Record(ctx, rec) },
 		Logger: s.logger,
 	})
+	return api, pages, err
 }
 
 // liveDesk is a desk over this process's log. It is opened by the first question.
@@ -44,7 +49,7 @@ type liveDesk struct {
 
 // current follows the log up to its newest published checkpoint. Questions do
 // not stop each other: one that went away leaves the index where it came.
-func (l *liveDesk) current(ctx context.Context) (console.Desk, error) {
+func (l *liveDesk) current(ctx context.Context) (*search.Desk, error) {
 	desk, archive, err := l.open(ctx)
 	if err != nil {
 		return nil, err

@@ -92,18 +92,23 @@ func (a *Archive) ExplainPolicy(ctx context.Context, id string) (PolicyExplanati
 	if err != nil {
 		return PolicyExplanation{}, err
 	}
-	rec := found.Record
-	ds, missing, err := a.disclosures(ctx, rec.Decision)
+	of, err := a.account(ctx, found.Record)
 	if err != nil {
 		return PolicyExplanation{}, err
 	}
+	return of.explain(ctx)
+}
+
+// account is a recorded decision with what is kept beside the log.
+func (a *Archive) account(ctx context.Context, rec record.Record) (account, error) {
+	ds, missing, err := a.disclosures(ctx, rec.Decision)
 	return account{
 		rec: rec, disclosed: ds, missing: missing,
 		bundle: func(digest string) ([]byte, error) {
 			b, err := a.store.Blob(ctx, digest)
 			return b.Bytes, err
 		},
-	}.explain(ctx)
+	}, err
 }
 
 // ExplainEvidence is ExplainPolicy from an evidence bundle: its record, the

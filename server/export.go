@@ -86,14 +86,33 @@ func (a *Archive) Export(ctx context.Context, w io.Writer, sel Selection, now ti
 	if keys.manifest == nil || keys.log == nil {
 		return fmt.Errorf("exporting: %w", errNotHere("manifest or log"))
 	}
-	e := exporter{a: a, sel: sel}
+	return a.export(ctx, w, exporter{a: a, sel: sel}, keys, now)
+}
+
+// exportAt is Export of a selection with the records found at a desk, for logs
+// of any length. Without rules the bundle lacks those that decided.
+func (a *Archive) exportAt(ctx context.Context, w io.Writer, desk *search.Desk, sel Selection, rules bool, now time.Time) error {
+	keys, err := loadKeys(a.dataDir)
+	if err != nil {
+		return fmt.Errorf("exporting: %w", err)
+	}
+	if keys.manifest == nil || keys.log == nil {
+		return fmt.Errorf("exporting: %w", errNotHere("manifest or log"))
+	}
+	if !sel.selected() {
+		return errors.New("exporting: nothing is selected")
+	}
+	return a.export(ctx, w, exporter{a: a, sel: sel, at: deskFinder{ctx, desk}, noRules: !rules}, keys, now)
+}
+
+func (a *Archive) export(ctx context.Context, w io.Writer, e exporter, keys keyRing, now time.Time) error {
 	if err := e.open(ctx, keys, now); err != nil {
 		return fmt.Errorf("exporting: %w", err)
 	}
 	if err := e.fill(ctx); err != nil {
 		return fmt.Errorf("exporting: %w", err)
 	}
-	if err := a.disclose(ctx, &e.contents, sel.Disclose); err != nil {
+	if err := a.disclose(ctx, &e.contents, e.sel.Disclose); err != nil {
 		return fmt.Errorf("exporting: %w", err)
 	}
 	return evidence.Write(w, e.contents)
@@ -107,6 +126,40 @@ type exporter struct {
 	last     ledger.Checkpoint // which the bundle proves
 	contents evidence.Contents
 	policies map[string]bool
+	at       finder // where records are found; nil: in an index of the whole log in memory
+	noRules  bool   // leave the rules out
+}
+
+// finder finds records.
+type finder interface {
+	Find(id string) ([]search.Entry, error)
+	all(f search.Filter) ([]search.Entry, error)
+}
+
+// memoryFinder finds them in memory.
+type memoryFinder struct{ *search.Index }
+
+func (m memoryFinder) all(f search.Filter) ([]search.Entry, error) { return m.Records(f), nil }
+
+// deskFinder finds them at a desk.
+type deskFinder struct {
+	ctx  context.Context //nolint:containedctx // of one export
+	desk *search.Desk
+}
+
+func (d deskFinder) Find(id string) ([]search.Entry, error) { return d.desk.Find(d.ctx, id) }
+
+func (d deskFinder) all(f search.Filter) (out []search.Entry, err error) {
+	for f.Limit = 1000; ; {
+		p, err := d.desk.Records(d.ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		if out = append(out, p.Entries...); p.Next < 0 {
+			return out, nil
+		}
+		f.From = p.Next
+	}
 }
 
 // open finds the checkpoint that the bundle is to end at.
@@ -207,11 +260,14 @@ func (e *exporter) fill(ctx context.Context) error {
 		}
 		return nil
 	}
-	x, err := e.a.Records(ctx)
-	if err != nil {
-		return err
+	if e.at == nil {
+		x, err := e.a.Records(ctx)
+		if err != nil {
+			return err
+		}
+		e.at = memoryFinder{x}
 	}
-	wanted, err := e.wanted(x)
+	wanted, err := e.wanted(e.at)
 	if err != nil {
 		return err
 	}
@@ -236,7 +292,7 @@ func (e *exporter) fill(ctx context.Context) error {
 
 // wanted are the indexes of the records that need a proof of their own: those
 // that were asked for, or before a range those that it rests on.
-func (e *exporter) wanted(x *search.Index) (map[int64]bool, error) {
+func (e *exporter) wanted(x finder) (map[int64]bool, error) {
 	var asked []search.Entry
 	if e.sel.selected() {
 		for _, id := range append(slices.Clone(e.sel.IDs), e.sel.Disclose...) {
@@ -247,14 +303,20 @@ func (e *exporter) wanted(x *search.Index) (map[int64]bool, error) {
 			asked = append(asked, found...)
 		}
 		if e.sel.Txn != "" || e.sel.Person != "" {
-			found := x.Records(search.Filter{Txn: e.sel.Txn, Person: e.sel.Person})
+			found, err := x.all(search.Filter{Txn: e.sel.Txn, Person: e.sel.Person})
+			if err != nil {
+				return nil, err
+			}
 			if len(found) == 0 {
 				return nil, errors.New("no record is of that transaction or person")
 			}
 			asked = append(asked, found...)
 		}
 	} else {
-		asked = x.Records(search.Filter{From: e.sel.From})
+		var err error
+		if asked, err = x.all(search.Filter{From: e.sel.From}); err != nil {
+			return nil, err
+		}
 	}
 	wanted := map[int64]bool{}
 	add := func(entries ...search.Entry) {
@@ -265,7 +327,11 @@ func (e *exporter) wanted(x *search.Index) (map[int64]bool, error) {
 		}
 	}
 	add(asked...)
-	add(x.Records(search.Filter{Kind: record.KindKey})...)
+	keys, err := x.all(search.Filter{Kind: record.KindKey})
+	if err != nil {
+		return nil, err
+	}
+	add(keys...)
 	for _, r := range asked {
 		for _, id := range restsOn(r.Record) {
 			if found, err := x.Find(id); err == nil { // else it is not in this log, which the verifier says
@@ -348,7 +414,7 @@ func (e *exporter) add(ctx context.Context, entry ledger.Entry) error {
 
 // addPolicy adds a set of rules once.
 func (e *exporter) addPolicy(ctx context.Context, digest string) error {
-	if digest == "" || e.policies[digest] {
+	if digest == "" || e.noRules || e.policies[digest] {
 		return nil
 	}
 	b, err := e.a.store.Blob(ctx, digest)

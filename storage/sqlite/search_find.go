@@ -82,6 +82,30 @@ func (x *Index) Select(ctx context.Context, f search.Filter) ([]int64, error) {
 	return out, nil
 }
 
+// Times implements [search.Store].
+func (x *Index) Times(ctx context.Context, f search.Filter) (out []search.Moment, err error) {
+	statement, args, err := x.plan(ctx, f)
+	if err != nil {
+		return nil, fmt.Errorf("asking the index: %w", err)
+	}
+	if statement == "" {
+		return nil, nil
+	}
+	rows, err := x.read.QueryContext(ctx, `SELECT m.at, coalesce(n.text, '') FROM (`+statement+`) f JOIN ix_record m ON m.idx = f.idx LEFT JOIN ix_name n ON n.id = m.effect`, args...)
+	if err != nil {
+		return nil, fmt.Errorf("asking the index: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var m search.Moment
+		if err := rows.Scan(&m.At, &m.Effect); err != nil {
+			return nil, fmt.Errorf("asking the index: %w", err)
+		}
+		out = append(out, m)
+	}
+	return out, rows.Err()
+}
+
 // plan writes the statement of a filter: it goes by the condition with the
 // fewest rows, and asks the others of each. "" if nothing can match.
 func (x *Index) plan(ctx context.Context, f search.Filter) (string, []any, error) {

@@ -245,6 +245,9 @@ func TestIndexAnswersAsMemoryDoes(t *testing.T) {
 	}
 	some := 0
 	for _, f := range w.filters() {
+		if h, err := w.desk.Histogram(t.Context(), f, 60); err != nil || h.Counted != len(x.Records(f)) || !h.Whole {
+			t.Errorf("%+v: %d counted of %d, %v", f, h.Counted, len(x.Records(f)), err)
+		}
 		for _, newest := range []bool{false, true} {
 			f.Newest, f.Limit = newest, 0
 			want := numbers(x.Records(f))

@@ -28,6 +28,7 @@ import (
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/identity/spiffe"
+	"github.com/lineal-auth/lineal/internal/adminclient"
 	"github.com/lineal-auth/lineal/internal/devca"
 	"github.com/lineal-auth/lineal/internal/devidp"
 	"github.com/lineal-auth/lineal/policy/cedar"
@@ -41,15 +42,20 @@ const (
 	stopAfter = 20 * time.Second
 )
 
-// Config configures an Env. Everything is required.
+// Config configures an Env. Everything is required but Operator and Applications.
 type Config struct {
 	// Domain is the trust domain, and Name the agent's name in it, its OpenID
 	// client and the name of the policy.
 	Domain, Name string
 	// DataDir is an empty directory for the deployment.
 	DataDir string
-	Now     func() time.Time
-	Logger  *slog.Logger
+	// Operator, if it is not empty, names a workload that changes the registry while
+	// everything runs, see [Env.Operate].
+	Operator string
+	// Applications are further OpenID clients, see [Env.SignIn].
+	Applications []string
+	Now          func() time.Time
+	Logger       *slog.Logger
 }
 
 // Plan is what the agent may do.
@@ -67,6 +73,9 @@ type Env struct {
 
 	cfg    Config
 	agent  identity.Agent
+	ca     *devca.CA
+	socket string // the agent's Workload API
+	ops    string // the operator's
 	idp    *devidp.Provider
 	source *spiffe.Source // the agent's
 	login  string         // the person's ID token
@@ -93,7 +102,9 @@ func (e *Env) Start(ctx context.Context, plan func(*config.Config) (Plan, error)
 	if err := e.product(ctx, plan); err != nil {
 		return err
 	}
-	return e.signIn(ctx)
+	var err error
+	e.login, err = e.SignIn(ctx, e.cfg.Name)
+	return err
 }
 
 // Close ends everything, the last first.
@@ -189,28 +200,53 @@ func Tools(ctx context.Context, endpoint string) ([]config.Tool, error) {
 	return tools, nil
 }
 
+// CA is the certificate authority of everything here.
+func (e *Env) CA() *devca.CA { return e.ca }
+
+// Socket is the agent's Workload API.
+func (e *Env) Socket() string { return e.socket }
+
+// Operate does something as the operator.
+func (e *Env) Operate(ctx context.Context, do func(*adminclient.Client) error) error {
+	c, err := adminclient.Open(ctx, adminclient.Config{
+		URL: "https://" + e.Deployment.Admin.Address, Server: e.workload("tokens").String(), Socket: e.ops, Logger: e.cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(c), c.Close())
+}
+
 // identities starts certificate authority and OpenID provider, and the agent's
 // end of them.
 func (e *Env) identities(ctx context.Context) error {
-	ca, err := devca.New(devca.Config{TrustDomain: e.cfg.Domain, TTL: time.Hour, Logger: e.cfg.Logger})
-	if err != nil {
+	var err error
+	if e.ca, err = devca.New(devca.Config{TrustDomain: e.cfg.Domain, TTL: time.Hour, Logger: e.cfg.Logger}); err != nil {
 		return err
 	}
-	e.close = append(e.close, ca.Close)
-	if e.idp, err = devidp.New(devidp.Config{Clients: []devidp.Client{{ID: e.cfg.Name, RedirectURIs: []string{redirect}}}, Logger: e.cfg.Logger}); err != nil { //nolint:contextcheck // it lives until it is closed
+	e.close = append(e.close, e.ca.Close)
+	var clients []devidp.Client
+	for _, name := range append([]string{e.cfg.Name}, e.cfg.Applications...) {
+		clients = append(clients, devidp.Client{ID: name, RedirectURIs: []string{redirect}})
+	}
+	if e.idp, err = devidp.New(devidp.Config{Clients: clients, Logger: e.cfg.Logger}); err != nil { //nolint:contextcheck // it lives until it is closed
 		return err
 	}
 	e.close = append(e.close, e.idp.Close)
-	socket, err := ca.Serve(e.agent, devca.Profile{})
-	if err != nil {
+	if e.socket, err = e.ca.Serve(e.agent, devca.Profile{}); err != nil {
 		return err
 	}
-	if e.source, err = spiffe.Open(ctx, spiffe.Config{Socket: socket, TrustDomain: e.cfg.Domain, Logger: e.cfg.Logger}); err != nil {
+	if e.cfg.Operator != "" {
+		if e.ops, err = e.ca.Serve(e.workload(e.cfg.Operator), devca.Profile{}); err != nil {
+			return err
+		}
+	}
+	if e.source, err = spiffe.Open(ctx, spiffe.Config{Socket: e.socket, TrustDomain: e.cfg.Domain, Logger: e.cfg.Logger}); err != nil {
 		return err
 	}
 	e.close = append(e.close, e.source.Close)
 	for to, name := range map[*string]string{&e.Deployment.Gateway.Socket: "gateway", &e.Deployment.Tokens.Socket: "tokens"} {
-		if *to, err = ca.Serve(e.workload(name), devca.Profile{Loopback: true}); err != nil {
+		if *to, err = e.ca.Serve(e.workload(name), devca.Profile{Loopback: true}); err != nil {
 			return err
 		}
 	}
@@ -226,6 +262,10 @@ func (e *Env) product(ctx context.Context, plan func(*config.Config) (Plan, erro
 	tokens, err := listen(ctx)
 	if err != nil {
 		return errors.Join(err, gateway.Close())
+	}
+	admin, err := e.operators(ctx)
+	if err != nil {
+		return errors.Join(err, gateway.Close(), tokens.Close())
 	}
 	cfg := &e.Deployment
 	cfg.DataDir, cfg.TrustDomain, cfg.PublicURL = e.cfg.DataDir, e.cfg.Domain, "https://"+gateway.Addr().String()
@@ -250,7 +290,7 @@ func (e *Env) product(ctx context.Context, plan func(*config.Config) (Plan, erro
 	if err := e.rules(p.Policies); err != nil {
 		return err
 	}
-	s, err := server.Start(ctx, *cfg, server.Options{GatewayListener: gateway, TokensListener: tokens, Logger: e.cfg.Logger})
+	s, err := server.Start(ctx, *cfg, server.Options{GatewayListener: gateway, TokensListener: tokens, AdminListener: admin, Logger: e.cfg.Logger})
 	if err != nil {
 		return err
 	}
@@ -260,6 +300,21 @@ func (e *Env) product(ctx context.Context, plan func(*config.Config) (Plan, erro
 		return s.Close(ctx)
 	})
 	return nil
+}
+
+// operators takes the port of the admin API, where there is an operator.
+func (e *Env) operators(ctx context.Context) (net.Listener, error) {
+	if e.cfg.Operator == "" {
+		return nil, nil //nolint:nilnil // none is a choice
+	}
+	l, err := listen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e.Deployment.Admin = &config.Admin{
+		Address: l.Addr().String(), Operators: []config.Operator{{URI: e.workload(e.cfg.Operator).String(), Role: "operator"}},
+	}
+	return l, nil
 }
 
 // rules signs the policy, with the agent and the services of all routes.
@@ -298,22 +353,18 @@ func (e *Env) rules(policies map[string]string) error {
 	return os.WriteFile(e.Deployment.Policy.Bundle, bundle, 0o600)
 }
 
-// signIn logs the person in at the agent, as an application does.
-func (e *Env) signIn(ctx context.Context) error {
+// SignIn logs the person in at an application, and gives the ID token.
+func (e *Env) SignIn(ctx context.Context, application string) (string, error) {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	browser := &http.Client{Jar: jar, Transport: &http.Transport{}}
 	defer browser.CloseIdleConnections()
 	login, err := devidp.Login(ctx, browser, devidp.LoginConfig{
-		Issuer: e.idp.Issuer(), ClientID: e.cfg.Name, RedirectURI: redirect, Username: "alice@example.com", Password: "alice",
+		Issuer: e.idp.Issuer(), ClientID: application, RedirectURI: redirect, Username: "alice@example.com", Password: "alice",
 	})
-	if err != nil {
-		return err
-	}
-	e.login = login.IDToken
-	return nil
+	return login.IDToken, err
 }
 
 func listen(ctx context.Context) (net.Listener, error) {

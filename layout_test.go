@@ -90,6 +90,7 @@ var layout = map[string][]string{
 	"internal/devidp":  {},
 	"internal/demo":    {"*"},
 	"internal/handout": {"client"},
+	"internal/doctor":  {"config", "client", "identity", "identity/spiffe", "token", "gateway"},
 
 	"internal/adminclient": {"identity", "identity/spiffe"}, // an operator's commands
 	"internal/testenv":     {"*"},

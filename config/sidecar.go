@@ -66,6 +66,18 @@ type SidecarRoute struct {
 
 // LoadSidecar reads and checks a sidecar's file.
 func LoadSidecar(path string) (Sidecar, error) {
+	c, err := ReadSidecar(path)
+	if err != nil {
+		return Sidecar{}, err
+	}
+	if err := c.Validate(); err != nil {
+		return Sidecar{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// ReadSidecar reads a sidecar's file and does not check what is in it.
+func ReadSidecar(path string) (Sidecar, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return Sidecar{}, fmt.Errorf("reading configuration: %w", err)
@@ -73,9 +85,6 @@ func LoadSidecar(path string) (Sidecar, error) {
 	var c Sidecar
 	if err := yaml.Load(data, &c, yaml.WithKnownFields(), yaml.WithUniqueKeys(), yaml.WithSingleDocument()); err != nil {
 		return Sidecar{}, fmt.Errorf("reading configuration %s: %w", path, err)
-	}
-	if err := c.Validate(); err != nil {
-		return Sidecar{}, fmt.Errorf("configuration %s: %w", path, err)
 	}
 	return c, nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -51,6 +52,11 @@ func (s sealer) Link(draft any, at ledger.Position) (ledger.Linked, error) {
 }
 
 func (s sealer) Sign(payload []byte) ([]byte, error) { return record.Sign(payload, s.signer) }
+
+// Place is asked by none of these tests: each writer has one run.
+func (s sealer) Place([]byte) (ledger.Position, string, error) {
+	return ledger.Position{}, "", errors.New("a second run of a writer")
+}
 
 // realLog is a ledger on SQLite and tiles on disk.
 type realLog struct {

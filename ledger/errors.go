@@ -27,6 +27,10 @@ var (
 	// ErrWriterConflict: the stored tail is neither the one before the batch
 	// nor the one after it; so a restored database shows. Fatal.
 	ErrWriterConflict error = &codeError{"writer_conflict", "stored tail of this writer disagrees"}
+	// ErrRejected: the sequencer refused a record of this writer, so that nothing
+	// it appends can follow what the log has of it. Fatal; the writer stays
+	// stopped until its row is set anew (ResetWriters).
+	ErrRejected error = &codeError{"record_rejected", "the sequencer refused a record of this writer"}
 	// ErrEpochLost: another sequencer holds the log. Fatal for this one.
 	ErrEpochLost error = &codeError{"epoch_lost", "another sequencer has taken over the log"}
 	// ErrLeaseHeld: another sequencer's lease has not run out.
@@ -73,7 +77,7 @@ func Code(err error) string {
 // Fatal reports whether the process that saw err must end and start again
 // through recovery, because going on could lose or contradict an entry.
 func Fatal(err error) bool {
-	for _, f := range []error{ErrStaleWriter, ErrWriterConflict, ErrEpochLost, ErrRollbackDetected, ErrFork, ErrCorrupt, ErrEngine} {
+	for _, f := range []error{ErrStaleWriter, ErrWriterConflict, ErrRejected, ErrEpochLost, ErrRollbackDetected, ErrFork, ErrCorrupt, ErrEngine} {
 		if errors.Is(err, f) {
 			return true
 		}

@@ -21,12 +21,14 @@ import (
 // in the life of a sequencer, in order, so it may keep the tail of each writer.
 // It has to know all entries below first: another process may have added some
 // before this one took the lease, and was not asked about them.
-// A refused candidate gets no index, and the later ones move up.
+// A refused candidate gets no index, and the later ones move up; the writer that
+// appended it is stopped, since nothing of it can follow any more.
 type Check func(ctx context.Context, first int64, batch []Candidate) (verdicts []error, err error)
 
 // Rejected is a candidate that left intake without an index.
 type Rejected struct {
 	RecordID string
+	GWID     string // the writer that appended it, which is stopped; "" if not known
 	Err      error
 }
 
@@ -323,7 +325,7 @@ func (s *Sequencer) sequence(ctx context.Context) (int64, error) {
 	s.head, s.judged = head, nil
 	for _, r := range j.rejected {
 		s.cfg.Logger.ErrorContext(ctx, "record rejected by the sequencer",
-			slog.String("log", s.cfg.Log), slog.String("record_id", r.RecordID), slog.Any("error", r.Err))
+			slog.String("log", s.cfg.Log), slog.String("record_id", r.RecordID), slog.String("gw_id", r.GWID), slog.Any("error", r.Err))
 		if s.cfg.OnRejected != nil {
 			s.cfg.OnRejected(ctx, r)
 		}
@@ -357,7 +359,7 @@ func (s *Sequencer) judge(ctx context.Context) (*judged, error) {
 			verdict = errors.Join(verdict, ErrTooLarge)
 		}
 		if verdict != nil {
-			j.rejected = append(j.rejected, Rejected{RecordID: r.RecordID, Err: verdict})
+			j.rejected = append(j.rejected, Rejected{RecordID: r.RecordID, GWID: r.GWID, Err: verdict})
 			j.step.Rejected = append(j.step.Rejected, r.IntakeID)
 			continue
 		}

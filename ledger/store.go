@@ -38,6 +38,14 @@ type Store interface {
 	// any more, here. It returns how many there were; again, there are none.
 	Shred(ctx context.Context, personRef string) (keys int64, err error)
 
+	// ResetWriters makes the rows of a log's writers what the log says: the last
+	// record of each is in tails by its gwID, and who is not there has none. A
+	// writer that is stopped may begin a run again. It leaves a writer alone whose
+	// records wait for an index, and one whose row is right, and returns the ids
+	// of the others, sorted. ErrEpochLost, and nothing changes, if the log has not
+	// size entries.
+	ResetWriters(ctx context.Context, log string, size int64, tails map[string]Tail) (reset []string, err error)
+
 	// Close releases the engine. It waits for calls under way.
 	Close() error
 }
@@ -46,15 +54,17 @@ type Store interface {
 type Appender interface {
 	// OpenWriter begins a run of a writer: seq starts at 0 and earlier runs of
 	// the same gwID are stale from now on. The tail (hash of this id's last
-	// record, across runs) is kept and returned. A run is used once:
-	// ErrWriterConflict if this run appended already. ErrNotFound for an
+	// record, across runs) is kept and returned, with that record, so that the
+	// caller can compare them. A run is used once: ErrWriterConflict if this run
+	// appended already. ErrRejected if the writer is stopped. ErrNotFound for an
 	// unknown log.
 	OpenWriter(ctx context.Context, log, gwID, run string) (Tail, error)
 
 	// Append stores one batch: bodies, blobs and intake rows, and moves the
 	// writer's tail, in one transaction. It returns the time of intake.
 	// The same batch sent again is recognised and acknowledged (idempotent).
-	// ErrStaleWriter, ErrWriterConflict, ErrDuplicate: nothing was written.
+	// ErrStaleWriter, ErrWriterConflict, ErrRejected, ErrDuplicate: nothing was
+	// written.
 	Append(ctx context.Context, b Batch) (time.Time, error)
 
 	// PutBlob stores a blob that belongs to no record of its own, such as a
@@ -83,7 +93,9 @@ type Orderer interface {
 	ReadIntake(ctx context.Context, log string, limit int) ([]Candidate, error)
 	// Sequence gives entries their indexes from s.Size on and removes their
 	// intake rows and those of s.Rejected, in one transaction guarded by epoch
-	// and size. ErrClockBehind: nothing was written, wait and try again.
+	// and size. It stops the writers that appended s.Rejected in the same
+	// transaction: no batch of theirs is acknowledged after it (ErrRejected).
+	// ErrClockBehind: nothing was written, wait and try again.
 	Sequence(ctx context.Context, s Sequenced) (Head, error)
 
 	// InsertCheckpoint stores an unpublished checkpoint under this epoch. The
@@ -121,6 +133,10 @@ type Source interface {
 // Tail is where a writer's chain stands when its run begins.
 type Tail struct {
 	Prev string // hash of this id's last record in the log, "" if none
+
+	RecordID string // of that record; "" if none, or if the row is older than this field
+	Envelope []byte // its bytes; nil if they are not kept any more
+	Placed   bool   // it has an index, or waits for one
 }
 
 // Batch is what one writer appends at once. Records have the seqs First,
@@ -168,6 +184,7 @@ type IntakeStats struct {
 type Candidate struct {
 	IntakeID int64
 	RecordID string
+	GWID     string // the writer that appended it; "" if the row is older than this field
 	Envelope []byte
 	At       time.Time // of intake
 }
@@ -178,7 +195,7 @@ type Sequenced struct {
 	Epoch       int64
 	Size        int64 // of the log before
 	Entries     []NewEntry
-	Rejected    []int64 // intake ids that leave without an index
+	Rejected    []int64 // intake ids that leave without an index, and stop their writers
 }
 
 // NewEntry is an intake row that gets an index.

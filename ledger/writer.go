@@ -42,6 +42,9 @@ type Sealer interface {
 	Link(draft any, at Position) (Linked, error)
 	// Sign makes the envelope of a payload. Several goroutines call it at once.
 	Sign(payload []byte) (envelope []byte, err error)
+	// Place reads what Link and Sign made: the record's place and its hash. At the
+	// start of a run it is asked about the record that the first one will follow.
+	Place(envelope []byte) (at Position, recordHash string, err error)
 }
 
 // Draft is what a caller wants recorded.
@@ -183,7 +186,9 @@ type Writer struct {
 }
 
 // NewWriter opens a run of the writer and starts it. Older runs of the same id
-// are stale from here on. The caller must Close it.
+// are stale from here on. ErrWriterConflict if what the store says of the
+// writer's last record is not what that record says, or if the log never got it:
+// whatever followed would be refused by the sequencer. The caller must Close it.
 func NewWriter(ctx context.Context, cfg WriterConfig) (*Writer, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
@@ -192,12 +197,42 @@ func NewWriter(ctx context.Context, cfg WriterConfig) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening writer %s of %s: %w", cfg.GWID, cfg.Log, err)
 	}
+	if err := cfg.compare(tail); err != nil {
+		return nil, fmt.Errorf("opening writer %s of %s: %w: %w", cfg.GWID, cfg.Log, ErrWriterConflict, err)
+	}
 	w := &Writer{cfg: cfg, done: make(chan struct{})}
 	w.q.init(tail.Prev)
 	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	w.wg.Go(w.run)
 	w.wg.Go(w.watch)
 	return w, nil
+}
+
+// compare holds a tail to the record that it speaks of. The row of a writer is
+// not covered by the tree, so that nothing else would notice its damage before
+// calls went on with records that never get an index.
+func (c *WriterConfig) compare(t Tail) error {
+	switch {
+	case t.RecordID == "" && t.Prev == "":
+		return nil // it never wrote
+	case t.RecordID == "":
+		c.Logger.Warn("the writer's last record is not known, its tail was not compared", slog.String("gw_id", c.GWID))
+		return nil // of a store that was made before it was kept
+	case !t.Placed:
+		return fmt.Errorf("its last record %s neither has an index nor waits for one", t.RecordID)
+	case t.Envelope == nil:
+		return nil // deleted at the end of its period
+	}
+	at, hash, err := c.Sealer.Place(t.Envelope)
+	switch {
+	case err != nil:
+		return fmt.Errorf("reading its last record %s: %w", t.RecordID, err)
+	case at.Log != c.Log || at.GWID != c.GWID:
+		return fmt.Errorf("its last record %s is one of %s in %s", t.RecordID, at.GWID, at.Log)
+	case hash != t.Prev:
+		return fmt.Errorf("its last record %s has the hash %s, and its tail is %s", t.RecordID, hash, t.Prev)
+	}
+	return nil
 }
 
 // run owns the two goroutines and answers what they leave.

@@ -60,6 +60,8 @@ type ledgerService struct {
 	logger *slog.Logger
 	sealer *sealed.Sealer // of this run's disclosures
 
+	rejections rejections // by this process, sequencing
+
 	admin, gateway, tokens *recorder   // nil without the role
 	recorders              []*recorder // those that are there
 
@@ -133,6 +135,7 @@ func (l *ledgerService) createLog(ctx context.Context) error {
 func (l *ledgerService) openSequencing(ctx context.Context) (err error) {
 	l.order = &sequencing{
 		store: l.store, family: l.cfg.Family, origin: l.cfg.Origin(), manifest: l.cfg.keys.manifestPublic, logger: l.logger,
+		rejected: l.rejected,
 	}
 	if !l.cfg.sequences {
 		return nil
@@ -264,6 +267,7 @@ func (l *ledgerService) keepBeating(r *recorder, build string) {
 				}
 				return
 			case <-tick.C:
+				l.reportRejections(r)
 				r.reportLosses(run)
 				if err := r.beat(run, record.Beat, build, l.checkpointBody(run)); err != nil && run.Err() == nil {
 					l.logger.WarnContext(run, "heartbeat not recorded", slog.String("writer", r.id), slog.String("cause", err.Error()))
@@ -298,6 +302,7 @@ func (l *ledgerService) flush(ctx context.Context) error {
 func (l *ledgerService) close(ctx context.Context) error {
 	var errs []error
 	for _, r := range l.recorders {
+		l.reportRejections(r)
 		r.reportLosses(ctx)
 		if err := r.beat(ctx, record.BeatStop, buildDigest(), l.checkpointBody(ctx)); err != nil {
 			errs = append(errs, fmt.Errorf("last heartbeat of %s: %w", r.id, err))

@@ -63,6 +63,7 @@ type ledgerGauges struct{ s *Server }
 var (
 	queueDrafts = prometheus.NewDesc("lineal_ledger_queue_drafts", "Records of this process that wait for the store.", nil, nil)
 	queueBytes  = prometheus.NewDesc("lineal_ledger_queue_bytes", "Their bytes, estimated.", nil, nil)
+	rejected    = prometheus.NewDesc("lineal_ledger_rejected_total", "Records that were durable and that this process, sequencing, gave no place in the log: an alarm.", nil, nil)
 	intakeRows  = prometheus.NewDesc("lineal_ledger_intake_rows", "Records of the log that wait for their index; absent while the store does not answer.", nil, nil)
 	intakeAge   = prometheus.NewDesc("lineal_ledger_intake_age_seconds", "How long the oldest of them has waited.", nil, nil)
 	unwitnessed = prometheus.NewDesc("lineal_ledger_unwitnessed_age_seconds",
@@ -73,7 +74,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (g *ledgerGauges) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queueDrafts, queueBytes, intakeRows, intakeAge, unwitnessed, publicationStopped} {
+	for _, d := range []*prometheus.Desc{queueDrafts, queueBytes, rejected, intakeRows, intakeAge, unwitnessed, publicationStopped} {
 		to <- d
 	}
 }
@@ -92,6 +93,7 @@ func (g *ledgerGauges) Collect(to chan<- prometheus.Metric) {
 	}
 	gauge(queueDrafts, float64(drafts))
 	gauge(queueBytes, float64(bytes))
+	to <- prometheus.MustNewConstMetric(rejected, prometheus.CounterValue, float64(l.rejections.total()))
 	if seq := l.order.holding(); seq != nil {
 		w := seq.Witnessing()
 		gauge(unwitnessed, w.Unwitnessed.Seconds())

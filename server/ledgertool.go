@@ -127,10 +127,16 @@ func LogKey(dataDir string) (string, error) {
 	return note.NewEd25519VerifierKey(cfg.Origin(), pub)
 }
 
+// RebuildReport is what Rebuild did.
+type RebuildReport struct {
+	ledger.RebuildReport
+	Writers []string // whose rows said otherwise than the log, and that may write again
+}
+
 // Rebuild writes what is derived from the entries anew: tiles, bundles,
-// checkpoint files, the
-// snapshot of the writers. No server may run on the data directory.
-func Rebuild(ctx context.Context, dataDir string, now func() time.Time, logger *slog.Logger) (rep ledger.RebuildReport, err error) {
+// checkpoint files, the snapshot of the writers, and what the store says of each
+// writer's last record. No server may run on the data directory.
+func Rebuild(ctx context.Context, dataDir string, now func() time.Time, logger *slog.Logger) (rep RebuildReport, err error) {
 	cfg, err := readLedger(dataDir)
 	if err != nil {
 		return rep, err
@@ -152,7 +158,7 @@ func Rebuild(ctx context.Context, dataDir string, now func() time.Time, logger *
 	if err != nil {
 		return rep, err
 	}
-	if rep, err = ledger.Rebuild(ctx, ledger.RebuildConfig{Store: store, Tiles: tiles, Log: cfg.Family, Verifier: verifier}); err != nil {
+	if rep.RebuildReport, err = ledger.Rebuild(ctx, ledger.RebuildConfig{Store: store, Tiles: tiles, Log: cfg.Family, Verifier: verifier}); err != nil {
 		return rep, err
 	}
 	snaps, err := newSnapshots(tilesPath(dataDir, cfg), cfg.Origin(), keys.log)
@@ -163,7 +169,25 @@ func Rebuild(ctx context.Context, dataDir string, now func() time.Time, logger *
 	if err := check.catchUp(ctx, rep.Size); err != nil {
 		return rep, err
 	}
-	return rep, snaps.save(ctx, check)
+	if err := snaps.save(ctx, check); err != nil {
+		return rep, err
+	}
+	rep.Writers, err = resetWriters(ctx, store, cfg.Family, check)
+	return rep, err
+}
+
+// resetWriters makes the rows of writers what the log says, where they are not. A
+// writer whose records still wait for an index keeps its row.
+func resetWriters(ctx context.Context, store ledger.Store, family string, known *admission) ([]string, error) {
+	tails := make(map[string]ledger.Tail, len(known.tails))
+	for id, t := range known.tails {
+		last, err := known.entry(ctx, t.Index)
+		if err != nil {
+			return nil, fmt.Errorf("reading the last record of %s: %w", id, err)
+		}
+		tails[id] = ledger.Tail{Prev: t.Hash, RecordID: last.RecordID}
+	}
+	return store.ResetWriters(ctx, family, known.next, tails)
 }
 
 // admissionOf is the check of the sequencer over one origin of a log.

@@ -109,6 +109,16 @@ func (l *losses) unavailable(now time.Time, err error) {
 	l.note(now, err)
 }
 
+// rejected tells of records that the log did not take, since a time.
+func (l *losses) rejected(since time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.from.IsZero() || since.Before(l.from) {
+		l.from = since
+	}
+	l.cause = "record_rejected"
+}
+
 // note keeps when and why. The caller holds mu.
 func (l *losses) note(now time.Time, err error) {
 	if l.from.IsZero() {

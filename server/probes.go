@@ -148,8 +148,12 @@ func (s *Server) staleness() time.Duration {
 	return cmp.Or(least, token.DefaultMaxStaleness)
 }
 
-// usable: every writer lives, and wrote something durable lately.
+// usable: every writer lives, and wrote something durable lately; and no record
+// was refused its place in the log since this process began.
 func (l *ledgerService) usable() error {
+	if err := l.rejections.err(); err != nil {
+		return err
+	}
 	for _, r := range l.recorders {
 		select {
 		case <-r.writer.Done():

@@ -59,6 +59,18 @@ func (s sealer) Link(draft any, at ledger.Position) (ledger.Linked, error) {
 
 func (s sealer) Sign(payload []byte) ([]byte, error) { return record.Sign(payload, s.signer) }
 
+func (s sealer) Place(envelope []byte) (ledger.Position, string, error) {
+	e, err := record.Open(envelope)
+	if err != nil {
+		return ledger.Position{}, "", err
+	}
+	r, err := record.Parse(e.Payload)
+	if err != nil {
+		return ledger.Position{}, "", err
+	}
+	return ledger.Position{Log: r.Log, GWID: r.Writer.ID, Run: r.Writer.Run, Seq: r.Writer.Seq, Prev: r.Writer.Prev}, record.Hash(e.Payload), nil
+}
+
 // openRecorder begins a run of the writer. Its first record is its heartbeat.
 func (l *ledgerService) openRecorder(ctx context.Context, name string, role record.Role, key ed25519.PrivateKey) (*recorder, error) {
 	signer, err := record.NewSigner(key)

@@ -37,6 +37,7 @@ type sequencing struct {
 	family, origin string
 	manifest       ed25519.PublicKey
 	logger         *slog.Logger
+	rejected       func(ctx context.Context, r ledger.Rejected)
 	// Of a process that takes part; else nil, and it waits for the others.
 	tiles    ledger.TileStore
 	signer   note.Signer
@@ -92,10 +93,7 @@ func (q *sequencing) attend(ctx context.Context) error {
 	}
 	seq, err := ledger.OpenSequencer(ctx, ledger.SequencerConfig{
 		Store: q.store, Tiles: q.tiles, Log: q.family, Signer: q.signer, Verifier: q.verifier, Check: q.check.check,
-		OnRejected: func(ctx context.Context, r ledger.Rejected) {
-			q.logger.ErrorContext(ctx, "record refused by the sequencer", slog.String("record", r.RecordID), slog.String("cause", r.Err.Error()))
-		},
-		Witnesses: q.witnesses, Logger: q.logger,
+		OnRejected: q.rejected, Witnesses: q.witnesses, Logger: q.logger,
 	})
 	if errors.Is(err, ledger.ErrLeaseHeld) {
 		return nil

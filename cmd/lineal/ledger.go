@@ -104,7 +104,8 @@ func newLedgerRebuild(s streams) *cobra.Command {
 		Short: "Write what is derived from the entries anew",
 		Long: "Recompute the tree from the entries and, only if its root is the one that the last\n" +
 			"checkpoint signs, replace the tiles, bundles and other derived files that are missing or\n" +
-			"wrong. The server must be stopped.\n" +
+			"wrong. Writers that the store has stopped, or whose last record it has wrong, go on after\n" +
+			"their last record in the log. The server must be stopped.\n" +
 			"With --index, drop the index of questions and make it again instead; the server may run.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if index {
@@ -119,6 +120,11 @@ func newLedgerRebuild(s streams) *cobra.Command {
 			}
 			for _, f := range rep.Replaced {
 				if _, err := fmt.Fprintf(s.out, "replaced     %s\n", f); err != nil {
+					return failed(err, "")
+				}
+			}
+			for _, w := range rep.Writers {
+				if _, err := fmt.Fprintf(s.out, "writer       %s goes on after its last record in the log\n", w); err != nil {
 					return failed(err, "")
 				}
 			}

@@ -44,11 +44,15 @@ func (s *Store) CreateLog(ctx context.Context, log, origin string) error {
 	return nil
 }
 
+// stopped is the run of a writer that was stopped.
+const stopped = ""
+
 // OpenWriter implements [ledger.Appender].
 func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.Tail, error) {
 	var tail ledger.Tail
 	err := s.write(ctx, func(ctx context.Context, t *tx) error {
 		known, opened := false, false
+		var have string
 		t.add(`SELECT FROM head WHERE log = $1`, log).Query(func(rows pgx.Rows) error {
 			known = rows.Next()
 			rows.Close()
@@ -56,20 +60,20 @@ func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.T
 		})
 		// The row is locked before it is compared, so two starts follow each other.
 		t.add(`INSERT INTO writer (log, gw_id, run, next_seq, tail) VALUES ($1, $2, $3, 0, '')
-			ON CONFLICT (log, gw_id) DO UPDATE SET run = excluded.run, next_seq = 0 WHERE writer.run <> excluded.run OR writer.next_seq = 0
-			RETURNING tail`, log, gwID, run).Query(func(rows pgx.Rows) error {
-			defer rows.Close()
-			if opened = rows.Next(); opened {
-				return rows.Scan(&tail.Prev)
-			}
-			return rows.Err()
-		})
+			ON CONFLICT (log, gw_id) DO UPDATE SET run = excluded.run, next_seq = 0
+			WHERE writer.run <> '' AND (writer.run <> excluded.run OR writer.next_seq = 0)`, log, gwID, run).
+			Exec(func(ct pgconn.CommandTag) error { opened = ct.RowsAffected() == 1; return nil })
+		t.one([]any{&have, &tail.Prev, &tail.RecordID, &tail.Envelope, &tail.Placed}, `SELECT w.run, w.tail, coalesce(w.last, ''), b.envelope,
+				EXISTS (SELECT FROM entry e WHERE e.record_id = w.last) OR EXISTS (SELECT FROM intake i WHERE i.record_id = w.last)
+			FROM writer w LEFT JOIN body b ON b.record_id = w.last WHERE w.log = $1 AND w.gw_id = $2`, log, gwID)
 		if err := t.run(ctx); err != nil {
 			return err
 		}
 		switch {
 		case !known:
 			return fmt.Errorf("log %q: %w", log, ledger.ErrNotFound)
+		case have == stopped:
+			return ledger.ErrRejected
 		case !opened:
 			return fmt.Errorf("%w: run %s has appended before", ledger.ErrWriterConflict, run)
 		}
@@ -85,13 +89,13 @@ func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.T
 // what follows from it. Ids of intake are given in the order of the rows, so a
 // writer's rows keep its order.
 const appendBatch = `WITH claimed AS (
-	UPDATE writer SET next_seq = $1, tail = $2 WHERE log = $3 AND gw_id = $4 AND run = $5 AND next_seq = $6 AND tail = $7
+	UPDATE writer SET next_seq = $1, tail = $2, last = $10 WHERE log = $3 AND gw_id = $4 AND run = $5 AND next_seq = $6 AND tail = $7
 	RETURNING ` + clock + ` AS at
 ), bodies AS (
 	INSERT INTO body (record_id, envelope) SELECT b.id, b.envelope FROM claimed, unnest($8::text[], $9::bytea[]) AS b (id, envelope)
 ), waiting AS (
-	INSERT INTO intake (log, record_id, at)
-	SELECT $3, r.id, c.at FROM claimed c, unnest($8::text[]) WITH ORDINALITY AS r (id, n) ORDER BY r.n
+	INSERT INTO intake (log, gw_id, record_id, at)
+	SELECT $3, $4, r.id, c.at FROM claimed c, unnest($8::text[]) WITH ORDINALITY AS r (id, n) ORDER BY r.n
 ) SELECT at FROM claimed`
 
 // Append implements [ledger.Appender]. It takes one round trip: the claim, the
@@ -115,7 +119,7 @@ func (s *Store) Append(ctx context.Context, b ledger.Batch) (time.Time, error) {
 	var at int64
 	claimed := false
 	err := s.write(ctx, func(_ context.Context, t *tx) error {
-		t.add(appendBatch, next, b.Tail, b.Log, b.GWID, b.Run, b.First, b.Prev, ids, envelopes).Query(func(rows pgx.Rows) error {
+		t.add(appendBatch, next, b.Tail, b.Log, b.GWID, b.Run, b.First, b.Prev, ids, envelopes, ids[len(ids)-1]).Query(func(rows pgx.Rows) error {
 			defer rows.Close()
 			if claimed = rows.Next(); claimed {
 				return rows.Scan(&at)
@@ -153,6 +157,8 @@ func (s *Store) settle(ctx context.Context, b *ledger.Batch, next int64) (at int
 			return fmt.Errorf("%w: the writer is not known", ledger.ErrWriterConflict)
 		case err != nil:
 			return err
+		case run == stopped:
+			return ledger.ErrRejected
 		case run != b.Run:
 			return ledger.ErrStaleWriter
 		case have != next || tail != b.Tail:

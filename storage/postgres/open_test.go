@@ -208,7 +208,22 @@ func TestRoles(t *testing.T) {
 		t.Errorf("reader: %+v, %v", b, err)
 	}
 
+	again := rawBatch(t, "g", "run", 1, b.Tail, "r2")
+	if _, err := appends.Append(ctx, again); err != nil {
+		t.Fatal(err)
+	}
+	if rows, err = orders.ReadIntake(ctx, storagetest.Log, 10); err != nil || len(rows) != 1 || rows[0].GWID != "g" {
+		t.Fatal(rows, err)
+	}
+	if _, err := orders.Sequence(ctx, ledger.Sequenced{Log: storagetest.Log, Origin: storagetest.Origin, Epoch: h.Epoch, Size: 1, Rejected: []int64{rows[0].IntakeID}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := appends.Append(ctx, rawBatch(t, "g", "run", 2, again.Tail, "r3")); !errors.Is(err, ledger.ErrRejected) {
+		t.Errorf("after the sequencer refused a record: %v", err)
+	}
+
 	for name, do := range map[string]func() error{
+		"sequencer resets": func() error { _, err := orders.ResetWriters(ctx, storagetest.Log, 1, nil); return err },
 		"append orders":    func() error { _, err := appends.AcquireLease(ctx, storagetest.Log, "me", time.Minute); return err },
 		"sequencer writes": func() error { _, err := orders.OpenWriter(ctx, storagetest.Log, "g", "run2"); return err },
 		"reader writes":    func() error { _, err := reads.OpenWriter(ctx, storagetest.Log, "g", "run2"); return err },

@@ -72,7 +72,7 @@ func (s *Store) setLease(ctx context.Context, update string, args ...any) error 
 func (s *Store) ReadIntake(ctx context.Context, log string, limit int) ([]ledger.Candidate, error) {
 	var out []ledger.Candidate
 	err := s.query(ctx, func(ctx context.Context) error {
-		rows, err := s.db.read.Query(ctx, `SELECT i.id, i.record_id, i.at, b.envelope FROM intake i LEFT JOIN body b ON b.record_id = i.record_id
+		rows, err := s.db.read.Query(ctx, `SELECT i.id, i.record_id, i.gw_id, i.at, b.envelope FROM intake i LEFT JOIN body b ON b.record_id = i.record_id
 			WHERE i.log = $1 ORDER BY i.id LIMIT $2`, log, limit)
 		if err != nil {
 			return err
@@ -81,7 +81,7 @@ func (s *Store) ReadIntake(ctx context.Context, log string, limit int) ([]ledger
 		for rows.Next() {
 			var c ledger.Candidate
 			var at int64
-			if err := rows.Scan(&c.IntakeID, &c.RecordID, &at, &c.Envelope); err != nil {
+			if err := rows.Scan(&c.IntakeID, &c.RecordID, &c.GWID, &at, &c.Envelope); err != nil {
 				return err
 			}
 			if c.Envelope == nil {
@@ -141,6 +141,9 @@ func move(ctx context.Context, t *tx, q *ledger.Sequenced, now int64) error {
 	rows = append(rows, q.Rejected...)
 	t.add(`INSERT INTO entry (origin, idx, record_id, leaf_hash, at)
 		SELECT $1, $2 + e.n - 1, e.id, e.leaf, $3 FROM unnest($4::text[], $5::bytea[]) WITH ORDINALITY AS e (id, leaf, n)`, q.Origin, q.Size, now, ids, leaves)
+	if len(q.Rejected) > 0 {
+		t.add(`UPDATE writer SET run = '' WHERE log = $1 AND gw_id IN (SELECT gw_id FROM intake WHERE id = ANY ($2::bigint[]) AND log = $1)`, q.Log, q.Rejected)
+	}
 	gone := changed(t.add(`DELETE FROM intake WHERE id = ANY ($1::bigint[]) AND log = $2`, rows, q.Log))
 	moved := changed(t.add(`UPDATE head SET size = $1, at = $2 WHERE log = $3 AND origin = $4 AND epoch = $5 AND size = $6`,
 		q.Size+int64(len(q.Entries)), now, q.Log, q.Origin, q.Epoch, q.Size))

@@ -20,7 +20,21 @@ var schemaLedger string
 //go:embed roles.sql
 var roles string
 
-var ledgerLayout = layout{kind: "ledger", steps: []string{schemaLedger}}
+// schemaTails is the second step of the ledger's tables.
+const schemaTails = `
+-- The record that tail is the hash of, so that a start can compare them; NULL
+-- before the first one, and in rows that are older than this column.
+ALTER TABLE writer ADD COLUMN last TEXT COLLATE "C";
+-- Who appended it, so that the rejection of a record stops its writer.
+ALTER TABLE intake ADD COLUMN gw_id TEXT COLLATE "C" NOT NULL DEFAULT '';
+DO $$ BEGIN
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'lineal_sequencer') THEN
+    GRANT SELECT, UPDATE (run) ON writer TO lineal_sequencer;
+  END IF;
+END $$;
+`
+
+var ledgerLayout = layout{kind: "ledger", steps: []string{schemaLedger, schemaTails}}
 
 // Config configures a [Store]. URL is required.
 type Config struct {

@@ -27,3 +27,4 @@ GRANT UPDATE (epoch, holder, lease_until, size, at) ON head TO lineal_sequencer;
 GRANT INSERT ON entry, checkpoint TO lineal_sequencer;
 GRANT UPDATE (published, note) ON checkpoint TO lineal_sequencer;
 GRANT DELETE ON intake TO lineal_sequencer;
+GRANT SELECT, UPDATE (run) ON writer TO lineal_sequencer; -- stops a writer whose record it refuses

@@ -43,6 +43,9 @@ func (s *Store) CreateLog(ctx context.Context, log, origin string) error {
 	return nil
 }
 
+// stopped is the run of a writer that was stopped.
+const stopped = ""
+
 // OpenWriter implements [ledger.Appender].
 func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.Tail, error) {
 	var tail ledger.Tail
@@ -52,7 +55,10 @@ func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.T
 		}
 		var have string
 		var next int64
-		err := s.conn.QueryRowContext(ctx, `SELECT run, next_seq, tail FROM writer WHERE log = ? AND gw_id = ?`, log, gwID).Scan(&have, &next, &tail.Prev)
+		err := s.conn.QueryRowContext(ctx, `SELECT w.run, w.next_seq, w.tail, coalesce(w.last, ''), b.envelope,
+				EXISTS (SELECT 1 FROM entry e WHERE e.record_id = w.last) OR EXISTS (SELECT 1 FROM intake i WHERE i.record_id = w.last)
+			FROM writer w LEFT JOIN body b ON b.record_id = w.last WHERE w.log = ? AND w.gw_id = ?`, log, gwID).
+			Scan(&have, &next, &tail.Prev, &tail.RecordID, &tail.Envelope, &tail.Placed)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			_, err = s.conn.ExecContext(ctx, `INSERT INTO writer (log, gw_id, run, next_seq, tail) VALUES (?, ?, ?, 0, '')`, log, gwID, run)
@@ -61,6 +67,8 @@ func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.T
 			return err
 		case have == run && next > 0:
 			return fmt.Errorf("%w: run %s has appended before", ledger.ErrWriterConflict, run)
+		case have == stopped:
+			return ledger.ErrRejected
 		}
 		_, err = s.conn.ExecContext(ctx, `UPDATE writer SET run = ?, next_seq = 0 WHERE log = ? AND gw_id = ?`, run, log, gwID)
 		return err
@@ -101,7 +109,8 @@ func (s *Store) Append(ctx context.Context, b ledger.Batch) (time.Time, error) {
 // earlier attempt did.
 func (s *Store) claim(ctx context.Context, b *ledger.Batch) (stored bool, err error) {
 	next := b.First + int64(len(b.Records))
-	n, err := changed(s.stmts.moveTail.ExecContext(ctx, next, b.Tail, b.Log, b.GWID, b.Run, b.First, b.Prev))
+	last := b.Records[len(b.Records)-1].RecordID
+	n, err := changed(s.stmts.moveTail.ExecContext(ctx, next, b.Tail, last, b.Log, b.GWID, b.Run, b.First, b.Prev))
 	if err != nil || n == 1 {
 		return false, err
 	}
@@ -113,6 +122,8 @@ func (s *Store) claim(ctx context.Context, b *ledger.Batch) (stored bool, err er
 		return false, fmt.Errorf("%w: the writer is not known", ledger.ErrWriterConflict)
 	case err != nil:
 		return false, err
+	case run == stopped:
+		return false, ledger.ErrRejected
 	case run != b.Run:
 		return false, ledger.ErrStaleWriter
 	case have == next && tail == b.Tail:
@@ -130,7 +141,7 @@ func (s *Store) insert(ctx context.Context, b *ledger.Batch, at int64) error {
 		if len(rest) >= rowsAtOnce {
 			n = rowsAtOnce
 		}
-		if err := s.insertRows(ctx, b.Log, rest[:n], at); err != nil {
+		if err := s.insertRows(ctx, b, rest[:n], at); err != nil {
 			return err
 		}
 		rest = rest[n:]
@@ -139,12 +150,12 @@ func (s *Store) insert(ctx context.Context, b *ledger.Batch, at int64) error {
 }
 
 // insertRows stores one record, or rowsAtOnce of them.
-func (s *Store) insertRows(ctx context.Context, log string, records []ledger.Record, at int64) error {
+func (s *Store) insertRows(ctx context.Context, b *ledger.Batch, records []ledger.Record, at int64) error {
 	addBody, addIntake := s.stmts.addBody, s.stmts.addIntake
 	if len(records) == rowsAtOnce {
 		addBody, addIntake = s.stmts.addBodies, s.stmts.addIntakes
 	}
-	bodies, waiting := make([]any, 0, 2*rowsAtOnce), append(make([]any, 0, 2+rowsAtOnce), log, at)
+	bodies, waiting := make([]any, 0, 2*rowsAtOnce), append(make([]any, 0, 3+rowsAtOnce), b.Log, b.GWID, at)
 	for i := range records {
 		r := &records[i]
 		if n := len(r.Envelope); n == 0 || n > ledger.MaxEntry {

@@ -60,7 +60,7 @@ func (s *Store) setLease(ctx context.Context, log string, epoch, until int64) er
 func (s *Store) ReadIntake(ctx context.Context, log string, limit int) ([]ledger.Candidate, error) {
 	var out []ledger.Candidate
 	err := s.query(func() error {
-		rows, err := s.read.QueryContext(ctx, `SELECT i.id, i.record_id, i.at, b.envelope FROM intake i LEFT JOIN body b ON b.record_id = i.record_id
+		rows, err := s.read.QueryContext(ctx, `SELECT i.id, i.record_id, i.gw_id, i.at, b.envelope FROM intake i LEFT JOIN body b ON b.record_id = i.record_id
 			WHERE i.log = ? ORDER BY i.id LIMIT ?`, log, limit)
 		if err != nil {
 			return err
@@ -69,7 +69,7 @@ func (s *Store) ReadIntake(ctx context.Context, log string, limit int) ([]ledger
 		for rows.Next() {
 			var c ledger.Candidate
 			var at int64
-			if err := rows.Scan(&c.IntakeID, &c.RecordID, &at, &c.Envelope); err != nil {
+			if err := rows.Scan(&c.IntakeID, &c.RecordID, &c.GWID, &at, &c.Envelope); err != nil {
 				return err
 			}
 			if c.Envelope == nil {
@@ -109,6 +109,9 @@ func (s *Store) Sequence(ctx context.Context, q ledger.Sequenced) (ledger.Head, 
 			}
 		}
 		for _, id := range q.Rejected {
+			if _, err := s.stmts.stopWriter.ExecContext(ctx, q.Log, id); err != nil {
+				return err
+			}
 			if err := s.dropIntake(ctx, q.Log, id); err != nil {
 				return err
 			}

@@ -40,8 +40,20 @@ import (
 //go:embed schema.sql
 var schema string
 
+// ledgerSteps make the schema: step k brings a database of version k (0: an
+// empty one) to version k+1. Steps are added, never changed.
+var ledgerSteps = []string{schema, `
+-- The record that tail is the hash of, so that a start can compare them; NULL
+-- before the first one, and in rows that are older than this column.
+ALTER TABLE writer ADD COLUMN last TEXT;
+-- Who appended it, so that the rejection of a record stops its writer.
+ALTER TABLE intake ADD COLUMN gw_id TEXT NOT NULL DEFAULT '';
+`}
+
+// schemaVersion is PRAGMA user_version of the whole schema.
+var schemaVersion = len(ledgerSteps)
+
 const (
-	schemaVersion = 1
 	applicationID = 0x4c4e4c31 // "LNL1"
 
 	// minVersion has the fix for the WAL-reset bug that loses commits.
@@ -175,29 +187,35 @@ func (s *Store) prepareFiles() error {
 	return durable.SyncDir(dir)
 }
 
-// ensureSchema makes the tables in an empty database, if it may.
+// ensureSchema makes the tables in an empty database, if it may, and brings
+// those of an older version up to date.
 func (s *Store) ensureSchema(ctx context.Context) error {
-	var version, tables int
-	if err := s.conn.QueryRowContext(ctx, `SELECT (SELECT user_version FROM pragma_user_version), count(*) FROM sqlite_schema`).Scan(&version, &tables); err != nil {
+	var app, version, tables int
+	if err := s.conn.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+		count(*) FROM sqlite_schema`).Scan(&app, &version, &tables); err != nil {
 		return err
 	}
-	if version != 0 || tables != 0 || !s.cfg.Create {
+	isNew := version == 0 && tables == 0 && s.cfg.Create
+	isOlder := app == applicationID && version > 0 && version < schemaVersion
+	if !isNew && !isOlder {
 		return nil // checkSettings judges it
 	}
-	if _, err := s.conn.ExecContext(ctx, `PRAGMA journal_mode = WAL`); err != nil {
-		return err
+	if isNew {
+		if _, err := s.conn.ExecContext(ctx, `PRAGMA journal_mode = WAL`); err != nil {
+			return err
+		}
 	}
 	tx, err := s.conn.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // no-op after commit
-	script := schema + fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d;", applicationID, schemaVersion)
+	script := strings.Join(ledgerSteps[version:], "") + fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d;", applicationID, schemaVersion)
 	if _, err := tx.ExecContext(ctx, script); err != nil {
-		return fmt.Errorf("creating tables: %w", err)
+		return fmt.Errorf("making tables of schema %d: %w", schemaVersion, err)
 	}
 	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("creating tables: %w", err)
+		return fmt.Errorf("making tables of schema %d: %w", schemaVersion, err)
 	}
 	return durable.SyncDir(filepath.Dir(s.cfg.Path))
 }

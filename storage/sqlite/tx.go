@@ -22,6 +22,7 @@ type statements struct {
 	addBodies, addIntakes   *sql.Stmt // of rowsAtOnce
 	addKey, addEntry        *sql.Stmt
 	dropIntake, moveHead    *sql.Stmt
+	stopWriter              *sql.Stmt
 }
 
 func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
@@ -32,15 +33,16 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.begin, `BEGIN IMMEDIATE`},
 		{&s.commit, `COMMIT`},
 		{&s.rollback, `ROLLBACK`},
-		{&s.moveTail, `UPDATE writer SET next_seq = ?, tail = ? WHERE log = ? AND gw_id = ? AND run = ? AND next_seq = ? AND tail = ?`},
+		{&s.moveTail, `UPDATE writer SET next_seq = ?, tail = ?, last = ? WHERE log = ? AND gw_id = ? AND run = ? AND next_seq = ? AND tail = ?`},
 		{&s.addBody, `INSERT INTO body (record_id, envelope) VALUES (?, ?)`},
-		{&s.addIntake, `INSERT INTO intake (log, at, record_id) VALUES (?, ?, ?)`},
+		{&s.addIntake, `INSERT INTO intake (log, gw_id, at, record_id) VALUES (?, ?, ?, ?)`},
 		{&s.addBodies, `INSERT INTO body (record_id, envelope) VALUES (?, ?)` + strings.Repeat(`, (?, ?)`, rowsAtOnce-1)},
 		{&s.addIntakes, insertIntakes()},
 		{&s.addBlob, `INSERT INTO blob (digest, class, bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`},
 		{&s.addKey, `INSERT INTO data_key (digest, person_ref, wrapped) VALUES (?, ?, ?)`},
 		{&s.addEntry, `INSERT INTO entry (origin, idx, record_id, leaf_hash, at) VALUES (?, ?, ?, ?, ?)`},
 		{&s.dropIntake, `DELETE FROM intake WHERE id = ? AND log = ?`},
+		{&s.stopWriter, `UPDATE writer SET run = '' WHERE log = ?1 AND gw_id = (SELECT gw_id FROM intake WHERE id = ?2 AND log = ?1)`},
 		{&s.moveHead, `UPDATE head SET size = ?, at = ? WHERE log = ? AND origin = ? AND epoch = ? AND size = ?`},
 	} {
 		st, err := c.PrepareContext(ctx, p.sql)
@@ -56,15 +58,15 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 // rowsAtOnce is how many rows one statement inserts where there are as many.
 const rowsAtOnce = 16
 
-// insertIntakes takes log, at, and the ids of rowsAtOnce rows.
+// insertIntakes takes log, writer, at, and the ids of rowsAtOnce rows.
 func insertIntakes() string {
 	var b strings.Builder
-	b.WriteString(`INSERT INTO intake (log, at, record_id) VALUES `)
+	b.WriteString(`INSERT INTO intake (log, gw_id, at, record_id) VALUES `)
 	for i := range rowsAtOnce {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "(?1, ?2, ?%d)", i+3)
+		fmt.Fprintf(&b, "(?1, ?2, ?3, ?%d)", i+4)
 	}
 	return b.String()
 }

@@ -93,6 +93,12 @@ func (s Sealer) Sign(payload []byte) ([]byte, error) {
 	return json.Marshal(envelope{Payload: payload, MAC: s.mac(payload)})
 }
 
+// Place implements [ledger.Sealer].
+func (s Sealer) Place(env []byte) (ledger.Position, string, error) {
+	p, h, err := s.Open(env)
+	return ledger.Position{Log: Log, GWID: p.GW, Run: p.Run, Seq: p.Seq, Prev: p.Prev}, h, err
+}
+
 // Open verifies an envelope and reads its payload.
 func (s Sealer) Open(env []byte) (Payload, string, error) {
 	var e envelope

@@ -129,6 +129,19 @@ func (s sealer) Link(body any, at ledger.Position) (ledger.Linked, error) {
 // Sign implements [ledger.Sealer].
 func (s sealer) Sign(payload []byte) ([]byte, error) { return record.Sign(payload, s.signer) }
 
+// Place implements [ledger.Sealer].
+func (s sealer) Place(envelope []byte) (ledger.Position, string, error) {
+	e, err := record.Open(envelope)
+	if err != nil {
+		return ledger.Position{}, "", err
+	}
+	r, err := record.Parse(e.Payload)
+	if err != nil {
+		return ledger.Position{}, "", err
+	}
+	return ledger.Position{Log: r.Log, GWID: r.Writer.ID, Run: r.Writer.Run, Seq: r.Writer.Seq, Prev: r.Writer.Prev}, record.Hash(e.Payload), nil
+}
+
 // beat is the record that the appender writes: n is its number.
 func beat(n int) record.Record {
 	return record.Record{Header: record.Header{Kind: record.KindHeartbeat}, Heartbeat: &record.Heartbeat{

@@ -65,7 +65,7 @@ var layout = map[string][]string{
 	"policy/opa":          {"policy", "internal/pdp"},
 	"policy/authzen":      {"policy", "internal/pdp"},
 	"gateway/mcp":         with(vocabulary, "gateway", "token", "registry", "scope/sqlscope", "internal/handle"),
-	"gateway/a2a":         with(vocabulary, "gateway", "token", "registry"),
+	"gateway/a2a":         with(vocabulary, "gateway", "token", "registry", "internal/handle", "internal/ssrf"),
 	"gateway/llm":         with(vocabulary, "gateway", "token", "registry"),
 	"gateway/rest":        with(vocabulary, "gateway", "token", "registry"),
 	"gateway/extauthz":    with(vocabulary, "gateway", "token", "registry"),

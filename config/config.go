@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -264,6 +265,17 @@ type A2A struct {
 	// that it was made for through the same agent; "person", that person through
 	// any agent; "delegation", only within the delegation that made it.
 	Handles string `yaml:"handles,omitempty"`
+	// Push says what becomes of a client's wish to be called back: "deny" (default),
+	// or "rewrite": the agent gets a callback of the gateway's, which the gateway
+	// sends on to the client's URL while the token lives under which it was asked
+	// for; token_lifetime says how long that is.
+	Push string `yaml:"push,omitempty"`
+	// PushNetworks are networks to which callbacks may go besides the public
+	// internet, "10.20.0.0/16"; default: none.
+	PushNetworks []string `yaml:"push_networks,omitempty"`
+	// PushCA is a PEM file of authorities of the hosts of callbacks; default: the
+	// system's.
+	PushCA string `yaml:"push_ca,omitempty"`
 	// Card is the agent's card, which is served rewritten and signed anew;
 	// default: none is served.
 	Card *Card `yaml:"card,omitempty"`
@@ -373,9 +385,31 @@ func (c Config) Validate() error {
 		if a.Agent == "" || a.Peer != a.Agent {
 			errs = append(errs, fmt.Errorf("upstreams.a2a[%d]: agent and peer must name the same agent: it gets the token", i))
 		}
+		errs = append(errs, a.validatePush(i)...)
 	}
 	return errors.Join(errs...)
 }
+
+func (a A2A) validatePush(i int) (errs []error) {
+	if !slices.Contains([]string{"", PushDeny, PushRewrite}, a.Push) {
+		errs = append(errs, fmt.Errorf("upstreams.a2a[%d].push: %q is neither %s nor %s", i, a.Push, PushDeny, PushRewrite))
+	}
+	if a.Push != PushRewrite && (len(a.PushNetworks) > 0 || a.PushCA != "") {
+		errs = append(errs, fmt.Errorf("upstreams.a2a[%d]: push_networks and push_ca are for push: %s", i, PushRewrite))
+	}
+	for _, n := range a.PushNetworks {
+		if p, err := netip.ParsePrefix(n); err != nil || p != p.Masked() {
+			errs = append(errs, fmt.Errorf("upstreams.a2a[%d].push_networks: %q is no network, such as 10.20.0.0/16", i, n))
+		}
+	}
+	return errs
+}
+
+// What becomes of a wish to be called back.
+const (
+	PushDeny    = "deny"
+	PushRewrite = "rewrite"
+)
 
 func (t Tokens) validateKeys() (errs []error) {
 	for i, k := range t.Keys {

@@ -28,16 +28,19 @@ func TestO5Strict(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ from, to, says string }{
-		"unknown key":         {"data_dir:", "data_dirr:", "data_dirr"},
-		"unknown nested key":  {"period:", "periode:", "periode"},
-		"doubled key":         {"data_dir: /var/lib/lineal", "data_dir: /a\ndata_dir: /b", "data_dir"},
-		"wrong type":          {"agents:\n", "agents: 7\nignored:\n", ""},
-		"missing":             {"trust_domain: acme.test", "trust_domain: \"\"", "trust_domain"},
-		"plain http":          {"https://gw.test", "http://gw.test", "public_url"},
-		"path in public URL":  {"https://gw.test", "https://gw.test/x", "public_url"},
-		"issuer with slash":   {"https://sts.test/sts", "https://sts.test/sts/", "tokens.issuer"},
-		"second document":     {"policy: {", "---\npolicy: {", ""},
-		"agent is not a peer": {"agents:", "upstreams: {a2a: [{name: a, url: \"https://a.test\", agent: \"spiffe://acme.test/a\", peer: \"spiffe://acme.test/b\"}]}\nagents:", "upstreams.a2a[0]"},
+		"unknown key":               {"data_dir:", "data_dirr:", "data_dirr"},
+		"unknown nested key":        {"period:", "periode:", "periode"},
+		"doubled key":               {"data_dir: /var/lib/lineal", "data_dir: /a\ndata_dir: /b", "data_dir"},
+		"wrong type":                {"agents:\n", "agents: 7\nignored:\n", ""},
+		"missing":                   {"trust_domain: acme.test", "trust_domain: \"\"", "trust_domain"},
+		"plain http":                {"https://gw.test", "http://gw.test", "public_url"},
+		"path in public URL":        {"https://gw.test", "https://gw.test/x", "public_url"},
+		"issuer with slash":         {"https://sts.test/sts", "https://sts.test/sts/", "tokens.issuer"},
+		"second document":           {"policy: {", "---\npolicy: {", ""},
+		"push unknown":              {"agents:", "upstreams: {a2a: [{name: a, url: \"https://a.test\", agent: \"spiffe://acme.test/a\", peer: \"spiffe://acme.test/a\", push: allow}]}\nagents:", "upstreams.a2a[0].push"},
+		"push network":              {"agents:", "upstreams: {a2a: [{name: a, url: \"https://a.test\", agent: \"spiffe://acme.test/a\", peer: \"spiffe://acme.test/a\", push: rewrite, push_networks: [10.1.2.3/8]}]}\nagents:", "upstreams.a2a[0].push_networks"},
+		"push network without push": {"agents:", "upstreams: {a2a: [{name: a, url: \"https://a.test\", agent: \"spiffe://acme.test/a\", peer: \"spiffe://acme.test/a\", push_networks: [10.0.0.0/8]}]}\nagents:", "are for push: rewrite"},
+		"agent is not a peer":       {"agents:", "upstreams: {a2a: [{name: a, url: \"https://a.test\", agent: \"spiffe://acme.test/a\", peer: \"spiffe://acme.test/b\"}]}\nagents:", "upstreams.a2a[0]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.Replace(minimal, c.from, c.to, 1)

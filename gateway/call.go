@@ -48,6 +48,7 @@ type call struct {
 	proof    *token.Proof       // the proof that came with it, verified; nil if none did
 	verified token.Verified
 	bound    bool // the token's binding was checked and held
+	callback bool // the upstream calls, in the name of a client that asked for it
 	request  Request
 	chosen   []Handle // ids of the client's own choice that nobody has yet
 
@@ -126,6 +127,9 @@ func (c *call) identify() error {
 // verify is step 2: the token, its whole chain, its binding to what step 1
 // proved, its times.
 func (c *call) verify() (err error) {
+	if r, ok := c.route.Protocol.(Receiver); ok && r.Receives(c.suffix) {
+		return c.verifyCallback(r)
+	}
 	if c.raw, c.dpop, err = c.g.callersToken(c.r, c.route.APIKeyToken); err != nil {
 		return err
 	}
@@ -175,7 +179,10 @@ func (c *call) read() (err error) {
 
 // from is who calls, for ids that are bound to it.
 func (c *call) from() Caller {
-	return Caller{Person: c.verified.Chain.Person().String(), Agent: c.caller().String(), Route: c.route.audience}
+	return Caller{
+		Person: c.verified.Chain.Person().String(), Agent: c.caller().String(), Route: c.route.audience,
+		Standing: Standing{token: c.raw, call: c.id},
+	}
 }
 
 // passesTokenOn reports whether the caller's token stands in what would be
@@ -370,7 +377,7 @@ func (c *call) put(ctx context.Context, in policy.Input) policy.Decision {
 // caller is the agent policy sees: the proven one, or for an unbound token
 // the one it was issued to.
 func (c *call) caller() identity.Agent {
-	if c.workload != nil {
+	if c.workload != nil && !c.callback {
 		return c.workload.Agent
 	}
 	return c.claimed

@@ -50,10 +50,13 @@ func (c *call) send(ctx context.Context, cancel context.CancelCauseFunc) error {
 	if err != nil {
 		return c.failed(record.StatusNotForwarded, &Refusal{Code: CodeCredentialUnavailable, Err: err})
 	}
-	timer := time.AfterFunc(c.route.HeaderTimeout, func() { cancel(errHeaderTimeout) })
+	timer := time.AfterFunc(c.timeout(), func() { cancel(errHeaderTimeout) })
+	defer timer.Stop()
 	c.outcome.forwarded, c.outcome.status = true, record.StatusUnknown
-	resp, err := c.route.Transport.RoundTrip(out)
-	timer.Stop()
+	resp, err := c.transport().RoundTrip(out)
+	if !c.callback {
+		timer.Stop() // no answer but a client's has a bound as a whole
+	}
 	if err != nil {
 		return c.transportFailure(ctx, p, err)
 	}
@@ -116,6 +119,9 @@ func (c *call) transportFailure(ctx context.Context, p *progress, err error) err
 // outgoing builds the request to the upstream from the judged call alone:
 // none of the caller's headers pass unless the protocol named them.
 func (c *call) outgoing(ctx context.Context) (*http.Request, error) {
+	if c.request.Callback != "" {
+		return c.delivery(ctx)
+	}
 	u := *c.route.Upstream
 	u.Path = strings.TrimSuffix(u.Path, "/") + c.request.Suffix
 	u.RawQuery = c.request.Query

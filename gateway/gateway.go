@@ -120,6 +120,10 @@ type Route struct {
 	// Transport sends to the upstream, with the gateway's own credential at
 	// the connection, if it has one. It must not follow redirects.
 	Transport http.RoundTripper
+	// Callbacks sends callbacks of the upstream to the URLs that clients named. It
+	// must reach only what such a URL may name, and not follow redirects (threats
+	// D1, D2); if nil, callbacks are refused.
+	Callbacks http.RoundTripper
 	// Credential sets the upstream's credential on the outgoing request; nil
 	// sends none. It never sees the caller's token.
 	Credential func(out *http.Request) error

@@ -52,6 +52,8 @@ type Caller struct {
 	Person string // "<issuer>#<reference>"
 	Agent  string
 	Route  string // its audience
+	// Standing is what a callback that this call asks for will rest on.
+	Standing Standing
 }
 
 // Refused is a refusal as a protocol writes it.
@@ -117,6 +119,10 @@ type Request struct {
 	// Parent is the call that this one goes on with, if the caller could prove
 	// it; "" if it is not known to.
 	Parent string
+	// Callback is where this call goes instead of to the upstream: the URL that a
+	// client named in an earlier call. The route's Callbacks sends it, with no
+	// credential of the gateway's; "" for every other call.
+	Callback string
 	// Answer, if not nil, reads what comes back before it is released. If it is
 	// nil, the answer passes as it is.
 	Answer func(x Exchange) AnswerReader

@@ -194,7 +194,7 @@ func (c *call) callerRecord() record.Caller {
 		}
 	}
 	switch {
-	case c.badProof:
+	case c.badProof, c.callback: // who is on the connection brings it, and claims nothing
 	case c.bound:
 		out.Proof = record.ProofMatch
 	case c.verified.Unbound: // the token asks for no proof, whoever is on the connection
@@ -302,6 +302,9 @@ func (c *call) digest() string {
 	target := c.request.Suffix
 	if c.request.Query != "" {
 		target += "?" + c.request.Query
+	}
+	if c.request.Callback != "" {
+		target = c.request.Callback
 	}
 	for _, part := range [][]byte{
 		[]byte(c.request.Action), []byte(c.route.audience), []byte(c.request.Name),

@@ -6,7 +6,10 @@ import (
 	"crypto/elliptic"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"crypto/x509"
 	"fmt"
+	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -16,6 +19,7 @@ import (
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/gateway/a2a"
 	"github.com/lineal-auth/lineal/identity"
+	"github.com/lineal-auth/lineal/internal/ssrf"
 	"github.com/lineal-auth/lineal/record"
 )
 
@@ -33,6 +37,14 @@ func (s *Server) a2aRoute(ctx context.Context, u config.A2A) (r gateway.Route, e
 			return r, fmt.Errorf("upstream %s: card: %w", u.Name, err)
 		}
 	}
+	if u.Push == config.PushRewrite {
+		if cfg.Push, err = s.handles(ctx); err != nil {
+			return r, err
+		}
+		if r.Callbacks, err = s.callbacks(u); err != nil {
+			return r, fmt.Errorf("upstream %s: push: %w", u.Name, err)
+		}
+	}
 	if r.Protocol, err = a2a.New(cfg); err != nil {
 		return r, err
 	}
@@ -41,6 +53,29 @@ func (s *Server) a2aRoute(ctx context.Context, u config.A2A) (r gateway.Route, e
 	}
 	r.HeaderTimeout, r.Handles = 5*time.Minute, gateway.Handles(u.Handles)
 	return r, nil
+}
+
+// callbacks sends to URLs that clients name: to public addresses, and to networks
+// that the operator allows.
+func (s *Server) callbacks(u config.A2A) (http.RoundTripper, error) {
+	cfg := ssrf.Config{Now: s.now}
+	for _, n := range u.PushNetworks {
+		p, err := netip.ParsePrefix(n)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Also = append(cfg.Also, p)
+	}
+	if u.PushCA != "" {
+		pem, err := os.ReadFile(u.PushCA)
+		if err != nil {
+			return nil, err
+		}
+		if cfg.Roots = x509.NewCertPool(); !cfg.Roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no certificate", u.PushCA)
+		}
+	}
+	return ssrf.New(cfg).Transport(), nil
 }
 
 // agentCard is fetched over the route's own transport, from the agent's own

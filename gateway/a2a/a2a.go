@@ -13,9 +13,16 @@
 //
 // A task or context is authority for nobody: its id is bound to whom it was
 // made for before the answer that reveals it, and a foreign one is answered like
-// one that there never was (threats S1, C8). Versions are not translated. Push
-// notifications and the gRPC binding are refused, and a card does not announce
-// them.
+// one that there never was (threats S1, C8). Versions are not translated.
+//
+// A client that wants to be called back gets its call through the gateway too:
+// the agent is given a callback of ours, which holds the client's own under seal,
+//
+//	agent ─▶ <route>/push/<seal> ─▶ the seven steps ─▶ the client's URL
+//
+// and which ends with the token under which it was asked for. Where a route has
+// none, push notifications are refused, and its card does not announce them; so
+// it is with the gRPC binding.
 package a2a
 
 import (
@@ -27,6 +34,8 @@ import (
 	"strings"
 
 	"github.com/lineal-auth/lineal/gateway"
+	"github.com/lineal-auth/lineal/internal/handle"
+	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/scope"
 )
@@ -50,6 +59,9 @@ type Config struct {
 	RPCPath, RESTPath string
 	// Card says where the agent's card is; if nil, the route has none.
 	Card *CardConfig
+	// Push seals callbacks; if nil, push notifications are refused. The route then
+	// needs Callbacks.
+	Push *handle.Box
 }
 
 // Reader is the gateway.Protocol for one agent. It is safe for concurrent use.
@@ -91,7 +103,13 @@ func New(cfg Config) (*Reader, error) {
 func (r *Reader) Name() string { return "a2a" }
 
 // Actions are those of the operations that can be permitted.
-func (r *Reader) Actions() []string { return []string{scope.A2ASend, scope.A2ATask, scope.A2ACancel} }
+func (r *Reader) Actions() []string {
+	actions := []string{scope.A2ASend, scope.A2ATask, scope.A2ACancel}
+	if r.cfg.Push != nil {
+		actions = append(actions, scope.A2APush)
+	}
+	return actions
+}
 
 // call is one operation as it is read.
 type call struct {
@@ -103,12 +121,18 @@ type call struct {
 	extensions []string
 	tenant     string // of the path
 	task       string // of the path
+	from       gateway.Caller
 	out        gateway.Request
+	rewritten  strictjson.Value // the parameters that go on instead; zero if those do that were read
 }
 
 // Read reads one operation.
-func (r *Reader) Read(req *http.Request, suffix string, body []byte, _ gateway.Caller) (gateway.Request, error) {
-	c := &call{r: r, rest: suffix != "" && suffix != "/"}
+func (r *Reader) Read(req *http.Request, suffix string, body []byte, from gateway.Caller) (gateway.Request, error) {
+	c := &call{r: r, rest: suffix != "" && suffix != "/", from: from}
+	if r.Receives(suffix) {
+		err := c.readDelivery(req, suffix, body)
+		return c.out, err
+	}
 	query := req.URL.Query() // admitted: it parses
 	if err := c.readVersion(req.Header, query); err != nil {
 		return gateway.Request{}, err
@@ -214,7 +238,7 @@ func (c *call) begin(name string) error {
 	if !ok || op.only10 && c.version != Version10 && !c.rest {
 		return gateway.Refuse(gateway.CodeOperationUnknown, "operation %q in %s", name, c.version)
 	}
-	if op.action == scope.A2APush {
+	if op.action == scope.A2APush && c.r.cfg.Push == nil {
 		return &gateway.Refusal{Code: gateway.CodePolicyDenied, JSONRPC: codePush, Err: errPush}
 	}
 	c.op = op

@@ -8,6 +8,7 @@ import (
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/scope"
 )
 
 // maxMessage bounds one message of an agent, in bytes.
@@ -65,6 +66,9 @@ func (a *answer) response(v strictjson.Value) (strictjson.Value, error) {
 	id, _ := v.Get("id")
 	result, ok := v.Get("result")
 	failure, failed := v.Get("error")
+	if !ok && !failed && a.c.out.Operation == opPushDelete { // a2a-go leaves an empty result out
+		result, ok = strictjson.NullValue(), true
+	}
 	switch {
 	case text(version) != "2.0" || ok == failed:
 		return v, errors.New("no JSON-RPC response")
@@ -186,7 +190,7 @@ func (a *answer) reveal(kind string, v strictjson.Value) error {
 
 // only is the task that the answer must be about, "" if it may be about any.
 func (a *answer) only() string {
-	if a.c.out.Operation == opGet || a.c.out.Operation == opCancel || a.c.out.Operation == opSubscribe {
+	if a.c.out.Operation == opGet || a.c.out.Operation == opCancel || a.c.out.Operation == opSubscribe || a.c.op.action == scope.A2APush {
 		return a.c.out.Handles[0].ID
 	}
 	return ""

@@ -2,14 +2,18 @@ package a2a_test
 
 import (
 	"bytes"
+	"compress/flate"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/gateway/a2a"
+	"github.com/lineal-auth/lineal/internal/handle"
 	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/registry"
@@ -226,6 +230,144 @@ func FuzzS1Answer(f *testing.F) {
 			if text, _ := id.Text(); text == "" || !x.revealed["task "+text] {
 				t.Fatalf("released, not bound: %s", released)
 			}
+		}
+	})
+}
+
+// newPushReader serves callbacks, under a key that all fuzzing processes know.
+func newPushReader(t testing.TB) *a2a.Reader {
+	t.Helper()
+	box, err := handle.New(bytes.Repeat([]byte{7}, handle.KeySize), func() time.Time { return time.Unix(1_800_000_000, 0) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := a2a.New(a2a.Config{Agent: "peer", URL: "https://gw.test/a2a/peer", Push: box})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// asking is a caller whose token is no token, in the form of one.
+func asking(t testing.TB) gateway.Caller {
+	t.Helper()
+	var sealed bytes.Buffer
+	z, err := flate.NewWriter(&sealed, flate.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = z.Write([]byte("\x00\x01a\x00\x01b\x00\x01c"))
+	_ = z.Close()
+	s, err := gateway.ParseSealed(append(make([]byte, 16), sealed.Bytes()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return gateway.Caller{Person: "https://sts.test#p", Agent: "spiffe://acme.test/a", Route: "https://gw.test/a2a/peer", Standing: s}
+}
+
+// FuzzF1PushConfig: whatever callback a client asks for, the agent is called to
+// one of ours, with none of the client's secrets, and the client reads back what
+// it asked for.
+func FuzzF1PushConfig(f *testing.F) {
+	for _, seed := range []struct{ version, method, params string }{
+		{"1.0", "CreateTaskPushNotificationConfig", `{"taskId":"t","config":{"id":"p","url":"https://c.test/x","token":"s","authentication":{"scheme":"Bearer","credentials":"c"}}}`},
+		{"1.0", "CreateTaskPushNotificationConfig", `{"taskId":"t","url":"https://c.test/x","tenant":"a"}`},
+		{"0.3", "tasks/pushNotificationConfig/set", `{"taskId":"t","pushNotificationConfig":{"url":"https://c.test/x","authentication":{"schemes":["Basic"],"credentials":"c"}}}`},
+		{"1.0", "CreateTaskPushNotificationConfig", `{"taskId":"t","config":{"url":"https://c.test/x","Url":"https://d.test/x"}}`},
+		{"1.0", "CreateTaskPushNotificationConfig", `{"taskId":"t","config":{"url":"https://127.1/x"}}`},
+	} {
+		f.Add(seed.version, seed.method, []byte(seed.params))
+	}
+	r, from := newPushReader(f), asking(f)
+	f.Fuzz(func(t *testing.T, version, method string, params []byte) {
+		req := httptest.NewRequest(http.MethodPost, "https://gw.test/a2a/peer", nil)
+		req.Header = http.Header{"Content-Type": {"application/json"}, "A2a-Version": {version}}
+		asked, err := strictjson.Parse(params, strictjson.Limits{})
+		if err != nil || method != "CreateTaskPushNotificationConfig" && method != "tasks/pushNotificationConfig/set" {
+			return
+		}
+		body := `{"jsonrpc":"2.0","id":1,"method":"` + method + `","params":` + string(params) + `}`
+		got, err := r.Read(req, "", []byte(body), from)
+		if err != nil {
+			return
+		}
+		on, err := strictjson.Parse(got.Body, strictjson.Limits{})
+		if err != nil {
+			t.Fatalf("goes on as %q: %v", got.Body, err)
+		}
+		sent, _ := on.Get("params")
+		callback, secret := configOf(sent)
+		if !strings.HasPrefix(callback, "https://gw.test/a2a/peer/push/ln1.") || secret == "" {
+			t.Fatalf("the agent gets %s", got.Body)
+		}
+		a := got.Answer(&exchange{revealed: map[string]bool{}})
+		released, err := a.Message([]byte(`{"jsonrpc":"2.0","id":1,"result":` + string(sent.AppendJSON(nil)) + `}`))
+		if err != nil {
+			t.Fatalf("reading it back: %v", err)
+		}
+		v, err := strictjson.Parse(released, strictjson.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, _ := v.Get("result")
+		gotURL, gotToken := configOf(back)
+		if url, token := configOf(asked); gotURL != url || gotToken != token {
+			t.Fatalf("asked for %s, reads %s", params, released)
+		}
+	})
+}
+
+// configOf is the URL and token of a configuration in any shape.
+func configOf(v strictjson.Value) (url, token string) {
+	for _, name := range []string{"config", "pushNotificationConfig"} {
+		if inner, ok := v.Get(name); ok {
+			v = inner
+		}
+	}
+	u, _ := v.Get("url")
+	k, _ := v.Get("token")
+	if !u.IsZero() {
+		url, _ = u.Text()
+	}
+	if !k.IsZero() {
+		token, _ = k.Text()
+	}
+	return url, token
+}
+
+// FuzzS1Delivery: whatever an agent delivers goes to the client's URL alone, as
+// the tree that was judged, and is about the callback's task.
+func FuzzS1Delivery(f *testing.F) {
+	for _, seed := range []string{
+		`{"statusUpdate":{"taskId":"t","contextId":"c","status":{"state":"TASK_STATE_WORKING"}}}`, `{"task":{"id":"t"}}`, `{"kind":"task","id":"t"}`,
+		`{"id":"t","contextId":"c"}`, `{"statusUpdate":{"taskId":"t"},"task":{"id":"u"}}`, `{"kind":"status-update","taskId":"u"}`, `{"message":{"taskId":"t"}}`, `[]`,
+	} {
+		f.Add([]byte(seed))
+	}
+	r, from := newPushReader(f), asking(f)
+	req := httptest.NewRequest(http.MethodPost, "https://gw.test/a2a/peer", nil)
+	req.Header = http.Header{"Content-Type": {"application/json"}, "A2a-Version": {"1.0"}}
+	set, err := r.Read(req, "", []byte(`{"jsonrpc":"2.0","id":1,"method":"CreateTaskPushNotificationConfig","params":{"taskId":"t","url":"https://c.test/x"}}`), from)
+	if err != nil {
+		f.Fatal(err)
+	}
+	on, err := strictjson.Parse(set.Body, strictjson.Limits{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	params, _ := on.Get("params")
+	callback, _ := configOf(params)
+	suffix := strings.TrimPrefix(callback, "https://gw.test/a2a/peer")
+	f.Fuzz(func(t *testing.T, body []byte) {
+		req := httptest.NewRequest(http.MethodPost, callback, nil)
+		req.Header = http.Header{"Content-Type": {"application/json"}}
+		got, err := r.Read(req, suffix, body, from)
+		if err != nil {
+			return
+		}
+		sameTree(t, got, body)
+		if got.Callback != "https://c.test/x" || len(got.Handles) == 0 || got.Handles[0] != (gateway.Handle{Kind: registry.KindTask, ID: "t", Chosen: true}) {
+			t.Fatalf("%s goes to %q for %v", body, got.Callback, got.Handles)
 		}
 	})
 }

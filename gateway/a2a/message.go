@@ -249,7 +249,7 @@ func (c *call) setExtensions(message strictjson.Value) error {
 	return nil
 }
 
-// readConfiguration reads how the answer is to come. A push target is refused.
+// readConfiguration reads how the answer is to come.
 func (c *call) readConfiguration(params strictjson.Value) error {
 	configuration, ok := params.Get("configuration")
 	if !ok || configuration.IsNull() {
@@ -264,12 +264,21 @@ func (c *call) readConfiguration(params strictjson.Value) error {
 	if err := known(configuration, names...); err != nil {
 		return err
 	}
+	push := ""
 	for _, name := range []string{"pushNotificationConfig", "taskPushNotificationConfig", "pushNotification"} {
-		if push, ok := configuration.Get(name); ok && !push.IsNull() {
-			return &gateway.Refusal{Code: gateway.CodePolicyDenied, JSONRPC: codePush, Err: errPush}
+		v, ok := configuration.Get(name)
+		switch {
+		case !ok || v.IsNull():
+		case push != "":
+			return unreadable(errors.New("two callbacks"))
+		default:
+			push = name
 		}
 	}
-	return nil
+	if push == "" {
+		return nil
+	}
+	return c.readPushOfMessage(params, configuration, push)
 }
 
 // readTask reads a call to one task.

@@ -50,10 +50,10 @@ var operations = map[string]operation{
 	opCancel:    {action: scope.A2ACancel, read: (*call).readTask, result: (*answer).task},
 	opSubscribe: {action: scope.A2ATask, streams: true, read: (*call).readTask, result: (*answer).event},
 
-	opPushCreate: {action: scope.A2APush},
-	opPushGet:    {action: scope.A2APush},
-	opPushList:   {action: scope.A2APush},
-	opPushDelete: {action: scope.A2APush},
+	opPushCreate: {action: scope.A2APush, read: (*call).readPushCreate, result: (*answer).pushConfig},
+	opPushGet:    {action: scope.A2APush, read: (*call).readPushConfig, result: (*answer).pushConfig},
+	opPushList:   {action: scope.A2APush, read: (*call).readPushConfig, result: (*answer).pushConfigList},
+	opPushDelete: {action: scope.A2APush, read: (*call).readPushConfig, result: (*answer).nothing},
 }
 
 // methods03 are the names that JSON-RPC has for them in version 0.3.

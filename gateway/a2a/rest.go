@@ -31,7 +31,7 @@ var templates = map[string][]template{
 	// GET in the protocol's definition, POST in its text; both are in use.
 	"tasks/*:subscribe": {{op: opSubscribe, methods: []string{http.MethodPost, http.MethodGet}}},
 	"tasks/*/" + pushConfigs: {
-		{op: opPushCreate, methods: []string{http.MethodPost}},
+		{op: opPushCreate, methods: []string{http.MethodPost}, query: []string{"configId"}},
 		{op: opPushList, methods: []string{http.MethodGet}, query: []string{"pageSize", "pageToken"}},
 	},
 	"tasks/*/" + pushConfigs + "/*": {
@@ -65,6 +65,9 @@ func (c *call) readREST(req *http.Request, suffix string, query url.Values, body
 	}
 	if err := c.op.read(c, params); err != nil {
 		return err
+	}
+	if !c.rewritten.IsZero() {
+		c.out.Body = c.rewritten.AppendJSON(nil)
 	}
 	c.out.Suffix, c.out.Query = c.r.cfg.RESTPath+suffix, query.Encode()
 	c.out.Answer = func(x gateway.Exchange) gateway.AnswerReader { return &answer{c: c, x: x} }
@@ -122,7 +125,7 @@ func (c *call) restParams(req *http.Request, t template, query url.Values, body 
 	}
 	// Clients send "null" where there is nothing to say.
 	if bare := bytes.TrimSpace(body); len(bare) == 0 || string(bare) == "null" {
-		if t.op == opSend || t.op == opStream {
+		if t.op == opSend || t.op == opStream || t.op == opPushCreate {
 			return params, gateway.Refuse(gateway.CodeRequestUnreadable, "no body")
 		}
 		return c.queryParams(query), nil

@@ -38,6 +38,9 @@ func (r *Reader) rewrite(card strictjson.Value) (strictjson.Value, error) {
 			return card, err
 		}
 		for _, name := range []string{"pushNotifications", "extendedAgentCard"} {
+			if name == "pushNotifications" && r.cfg.Push != nil {
+				continue
+			}
 			if _, ok := capabilities.Get(name); ok {
 				capabilities = capabilities.With(name, strictjson.Bool(false))
 			}

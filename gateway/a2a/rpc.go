@@ -41,6 +41,9 @@ func (c *call) readRPC(req *http.Request, _ string, query url.Values, body []byt
 		return err
 	}
 	c.out.Suffix, c.out.Body = c.r.cfg.RPCPath, msg.Body
+	if !c.rewritten.IsZero() {
+		c.out.Body = object(with("jsonrpc", str("2.0")), with("id", msg.ID), with("method", str(msg.Method)), with("params", c.rewritten)).AppendJSON(nil)
+	}
 	c.out.Header.Set("Content-Type", mediaJSON)
 	c.out.Answer = func(x gateway.Exchange) gateway.AnswerReader { return &answer{c: c, x: x, id: msg.ID} }
 	return nil

@@ -8,6 +8,8 @@
 // (threats D1, D2). There is no redirect, no proxy, no cookie, no compression,
 // and an end of time and size to everything.
 //
+// [Client.Transport] sends other requests to such addresses, under the same rules.
+//
 // It does not judge the document, and does not know whose it is but by the
 // certificate of the host.
 package ssrf
@@ -23,6 +25,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,6 +53,9 @@ type Config struct {
 	Roots *x509.CertPool
 	// Loopback also allows loopback addresses. It is for development and tests.
 	Loopback bool
+	// Also are addresses that are allowed besides public ones, such as a network of
+	// the operator's own.
+	Also []netip.Prefix
 	// Timeout bounds a whole fetch; zero: DefaultTimeout.
 	Timeout time.Duration
 	// MaxBytes bounds a document; zero: DefaultMaxBytes.
@@ -143,6 +149,22 @@ func (c *Client) get(ctx context.Context, raw string) (Document, error) {
 	return Document{Body: body, Header: resp.Header}, nil
 }
 
+// Transport sends any request to where Get would go, under the same rules for
+// URL and address; it has no bounds of time and size but the request's own.
+func (c *Client) Transport() http.RoundTripper { return transport{c} }
+
+type transport struct{ c *Client }
+
+func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := CheckURL(r.URL.String()); err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return nil, fmt.Errorf("sending to a stranger's URL: %w", err)
+	}
+	return t.c.http.Transport.RoundTrip(r)
+}
+
 // CheckURL accepts an https URL with a host and a path below the root, of
 // printable ASCII, without user information, query, fragment or dot segments,
 // spelled as it is sent.
@@ -217,7 +239,7 @@ func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, e
 	}
 	for i, a := range addrs {
 		a = a.Unmap()
-		if !Public(a) && (!c.cfg.Loopback || !a.IsLoopback()) {
+		if !c.allows(a) {
 			return nil, fmt.Errorf("%s is at %s, which is not public", host, a)
 		}
 		addrs[i] = a
@@ -231,6 +253,11 @@ func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, e
 		last = err
 	}
 	return nil, last
+}
+
+func (c *Client) allows(a netip.Addr) bool {
+	return Public(a) || c.cfg.Loopback && a.IsLoopback() ||
+		slices.ContainsFunc(c.cfg.Also, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 func (c *Client) resolve(ctx context.Context, host string) ([]netip.Addr, error) {

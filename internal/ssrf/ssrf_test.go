@@ -231,3 +231,43 @@ func FuzzD2CheckURL(f *testing.F) {
 		}
 	})
 }
+
+// What is sent goes where documents come from, and nowhere else; a network of the
+// operator's own is named, and no more than that is allowed.
+func TestD1SendingReachesNoMore(t *testing.T) {
+	h := newHost(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })
+	local := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	for name, tt := range map[string]struct {
+		url     string
+		resolve string
+		also    []netip.Prefix
+		sent    bool
+	}{
+		"loopback":             {url: "https://127.0.0.1:PORT/x"},
+		"allowed network":      {url: "https://127.0.0.1:PORT/x", also: local, sent: true},
+		"another network":      {url: "https://127.0.0.1:PORT/x", also: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		"name of an allowed":   {url: "https://example.com:PORT/x", resolve: "127.0.0.1", also: local, sent: true},
+		"name of a mapped one": {url: "https://example.com:PORT/x", resolve: "::ffff:127.0.0.1", also: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		"query":                {url: "https://127.0.0.1:PORT/x?y", also: local},
+		"plain http":           {url: "http://127.0.0.1:PORT/x", also: local},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tt.resolve == "" {
+				tt.resolve = "127.0.0.1"
+			}
+			c := ssrf.New(ssrf.Config{Resolver: &names{answers: [][]string{{tt.resolve}}}, Roots: h.roots, Also: tt.also})
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, strings.ReplaceAll(tt.url, "PORT", h.port), strings.NewReader("{}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := h.connections.Load()
+			resp, err := c.Transport().RoundTrip(r)
+			if err == nil {
+				_ = resp.Body.Close()
+			}
+			if (err == nil) != tt.sent || !tt.sent && h.connections.Load() != before {
+				t.Errorf("sent: %v, %v", err == nil, err)
+			}
+		})
+	}
+}

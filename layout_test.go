@@ -37,6 +37,8 @@ var layout = map[string][]string{
 	"evidence/js": {}, // embeds the verifier in JavaScript
 	"registry":    {"identity", "delegation", "scope"},
 	"search":      {"record", "policy", "scope"},
+	"export":      {"record"},                            // forms that other tools read
+	"feed":        {"record", "export", "internal/ssrf"}, // sends entries on, each until it is acknowledged
 
 	"sts":          with(vocabulary, "token", "registry", "internal/ssrf", "internal/workloadjwt"),
 	"gateway":      with(vocabulary, "token", "registry"),
@@ -70,6 +72,8 @@ var layout = map[string][]string{
 	"gateway/rest":        with(vocabulary, "gateway", "token", "registry"),
 	"gateway/extauthz":    with(vocabulary, "gateway", "token", "registry"),
 	"token/pkcs11":        {}, // gives a crypto.Signer
+	"export/ocsf":         {"record", "export"},
+	"export/parquet":      {"record", "export"},
 	// The engine drives three interfaces: the ledger's store, the registry, and the
 	// index of search.
 	"storage/sqlite":      {"ledger", "registry", "search", "record", "identity", "delegation", "scope"},

@@ -13,8 +13,7 @@
 // as if the earlier content were known; it ends the process and recovers from
 // what a fresh start reads.
 //
-// The package does not lock: two processes that write one path need a lock of
-// their own.
+// Writing does not lock: two processes that write one path need a [Lock].
 package durable
 
 import (
@@ -24,6 +23,9 @@ import (
 	"os"
 	"path/filepath"
 )
+
+// ErrLocked says that another process, or another part of this one, has a lock.
+var ErrLocked = errors.New("the lock is held")
 
 // SyncError reports an fsync that failed. It is fatal: see the package comment.
 type SyncError struct {

@@ -170,7 +170,10 @@ func (s *Store) prepareFiles() error {
 		return err
 	}
 	var err error
-	if s.lock, err = lockFile(s.cfg.Path + ".lock"); err != nil {
+	if s.lock, err = durable.Lock(s.cfg.Path + ".lock"); errors.Is(err, durable.ErrLocked) {
+		return ErrLocked
+	}
+	if err != nil {
 		return err
 	}
 	if !s.cfg.Create {

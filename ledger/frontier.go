@@ -14,6 +14,7 @@ type frontier struct {
 	size   int64
 	levels []edge // levels[l] is the last tile at level l, never empty
 	bundle []byte // the last entry bundle, at the width of levels[0]
+	pruned bool   // the last bundle lacks entries, so nothing is known of it
 }
 
 // edge is the last tile of a level. A full one stays until the next hash
@@ -28,19 +29,39 @@ func (e *edge) width() int { return len(e.data) / tlog.HashSize }
 // add appends one entry. It returns the tiles and the bundle that became full.
 func (f *frontier) add(envelope []byte) ([]TileFile, error) {
 	if f.size%tileWidth == 0 {
-		f.bundle = nil // the full one was handed out, and may still be in use
+		f.bundle, f.pruned = nil, false // the full one was handed out, and may still be in use
 	}
 	bundle, err := AppendBundleEntry(f.bundle, envelope)
 	if err != nil {
 		return nil, err
 	}
 	f.bundle = bundle
-	full := f.push(0, tlog.RecordHash(envelope))
+	return f.grow(tlog.RecordHash(envelope)), nil
+}
+
+// addLeaf is add for an entry of which only the hash is left.
+func (f *frontier) addLeaf(h tlog.Hash) []TileFile {
+	if f.size%tileWidth == 0 {
+		f.bundle = nil
+	}
+	f.pruned = true
+	return f.grow(h)
+}
+
+func (f *frontier) grow(leaf tlog.Hash) []TileFile {
+	full := f.push(0, leaf)
 	f.size++
 	if f.size%tileWidth == 0 {
-		full = append(full, TileFile{Path: BundlePath(f.size/tileWidth-1, tileWidth), Data: f.bundle})
+		full = append(full, f.lastBundle(f.size/tileWidth-1, tileWidth))
 	}
-	return full, nil
+	return full
+}
+
+func (f *frontier) lastBundle(n int64, width int) TileFile {
+	if f.pruned {
+		return TileFile{Path: BundlePath(n, width), lacking: true}
+	}
+	return TileFile{Path: BundlePath(n, width), Data: f.bundle}
 }
 
 // push appends a hash to a level, and the root of a tile that became full to
@@ -78,7 +99,7 @@ func tileRoot(data []byte) tlog.Hash {
 
 // clone copies f, so that a step that fails half way leaves f as it was.
 func (f *frontier) clone() *frontier {
-	c := &frontier{size: f.size, bundle: append([]byte(nil), f.bundle...)}
+	c := &frontier{size: f.size, pruned: f.pruned, bundle: append([]byte(nil), f.bundle...)}
 	for _, e := range f.levels {
 		c.levels = append(c.levels, edge{n: e.n, data: append([]byte(nil), e.data...)})
 	}
@@ -94,7 +115,9 @@ func (f *frontier) partial() []TileFile {
 		}
 	}
 	if w := int(f.size % tileWidth); w != 0 {
-		out = append(out, TileFile{Path: BundlePath(f.size/tileWidth, w), Data: append([]byte(nil), f.bundle...)})
+		last := f.lastBundle(f.size/tileWidth, w)
+		last.Data = append([]byte(nil), last.Data...)
+		out = append(out, last)
 	}
 	return out
 }

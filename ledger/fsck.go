@@ -11,12 +11,17 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// FsckConfig says what to check. All fields are required.
+// FsckConfig says what to check. Source, Tiles, Log and Verifier are required.
 type FsckConfig struct {
 	Source   Source
 	Tiles    TileStore
 	Log      string
 	Verifier note.Verifier // of the checkpoints; its name is the origin
+	// Closed says that the origin is a former one of the log: it ends at its last
+	// checkpoint.
+	Closed bool
+	// Pruned says of which entries the bodies may be gone; nil means none.
+	Pruned func(index int64) bool
 }
 
 // Problem is one thing that is wrong.
@@ -44,6 +49,7 @@ type FsckReport struct {
 	Root        Hash  // of those, as recomputed
 	Files       int   // tiles and bundles compared
 	Checkpoints int   // signatures and roots verified
+	Pruned      int64 // entries whose bodies are gone, as they may
 	Problems    []Problem
 }
 
@@ -72,6 +78,12 @@ func Fsck(ctx context.Context, cfg FsckConfig) (FsckReport, error) {
 	head, err := cfg.Source.Head(ctx, cfg.Log)
 	if err != nil {
 		return FsckReport{}, fmt.Errorf("reading head: %w", err)
+	}
+	if cfg.Closed {
+		if head.Origin == cfg.Verifier.Name() {
+			return FsckReport{}, fmt.Errorf("checking %s: it is open", head.Origin)
+		}
+		head = Head{Log: cfg.Log, Origin: cfg.Verifier.Name(), Size: last.Size}
 	}
 	c := &checker{cfg: cfg, head: head, last: last, FsckReport: FsckReport{Origin: head.Origin}}
 	if err := c.run(ctx); err != nil && !errors.Is(err, errTooMany) {
@@ -141,14 +153,9 @@ func (c *checker) entries(ctx context.Context) error {
 		if e.Index != c.f.size {
 			return c.problem(c.f.size, "", "index %d comes next", e.Index)
 		}
-		if Hash(tlog.RecordHash(e.Envelope)) != e.LeafHash {
-			if err := c.problem(e.Index, "", "leaf hash is not that of the envelope"); err != nil {
-				return err
-			}
-		}
-		full, err := c.f.add(e.Envelope)
+		full, err := c.take(e)
 		if err != nil {
-			return c.problem(e.Index, "", "%v", err)
+			return err
 		}
 		if c.last.Note != nil && c.f.size <= c.last.Size {
 			for _, t := range full {
@@ -162,6 +169,28 @@ func (c *checker) entries(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// take puts an entry into the tree, or the leaf hash of one that was pruned.
+func (c *checker) take(e Entry) ([]TileFile, error) {
+	if e.Pruned() {
+		if c.Pruned++; c.cfg.Pruned == nil || !c.cfg.Pruned(e.Index) {
+			if err := c.problem(e.Index, "", "the body is gone, and no pruning says so"); err != nil {
+				return nil, err
+			}
+		}
+		return c.f.addLeaf(tlog.Hash(e.LeafHash)), nil
+	}
+	if Hash(tlog.RecordHash(e.Envelope)) != e.LeafHash {
+		if err := c.problem(e.Index, "", "leaf hash is not that of the envelope"); err != nil {
+			return nil, err
+		}
+	}
+	full, err := c.f.add(e.Envelope)
+	if err != nil {
+		return nil, errors.Join(c.problem(e.Index, "", "%v", err), errTooMany)
+	}
+	return full, nil
 }
 
 // atSize checks the checkpoint of the size just reached, if there is one, and
@@ -219,6 +248,11 @@ func (c *checker) compare(ctx context.Context, want TileFile, must bool) error {
 	first := (c.f.size - 1) / tileWidth * tileWidth
 	got, err := c.cfg.Tiles.GetTile(ctx, want.Path)
 	switch {
+	case want.lacking && errors.Is(err, fs.ErrNotExist):
+		c.Files--
+		return nil
+	case want.lacking && err == nil:
+		return c.problem(first, want.Path, "it holds entries that were pruned")
 	case errors.Is(err, fs.ErrNotExist) && !must:
 		c.Files--
 		return nil

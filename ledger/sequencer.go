@@ -106,6 +106,7 @@ type Sequencer struct {
 	frontier *frontier  // integrated and written as tiles
 	last     Checkpoint // newest in the database, Note nil if there is none
 	judged   *judged    // checked, not yet known to be stored
+	closing    string     // the record after which nothing is sequenced, "" if there is none
 	failed   error      // the fatal error, if any
 }
 
@@ -338,6 +339,7 @@ func (s *Sequencer) judge(ctx context.Context) (*judged, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading intake: %w", err)
 	}
+	rows = through(rows, s.closing)
 	if len(rows) == 0 {
 		return nil, nil
 	}

@@ -46,6 +46,10 @@ type Store interface {
 	// size entries.
 	ResetWriters(ctx context.Context, log string, size int64, tails map[string]Tail) (reset []string, err error)
 
+	// Prune deletes bodies of a log whose origin is closed, and blobs with their
+	// data keys: see [Pruning]. It may be repeated, and is, after any error.
+	Prune(ctx context.Context, p Pruning) error
+
 	// Close releases the engine. It waits for calls under way.
 	Close() error
 }
@@ -107,6 +111,14 @@ type Orderer interface {
 	// it is published, the same again is a no-op and the note stays. ErrNotFound
 	// without a stored checkpoint of this size and root.
 	PublishCheckpoint(ctx context.Context, log string, epoch int64, c Checkpoint) error
+
+	// Roll closes the origin of a log and opens the next with these entries, in
+	// one transaction guarded by epoch and size. From then on the log's indexes
+	// are those of the new origin, and what waits in intake goes there.
+	// ErrNotPublished unless a published checkpoint covers the whole origin;
+	// ErrFork if the new one has been used before; ErrNotFound if a record does
+	// not wait in intake.
+	Roll(ctx context.Context, r Rolled) (Head, error)
 }
 
 // Source is the part of a store that readers use (role "reader").
@@ -115,7 +127,8 @@ type Source interface {
 	Head(ctx context.Context, log string) (Head, error)
 	// ReadRange yields the entries [a, b) of an origin in index order. It
 	// stops with ErrCorrupt where an index or a body is missing. The sequence
-	// ends early, without an error, at the end of the log.
+	// ends early, without an error, at the end of the log. An entry may have been
+	// pruned: see [Entry.Pruned].
 	ReadRange(ctx context.Context, origin string, a, b int64) iter.Seq2[Entry, error]
 	// Lookup finds a record by its id. A record that has no index yet has
 	// Index -1. ErrNotFound if the id is unknown.
@@ -205,15 +218,36 @@ type NewEntry struct {
 	LeafHash Hash
 }
 
+// Rolled is one step from a period to the next: Entries get the indexes of To
+// from 0 on. Their IntakeID is not asked for.
+type Rolled struct {
+	Log, From, To string
+	Epoch         int64
+	Size          int64 // of From
+	Entries       []NewEntry
+}
+
+// Pruning is what a period loses at the end of its retention. The entries keep
+// their leaf hashes, so that the tree can be computed as before.
+type Pruning struct {
+	Log, Origin string   // Origin must not be the log's own: ErrFork
+	Records     []string // ids of entries of Origin, whose bodies go
+	Blobs       []string // digests
+}
+
 // Entry is a record at its index.
 type Entry struct {
 	Origin   string
 	Index    int64
 	RecordID string
-	Envelope []byte
+	Envelope []byte    // nil if it was pruned
 	LeafHash Hash      // as stored; Fsck compares it with the envelope
 	At       time.Time // of sequencing, or of intake while Index is -1
 }
+
+// Pruned reports whether the body of the entry was deleted, at the end of its
+// retention. Its leaf hash stays, and its place in the tree.
+func (e Entry) Pruned() bool { return e.Envelope == nil }
 
 // Head is the state of a log.
 type Head struct {

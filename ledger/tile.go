@@ -50,6 +50,8 @@ type TileStore interface {
 type TileFile struct {
 	Path string
 	Data []byte
+
+	lacking bool // a bundle with entries that were pruned: Data is nil
 }
 
 // TilePath gives the path of a hash tile: its level, its number, and its width

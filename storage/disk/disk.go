@@ -173,3 +173,23 @@ func read(path string) ([]byte, error) {
 		return nil, fmt.Errorf("reading tile store: %w: %w", ledger.ErrEngine, err)
 	}
 }
+
+// RemoveBundles deletes all entry bundles of an origin whose entries were pruned.
+// Hash tiles and checkpoints stay. It may be repeated.
+func (s *Store) RemoveBundles() error {
+	if s.readOnly {
+		return fmt.Errorf("removing entry bundles: %w", ledger.ErrReadOnly)
+	}
+	dir := filepath.Join(s.dir, "tile", "entries")
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("removing entry bundles: %w", err)
+	}
+	err := durable.SyncDir(filepath.Dir(dir))
+	if errors.Is(err, fs.ErrNotExist) { // no tiles at all
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("removing entry bundles: %w", err)
+	}
+	return nil
+}

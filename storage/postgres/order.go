@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -259,4 +260,113 @@ func changed(q *pgx.QueuedQuery) *int64 {
 	n := new(int64)
 	q.Exec(func(ct pgconn.CommandTag) error { *n = ct.RowsAffected(); return nil })
 	return n
+}
+
+// Roll implements [ledger.Orderer]. It needs the right to change every column of
+// head, which the role of the sequencer has not.
+func (s *Store) Roll(ctx context.Context, r ledger.Rolled) (ledger.Head, error) {
+	var next ledger.Head
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		head, err := lockHead(ctx, t, r.Log)
+		if err != nil {
+			return err
+		}
+		if err := head.insist(r.From, r.Epoch); err != nil {
+			return err
+		}
+		if head.Size != r.Size {
+			return fmt.Errorf("%w: the log has %d entries", ledger.ErrEpochLost, head.Size)
+		}
+		var published, used bool
+		t.one([]any{&published, &used}, `SELECT EXISTS (SELECT FROM checkpoint WHERE origin = $1 AND size = $2 AND published IS NOT NULL),
+			EXISTS (SELECT FROM entry WHERE origin = $3) OR EXISTS (SELECT FROM checkpoint WHERE origin = $3)`, r.From, r.Size, r.To)
+		if err := t.run(ctx); err != nil {
+			return err
+		}
+		switch {
+		case r.To == "" || r.To == r.From || used:
+			return fmt.Errorf("%w: %q has been used", ledger.ErrFork, r.To)
+		case !published:
+			return fmt.Errorf("%w: the end of %s", ledger.ErrNotPublished, r.From)
+		}
+		now := max(head.now, head.at)
+		next = head.Head
+		next.Origin, next.Size, next.At = r.To, int64(len(r.Entries)), time.UnixMilli(now)
+		return openOrigin(ctx, t, &r, now)
+	})
+	if isState(err, uniqueViolation) {
+		err = fmt.Errorf("%w: %w", ledger.ErrFork, err) // a record has an index
+	}
+	if err != nil {
+		return ledger.Head{}, fmt.Errorf("rolling: %w", err)
+	}
+	return next, nil
+}
+
+// openOrigin makes records of intake the entries of a new origin, and moves the
+// head there. It commits nothing.
+func openOrigin(ctx context.Context, t *tx, r *ledger.Rolled, now int64) error {
+	ids, leaves := make([]string, len(r.Entries)), make([][]byte, len(r.Entries))
+	for i := range r.Entries {
+		ids[i], leaves[i] = r.Entries[i].RecordID, r.Entries[i].LeafHash[:]
+	}
+	gone := changed(t.add(`DELETE FROM intake WHERE record_id = ANY ($1::text[]) AND log = $2`, ids, r.Log))
+	if err := t.run(ctx); err != nil {
+		return err
+	}
+	if *gone != int64(len(ids)) {
+		return fmt.Errorf("%d of %d records in intake: %w", *gone, len(ids), ledger.ErrNotFound)
+	}
+	t.add(`INSERT INTO entry (origin, idx, record_id, leaf_hash, at)
+		SELECT $1, e.n - 1, e.id, e.leaf, $2 FROM unnest($3::text[], $4::bytea[]) WITH ORDINALITY AS e (id, leaf, n)`, r.To, now, ids, leaves)
+	t.add(`UPDATE head SET origin = $1, size = $2, at = $3 WHERE log = $4`, r.To, int64(len(ids)), now, r.Log)
+	return nil
+}
+
+// pruneAtOnce is how many rows one transaction prunes.
+const pruneAtOnce = 1000
+
+// Prune implements [ledger.Store]. An empty body stands for one that was pruned:
+// no record is empty. The server keeps deleted rows until they are vacuumed, and
+// in its log, standbys and backups for as long as those are kept.
+func (s *Store) Prune(ctx context.Context, p ledger.Pruning) error {
+	prune := func(ids []string, f func(t *tx, ids []string) *int64) error {
+		for batch := range slices.Chunk(ids, pruneAtOnce) {
+			if err := s.write(ctx, func(ctx context.Context, t *tx) error {
+				head, err := lockHead(ctx, t, p.Log)
+				if err != nil {
+					return err
+				}
+				if head.Origin == p.Origin {
+					return fmt.Errorf("%w: %s is open", ledger.ErrFork, p.Origin)
+				}
+				n := f(t, batch)
+				if err := t.run(ctx); err != nil {
+					return err
+				}
+				if n != nil && *n != int64(len(batch)) {
+					return fmt.Errorf("%d of %d records of %s: %w", *n, len(batch), p.Origin, ledger.ErrNotFound)
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err := prune(p.Records, func(t *tx, ids []string) *int64 {
+		return changed(t.add(`UPDATE body b SET envelope = ''::bytea FROM entry e WHERE b.record_id = ANY ($1::text[]) AND e.record_id = b.record_id AND e.origin = $2`,
+			ids, p.Origin))
+	})
+	if err == nil {
+		err = prune(p.Blobs, func(t *tx, digests []string) *int64 {
+			t.add(`DELETE FROM data_key WHERE digest = ANY ($1::text[])`, digests)
+			t.add(`DELETE FROM blob WHERE digest = ANY ($1::text[])`, digests)
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("pruning %s: %w", p.Origin, err)
+	}
+	return nil
 }

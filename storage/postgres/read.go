@@ -98,6 +98,9 @@ func complete(e *ledger.Entry, leaf []byte, at int64) error {
 	if len(leaf) != len(e.LeafHash) || e.Envelope == nil {
 		return fmt.Errorf("%w: entry %d has no body or no leaf hash", ledger.ErrCorrupt, e.Index)
 	}
+	if len(e.Envelope) == 0 { // an empty body stands for one that was pruned
+		e.Envelope = nil
+	}
 	e.LeafHash, e.At = ledger.Hash(leaf), time.UnixMilli(at)
 	return nil
 }

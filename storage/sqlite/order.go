@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lineal-auth/lineal/ledger"
@@ -198,6 +199,115 @@ func (s *Store) PublishCheckpoint(ctx context.Context, log string, epoch int64, 
 	})
 	if err != nil {
 		return fmt.Errorf("publishing checkpoint: %w", err)
+	}
+	return nil
+}
+
+// Roll implements [ledger.Orderer].
+func (s *Store) Roll(ctx context.Context, r ledger.Rolled) (ledger.Head, error) {
+	var head ledger.Head
+	err := s.write(ctx, 400*len(r.Entries), func(ctx context.Context) (err error) {
+		if head, err = s.held(ctx, r.Log, r.From, r.Epoch); err != nil {
+			return err
+		}
+		if head.Size != r.Size {
+			return fmt.Errorf("%w: the log has %d entries", ledger.ErrEpochLost, head.Size)
+		}
+		var published, used bool
+		if err := s.conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM checkpoint WHERE origin = ?1 AND size = ?2 AND published IS NOT NULL),
+			EXISTS (SELECT 1 FROM entry WHERE origin = ?3) OR EXISTS (SELECT 1 FROM checkpoint WHERE origin = ?3)`, r.From, r.Size, r.To).Scan(&published, &used); err != nil {
+			return err
+		}
+		switch {
+		case r.To == "" || r.To == r.From || used:
+			return fmt.Errorf("%w: %q has been used", ledger.ErrFork, r.To)
+		case !published:
+			return fmt.Errorf("%w: the end of %s", ledger.ErrNotPublished, r.From)
+		}
+		now := max(s.now(), head.At.UnixMilli())
+		for i, e := range r.Entries {
+			if err := s.open(ctx, &r, int64(i), e, now); err != nil {
+				return err
+			}
+		}
+		head.Origin, head.Size, head.At = r.To, int64(len(r.Entries)), time.UnixMilli(now)
+		_, err = s.conn.ExecContext(ctx, `UPDATE head SET origin = ?, size = ?, at = ? WHERE log = ?`, head.Origin, head.Size, now, r.Log)
+		return err
+	})
+	if err != nil {
+		return ledger.Head{}, fmt.Errorf("rolling: %w", err)
+	}
+	return head, nil
+}
+
+// open makes a record of intake an entry of a new origin.
+func (s *Store) open(ctx context.Context, r *ledger.Rolled, index int64, e ledger.NewEntry, now int64) error {
+	n, err := changed(s.conn.ExecContext(ctx, `DELETE FROM intake WHERE log = ? AND record_id = ?`, r.Log, e.RecordID))
+	if err != nil {
+		return err
+	}
+	if n != 1 {
+		return fmt.Errorf("record %s in intake: %w", e.RecordID, ledger.ErrNotFound)
+	}
+	_, err = s.stmts.addEntry.ExecContext(ctx, r.To, index, e.RecordID, e.LeafHash[:], now)
+	if isDuplicate(err) {
+		return fmt.Errorf("%w: record %s has an index", ledger.ErrFork, e.RecordID)
+	}
+	return err
+}
+
+// pruneAtOnce is how many rows one transaction prunes.
+const pruneAtOnce = 1000
+
+// Prune implements [ledger.Store]. What it deletes is overwritten in the file, and
+// the write-ahead log that held it is emptied. An empty body stands for one that
+// was pruned: no record is empty.
+func (s *Store) Prune(ctx context.Context, p ledger.Pruning) error {
+	prune := func(ids []string, one func(ctx context.Context, id string) error) error {
+		for batch := range slices.Chunk(ids, pruneAtOnce) {
+			if err := s.write(ctx, 4096*len(batch), func(ctx context.Context) error {
+				head, err := s.head(ctx, s.conn, p.Log)
+				if err == nil && head.Origin == p.Origin {
+					err = fmt.Errorf("%w: %s is open", ledger.ErrFork, p.Origin)
+				}
+				if err != nil {
+					return err
+				}
+				if _, err := s.conn.ExecContext(ctx, `PRAGMA secure_delete = ON`); err != nil {
+					return err
+				}
+				for _, id := range batch {
+					if err := one(ctx, id); err != nil {
+						return err
+					}
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err := prune(p.Records, func(ctx context.Context, id string) error {
+		n, err := changed(s.conn.ExecContext(ctx, `UPDATE body SET envelope = x'' WHERE record_id = ?1
+			AND EXISTS (SELECT 1 FROM entry WHERE record_id = ?1 AND origin = ?2)`, id, p.Origin))
+		if err == nil && n != 1 {
+			err = fmt.Errorf("record %s of %s: %w", id, p.Origin, ledger.ErrNotFound)
+		}
+		return err
+	})
+	if err == nil {
+		err = prune(p.Blobs, func(ctx context.Context, digest string) error {
+			_, kerr := s.conn.ExecContext(ctx, `DELETE FROM data_key WHERE digest = ?`, digest)
+			_, berr := s.conn.ExecContext(ctx, `DELETE FROM blob WHERE digest = ?`, digest)
+			return errors.Join(kerr, berr)
+		})
+	}
+	if err == nil {
+		err = s.emptyLog(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("pruning %s: %w", p.Origin, err)
 	}
 	return nil
 }

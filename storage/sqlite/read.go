@@ -74,7 +74,7 @@ func (s *Store) readPage(ctx context.Context, origin string, a, b int64) ([]ledg
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
-	rows, err := s.read.QueryContext(ctx, `SELECT e.idx, e.record_id, e.leaf_hash, e.at, b.envelope FROM entry e LEFT JOIN body b ON b.record_id = e.record_id
+	rows, err := s.read.QueryContext(ctx, `SELECT e.idx, e.record_id, e.leaf_hash, e.at, b.record_id IS NOT NULL, b.envelope FROM entry e LEFT JOIN body b ON b.record_id = e.record_id
 		WHERE e.origin = ? AND e.idx >= ? AND e.idx < ? ORDER BY e.idx LIMIT ?`, origin, a, b, page)
 	if err != nil {
 		return nil, err
@@ -99,10 +99,14 @@ type scanner interface{ Scan(dest ...any) error }
 func scanEntry(r scanner, e *ledger.Entry, first ...any) error {
 	var leaf []byte
 	var at int64
-	if err := r.Scan(append(first, &e.RecordID, &leaf, &at, &e.Envelope)...); err != nil {
+	var stored bool // an empty body stands for one that was pruned
+	if err := r.Scan(append(first, &e.RecordID, &leaf, &at, &stored, &e.Envelope)...); err != nil {
 		return err
 	}
-	if len(leaf) != len(e.LeafHash) || e.Envelope == nil {
+	if len(e.Envelope) == 0 {
+		e.Envelope = nil
+	}
+	if len(leaf) != len(e.LeafHash) || !stored {
 		return fmt.Errorf("%w: entry %d has no body or no leaf hash", ledger.ErrCorrupt, e.Index)
 	}
 	e.LeafHash, e.At = ledger.Hash(leaf), time.UnixMilli(at)
@@ -113,7 +117,7 @@ func scanEntry(r scanner, e *ledger.Entry, first ...any) error {
 func (s *Store) Lookup(ctx context.Context, recordID string) (ledger.Entry, error) {
 	var e ledger.Entry
 	err := s.query(func() error {
-		row := s.read.QueryRowContext(ctx, `SELECT e.origin, e.idx, e.record_id, e.leaf_hash, e.at, b.envelope FROM entry e LEFT JOIN body b ON b.record_id = e.record_id
+		row := s.read.QueryRowContext(ctx, `SELECT e.origin, e.idx, e.record_id, e.leaf_hash, e.at, b.record_id IS NOT NULL, b.envelope FROM entry e LEFT JOIN body b ON b.record_id = e.record_id
 			WHERE e.record_id = ?`, recordID)
 		err := scanEntry(row, &e, &e.Origin, &e.Index)
 		if !errors.Is(err, sql.ErrNoRows) {

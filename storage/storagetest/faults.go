@@ -116,6 +116,11 @@ func (s faultyStore) PublishCheckpoint(ctx context.Context, log string, epoch in
 	return s.write("PublishCheckpoint", func() error { return s.Store.PublishCheckpoint(ctx, log, epoch, c) })
 }
 
+func (s faultyStore) Roll(ctx context.Context, r ledger.Rolled) (h ledger.Head, err error) {
+	err = s.write("Roll", func() (err error) { h, err = s.Store.Roll(ctx, r); return err })
+	return h, err
+}
+
 // faultyTiles is a real tile store of which one write breaks.
 type faultyTiles struct {
 	ledger.TileStore

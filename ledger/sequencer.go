@@ -106,7 +106,7 @@ type Sequencer struct {
 	frontier *frontier  // integrated and written as tiles
 	last     Checkpoint // newest in the database, Note nil if there is none
 	judged   *judged    // checked, not yet known to be stored
-	closing    string     // the record after which nothing is sequenced, "" if there is none
+	closing  string     // the record after which nothing is sequenced, "" if there is none
 	failed   error      // the fatal error, if any
 }
 

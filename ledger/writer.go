@@ -220,7 +220,7 @@ func (c *WriterConfig) compare(t Tail) error {
 		return nil // of a store that was made before it was kept
 	case !t.Placed:
 		return fmt.Errorf("its last record %s neither has an index nor waits for one", t.RecordID)
-	case t.Envelope == nil:
+	case len(t.Envelope) == 0:
 		return nil // deleted at the end of its period
 	}
 	at, hash, err := c.Sealer.Place(t.Envelope)

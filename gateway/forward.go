@@ -176,7 +176,7 @@ func (c *call) checkAnswer(resp *http.Response) *Refusal {
 		return Refuse(CodeUpstreamInvalid, "upstream answered a redirect (%d)", code)
 	case code < 200:
 		return Refuse(CodeUpstreamInvalid, "upstream answered %d", code)
-	case resp.Header.Get("Content-Encoding") != "": // we asked for none
+	case resp.Header.Get("Content-Encoding") != "", resp.Uncompressed: // we asked for none (threat N2)
 		return Refuse(CodeUpstreamInvalid, "upstream answered with content encoding %q", resp.Header.Get("Content-Encoding"))
 	}
 	return nil

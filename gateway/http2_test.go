@@ -19,6 +19,12 @@ import (
 // status; 0 if the stream or the connection was ended instead.
 func (w *world) frames(fields []hpack.HeaderField, body string) int {
 	w.t.Helper()
+	return w.framesWithTrailers(fields, body, nil)
+}
+
+// framesWithTrailers sends fields behind the body too.
+func (w *world) framesWithTrailers(fields []hpack.HeaderField, body string, trailers []hpack.HeaderField) int {
+	w.t.Helper()
 	cfg := shared.sources[research].ClientTLS(spiffe.Exactly(gatewayA))
 	cfg.NextProtos = []string{"h2"}
 	conn, err := tls.Dial("tcp", strings.TrimPrefix(w.url, "https://"), cfg)
@@ -36,7 +42,14 @@ func (w *world) frames(fields []hpack.HeaderField, body string) int {
 		must(w.t, enc.WriteField(f))
 	}
 	must(w.t, fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true}))
-	must(w.t, fr.WriteData(1, true, []byte(body)))
+	must(w.t, fr.WriteData(1, len(trailers) == 0, []byte(body)))
+	if len(trailers) > 0 {
+		block.Reset()
+		for _, f := range trailers {
+			must(w.t, enc.WriteField(f))
+		}
+		must(w.t, fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}))
+	}
 	for {
 		f, err := fr.ReadFrame()
 		if err != nil {

@@ -210,12 +210,17 @@ func (s *Server) listen(l net.Listener, address string, id *spiffe.Source, h htt
 	return nil
 }
 
+// maxStreams is how many calls one HTTP/2 connection may have open (threat N4).
+// An agent that makes more opens another.
+const maxStreams = 250
+
 // serve serves h until the server closes; without tls in the clear.
 func (s *Server) serve(l net.Listener, h http.Handler, tls *tls.Config) {
 	srv := &http.Server{
 		Handler: h, TLSConfig: tls, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 		DisableGeneralOptionsHandler: true, // else OPTIONS * is answered past our rules
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: time.Minute},
 	}
 	if l.Addr().Network() == "unix" { // gRPC in the clear stays on this machine (threat S6)
 		srv.Protocols = new(http.Protocols)

@@ -167,6 +167,7 @@ func (t *transport) take() (*http.Transport, error) {
 		TLSHandshakeTimeout: handshakeTimeout,
 		IdleConnTimeout:     idleTimeout,
 		ForceAttemptHTTP2:   true,
+		DisableCompression:  true, // an answer is as long as what came (threat N2)
 	}
 	return t.current, nil
 }

@@ -18,6 +18,9 @@ type Outcome struct {
 	Bytes int64     `json:"bytes"`
 	Ended Timestamp `json:"ended"`
 	Peer  *Peer     `json:"peer,omitempty"`
+	// Redeemed is the token of another organisation that the call was sent on
+	// with; nil if it was none.
+	Redeemed *Redeemed `json:"redeemed,omitempty"`
 	// Model is what a model provider said of the call; nil if the callee is no
 	// model, or its answer was not read.
 	Model *ModelReport `json:"model,omitempty"`
@@ -68,6 +71,21 @@ type Peer struct {
 	Log                 string `json:"log"`
 }
 
+// Redeemed is what a partner's token service gave for a grant of ours (tokens.md
+// §11). It is the partner's token: of it the record has a hash.
+type Redeemed struct {
+	// Issuer is the partner's.
+	Issuer string `json:"iss"`
+	// ID and Hash are of the grant, `jti` and H(grant).
+	ID   string `json:"jti"`
+	Hash string `json:"hash"`
+	// TokenHash is the SHA-256 of the token as it was returned.
+	TokenHash string `json:"token_hash"`
+	// Scope is as the partner granted it, Expires in Unix seconds.
+	Scope   string `json:"scope,omitempty"`
+	Expires int64  `json:"exp"`
+}
+
 // Issuance is a token issued or refused. The members that only a token has are
 // absent from a refusal; the others are what the request claimed.
 type Issuance struct {
@@ -95,6 +113,28 @@ type Issuance struct {
 	Expires int64 `json:"exp,omitempty"`
 	// BundleDigest is of the policy that was asked, "" if none was.
 	BundleDigest string `json:"bundle_digest"`
+	// Partner is the grant of another organisation that a token was asked for by;
+	// nil if there was none.
+	Partner *PartnerGrant `json:"partner,omitempty"`
+}
+
+// PartnerGrant is another organisation's grant (tokens.md §11). Both sides know
+// it by issuer, id and hash.
+type PartnerGrant struct {
+	Issuer string `json:"iss"`
+	ID     string `json:"jti"`
+	// Hash is H(grant); ReceiptHash is of the partner's receipt before it, if that
+	// was sent.
+	Hash        string `json:"hash"`
+	ReceiptHash string `json:"receipt_hash,omitempty"`
+	// Actors are the partner's, the last first, as far as it names them.
+	Actors []Party `json:"actors,omitempty"`
+}
+
+// Party is somebody in the namespace of an issuer, which is its organisation's.
+type Party struct {
+	Issuer  string `json:"iss"`
+	Subject string `json:"sub"`
 }
 
 // IssuanceResult says whether a token was issued.

@@ -168,6 +168,9 @@ type Hop struct {
 	// IssuedAt and Expires are in Unix seconds.
 	IssuedAt int64 `json:"iat"`
 	Expires  int64 `json:"exp"`
+	// Via are the actors of another organisation by whose grant the chain began,
+	// the last first; of the root alone.
+	Via []Party `json:"via,omitempty"`
 }
 
 // Request is what the call asked for.

@@ -132,6 +132,12 @@ func (d Details) Grant(root bool) (scope.Grant, error) {
 // recorded hops comparable: scope.Subsumes, delegation.GaveUp.
 func (h Hop) Grant(root bool) (scope.Grant, error) { return h.Details.Grant(root) }
 
+// Equal compares two hops member by member.
+func (h Hop) Equal(o Hop) bool {
+	return h.ReceiptHash == o.ReceiptHash && h.TokenHash == o.TokenHash && h.Actor == o.Actor && h.Audience == o.Audience &&
+		h.Scope == o.Scope && h.Details == o.Details && h.IssuedAt == o.IssuedAt && h.Expires == o.Expires && slices.Equal(h.Via, o.Via)
+}
+
 // isMark reports whether an object is, or could be taken for, a marker.
 func isMark(name string) bool {
 	return name == markNumber || name == markNull || name == markWithheld
@@ -252,6 +258,11 @@ func ChainOf(chain delegation.Chain) ([]Hop, error) {
 		hops[k] = Hop{
 			Actor: h.Actor().Subject, Audience: h.Audience, Scope: h.Scope(), Details: details,
 			IssuedAt: h.IssuedAt.Unix(), Expires: h.Expires.Unix(),
+		}
+		if k == 0 {
+			for _, a := range h.Actors[1:] {
+				hops[k].Via = append(hops[k].Via, Party{a.Issuer, a.Subject})
+			}
 		}
 		if k < chain.Len()-1 {
 			hops[k].ReceiptHash = chain.ReceiptHash(k)

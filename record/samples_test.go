@@ -128,6 +128,15 @@ func samples(t testing.TB) map[string]record.Record {
 		RequestHash: h("request"), ClientAuth: "spiffe_x509", Person: person, Actor: "spiffe://example/pay", Audience: "https://pay.example",
 		Requested: details(t, hopDetail), Granted: ptr(details(t, hopDetail)), Expires: 1803979138, BundleDigest: h("bundle"),
 	}
+	foreign := token
+	foreign.Person.Presence, foreign.ParentHash = record.PresenceStandingGrant, h("g0")
+	foreign.Partner = &record.PartnerGrant{
+		Issuer: "https://sts.partner.example", ID: "grant-1", Hash: h("g0"), ReceiptHash: h("g1"),
+		Actors: []record.Party{{Issuer: "https://sts.partner.example", Subject: "spiffe://partner/desk"}},
+	}
+	partner := decision
+	partner.Chain = slices.Clone(decision.Chain)
+	partner.Chain[0].Via = foreign.Partner.Actors
 	refusal := record.Issuance{
 		Result: record.Refused, Reason: "invalid_authorization_details", RequestHash: h("request"), ClientAuth: "none",
 		Person: record.Person{Presence: record.PresenceNone},
@@ -151,6 +160,12 @@ func samples(t testing.TB) map[string]record.Record {
 				Name: "small-2026-10-01", Tools: set("find", "send"),
 				Usage: &record.ModelUsage{Input: 9, Output: 12, CacheRead: 4, CacheWrite: 2, Reasoning: 1, HostedTools: 3},
 			},
+		}},
+		"decision-partner": {Header: header(record.KindDecision, record.RoleGateway), Decision: &partner},
+		"issuance-partner": {Header: header(record.KindIssuance, record.RoleTokenService), Issuance: &foreign},
+		"outcome-partner": {Header: header(record.KindOutcome, record.RoleGateway), Outcome: &record.Outcome{
+			Of: uuid0, CallID: uuid1, Status: record.StatusCompleted, Forwarded: true, Code: ptr(int64(200)), Bytes: 88, Ended: when,
+			Redeemed: &record.Redeemed{Issuer: "https://sts.partner.example", ID: uuid3, Hash: h("g0"), TokenHash: h("t9"), Scope: "mcp:call", Expires: 1803979138},
 		}},
 		"issuance":         {Header: header(record.KindIssuance, record.RoleTokenService), Issuance: &token},
 		"issuance-refused": {Header: header(record.KindIssuance, record.RoleTokenService), Issuance: &refusal},
@@ -268,6 +283,8 @@ func TestSamplesSetEveryMember(t *testing.T) {
 			// Receipt hash and token hash exclude each other; both hops count.
 		case at == "key.TokenKeyID" || at == "key.From" || at == "key-issuer.Since": // a writer's key that is revoked, an issuer's that is added
 		case at == "outcome.Model" || at == "outcome-model.Peer" || at == "outcome-model.Reason" || at == "outcome-model.ResultCommit": // one has what the other lacks
+		case at == "outcome.Redeemed" || at == "outcome-model.Redeemed" || at == "issuance.Partner":
+		case strings.HasPrefix(at, "outcome-partner.") && !strings.HasPrefix(at, "outcome-partner.Redeemed.") || strings.HasSuffix(at, ".Exceeded") || strings.HasSuffix(at, ".Via"):
 		case at == "decision.Verdict.Exceeded": // scope permits there; decision-exceeded has it
 		case v.IsZero() || (v.Kind() == reflect.Slice && v.Len() == 0):
 			t.Errorf("%s is not set", at)

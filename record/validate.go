@@ -233,6 +233,8 @@ func (d *Decision) checkChain(c *checker) {
 			"chain.authorization_details", "is empty at hop %d", k)
 		c.count("chain.iat", h.IssuedAt)
 		c.count("chain.exp", h.Expires)
+		c.require(k == 0 || len(h.Via) == 0, "chain.via", "stands after the root")
+		parties(c, "chain.via", h.Via)
 		c.require(h.IssuedAt < h.Expires, "chain.exp", "is not after iat at hop %d", k)
 	}
 }
@@ -333,6 +335,14 @@ func (o *Outcome) check(c *checker) {
 	if o.Model != nil {
 		o.Model.check(c)
 	}
+	if r := o.Redeemed; r != nil {
+		c.name("redeemed.iss", r.Issuer)
+		c.uuid("redeemed.jti", r.ID)
+		c.hash("redeemed.hash", r.Hash)
+		c.hash("redeemed.token_hash", r.TokenHash)
+		c.text("redeemed.scope", r.Scope)
+		c.count("redeemed.exp", r.Expires)
+	}
 	switch o.Status {
 	case StatusNotForwarded:
 		c.require(!o.Forwarded, "forwarded", "contradicts the status")
@@ -370,6 +380,13 @@ func (i *Issuance) check(c *checker) {
 	c.text("aud", i.Audience)
 	c.count("exp", i.Expires)
 	c.optHash("bundle_digest", i.BundleDigest)
+	if g := i.Partner; g != nil {
+		c.name("partner.iss", g.Issuer)
+		c.name("partner.jti", g.ID)
+		c.hash("partner.hash", g.Hash)
+		c.optHash("partner.receipt_hash", g.ReceiptHash)
+		parties(c, "partner.actors", g.Actors)
+	}
 	if i.Result == Issued {
 		c.require(i.Reason == ReasonAllowed, "reason", "does not fit the result")
 		if i.ofService() {
@@ -390,6 +407,15 @@ func (i *Issuance) check(c *checker) {
 func (i *Issuance) ofService() bool {
 	return i.JTI != "" && i.TokenHash != "" && i.BundleDigest != "" && i.Expires > 0 && i.Actor != "" && i.Audience != "" &&
 		i.Txn == "" && i.ReceiptHash == "" && i.ParentHash == "" && i.Granted == nil && i.Requested.Len() == 0 && i.Person.Ref == ""
+}
+
+// parties are the actors of another organisation.
+func parties(c *checker, at string, ps []Party) {
+	c.limit(at, len(ps), MaxItems)
+	for _, p := range ps {
+		c.name(at+".iss", p.Issuer)
+		c.name(at+".sub", p.Subject)
+	}
 }
 
 func (x *Revocation) check(c *checker) {

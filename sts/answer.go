@@ -108,6 +108,10 @@ func (x *exchange) account() record.Issuance {
 		Person: record.Person{Ref: x.subject.person.Ref(), Issuer: x.subject.login.Issuer, Presence: record.PresenceNone},
 		Actor:  x.workload.Agent.String(), BundleDigest: x.s.cfg.PolicyVersion(),
 	}
+	if x.in != nil {
+		i.Partner = x.in.record()
+		i.Person.Issuer, i.Person.Presence = x.in.begun.Issuer, record.PresenceStandingGrant
+	}
 	if login := x.subject.login; !login.IsZero() {
 		i.Person.Presence = record.PresenceInteractive
 		if !login.AuthTime.IsZero() {
@@ -121,6 +125,8 @@ func (x *exchange) account() record.Issuance {
 	}
 	if targets := x.form.targets(); len(targets) == 1 {
 		i.Audience = targets[0]
+	} else if x.out != nil || x.in != nil {
+		i.Audience = x.target.URI
 	}
 	if x.asSent {
 		i.Requested, _ = record.DetailsOf(x.granted) // what no record can hold is left out

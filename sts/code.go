@@ -287,8 +287,11 @@ func (x *exchange) refreshToken() string {
 // issuedType is `issued_token_type`, which an exchange alone answers (RFC 8693
 // §2.2.1).
 func (x *exchange) issuedType() string {
-	if x.grant != nil || x.service.ID != "" {
+	if x.grant != nil || x.service.ID != "" || x.in != nil {
 		return ""
+	}
+	if x.out != nil {
+		return typeIDJAG
 	}
 	return typeAccessToken
 }

@@ -37,6 +37,8 @@ type exchange struct {
 	issued   issued                  // rule 16
 	grant    *grant                  // of a person at a login; nil for an exchange
 	service  token.ServiceToken      // of client_credentials
+	out      *outgoing               // the grant for a partner that is asked for; nil if none is
+	in       *foreignGrant           // the partner's grant that is redeemed; nil if none is
 }
 
 // rules are those of tokens.md §7, in their order. The first failure answers.
@@ -63,8 +65,17 @@ var rules = []func(*exchange, context.Context) error{
 // is refused by those of the exchange.
 func (x *exchange) run(ctx context.Context) error {
 	rules := rules
-	if x.form.get("grant_type") == grantService {
+	switch x.form.get("grant_type") {
+	case grantService:
 		rules = serviceRules
+	case grantTokenExchange:
+		if x.wantsGrant() {
+			rules = grantOutRules
+		}
+	case grantJWTBearer:
+		if x.s.partners.accepts() {
+			rules = grantInRules
+		}
 	}
 	if login, ok := loginRules[x.form.get("grant_type")]; ok && x.s.cfg.Login != nil {
 		rules = login
@@ -263,9 +274,7 @@ func (x *exchange) buildHop(context.Context) (err error) {
 	if err != nil {
 		return refuse(CodeSigningUnavailable, "making jti: %w", err)
 	}
-	self := delegation.Actor{
-		Party: identity.Party{Issuer: x.s.cfg.Issuer, Subject: x.workload.Agent.String()}, Profile: x.client.Profile,
-	}
+	self := x.self()
 	next := delegation.Extension{
 		Actor: self, Audience: x.target.URI, Details: x.granted,
 		Bound: x.bound, ID: id, IssuedAt: x.issuedAt, Expires: x.expires,
@@ -281,6 +290,9 @@ func (x *exchange) buildHop(context.Context) (err error) {
 		Audience: next.Audience, Person: x.subject.person, Profile: delegation.ProfileUser, ClientID: self.Subject,
 		Actors: []delegation.Actor{self}, MayAct: next.MayAct, Details: next.Details, Bound: next.Bound, ID: id,
 		MaxDepth: x.target.Depth(), IssuedAt: x.issuedAt, Expires: x.expires,
+	}
+	if x.in != nil { // a partner's actors nest below ours
+		x.hop.Actors = append(x.hop.Actors, x.in.actors...)
 	}
 	return x.refuseHop(delegation.CheckRoot(x.hop))
 }
@@ -332,6 +344,14 @@ func (x *exchange) sign(ctx context.Context) error {
 	if x.subject.isRoot() {
 		receipt.Login = x.subject.login
 	}
+	if x.in != nil {
+		receipt.Grant = x.in.begun
+	}
+	return x.signHopReceipt(receipt)
+}
+
+// signHopReceipt signs Rn.
+func (x *exchange) signHopReceipt(receipt delegation.Receipt) (err error) {
 	x.issued.receipt, err = x.s.issuer.SignReceipt(receipt, token.Request{
 		Hash: x.form.hash, Auth: x.workload.Method, Source: x.workload.Source, Cred: x.workload.Credential, Proof: x.proofHash(),
 	}, x.s.cfg.PolicyVersion())

@@ -25,7 +25,7 @@ var (
 		"grant_type", "client_id", "subject_token", "subject_token_type", "actor_token", "actor_token_type",
 		"requested_token_type", "resource", "audience", "scope", "authorization_details",
 		"client_secret", "client_assertion", "client_assertion_type",
-		"code", "redirect_uri", "code_verifier", "refresh_token",
+		"code", "redirect_uri", "code_verifier", "refresh_token", "assertion",
 	}
 	// forbidden are parameters of other products or of a token's own claims that
 	// would name a party or an authority (rule 4).

@@ -42,6 +42,10 @@ type Metadata struct {
 	ResponseModes         []string `json:"response_modes_supported,omitempty"`
 	NamesIssuer           bool     `json:"authorization_response_iss_parameter_supported,omitempty"`
 	ClientDocuments       bool     `json:"client_id_metadata_document_supported,omitempty"`
+
+	// Of other organisations (draft-ietf-oauth-identity-assertion-authz-grant-03).
+	ChainingTypes []string `json:"identity_chaining_requested_token_types_supported,omitempty"`
+	GrantProfiles []string `json:"authorization_grant_profiles_supported,omitempty"`
 }
 
 // openIDMetadata is what OpenID Connect Discovery §3 requires beside. Some
@@ -52,6 +56,9 @@ type openIDMetadata struct {
 	SubjectTypes      []string `json:"subject_types_supported"`
 	IDTokenAlgorithms []string `json:"id_token_signing_alg_values_supported"`
 }
+
+// profileIDJAG names the grants that jwt-bearer takes.
+const profileIDJAG = "urn:ietf:params:oauth:grant-profile:id-jag"
 
 // addLogin lists what direct logins have.
 func (m *Metadata) addLogin(cfg Config) {
@@ -92,7 +99,7 @@ func (m *Metadata) addPlatforms(types []string) {
 }
 
 // writeMetadata writes the document in both forms.
-func writeMetadata(cfg Config) (oauth, openID []byte, err error) {
+func writeMetadata(cfg Config, partners *partners) (oauth, openID []byte, err error) {
 	auth := []string{string(identity.MethodSPIFFEX509)} // RFC 8414 §2: else client_secret_basic would be meant
 	m := Metadata{
 		Issuer: cfg.Issuer, JWKSURI: cfg.Issuer + "/jwks", TokenEndpoint: cfg.Issuer + "/token",
@@ -100,6 +107,12 @@ func writeMetadata(cfg Config) (oauth, openID []byte, err error) {
 		ResponseTypes: []string{}, GrantTypes: []string{grantTokenExchange, grantService},
 		TokenEndpointAuth: auth, RevocationAuth: auth, IntrospectionAuth: auth,
 		Scopes: verbs(), DetailTypes: []string{scope.Type}, CertificateBoundTokens: true,
+	}
+	if partners.issues() {
+		m.ChainingTypes = []string{typeIDJAG}
+	}
+	if partners.accepts() {
+		m.GrantTypes, m.GrantProfiles = append(m.GrantTypes, grantJWTBearer), []string{profileIDJAG}
 	}
 	if cfg.Login != nil {
 		m.addLogin(cfg)

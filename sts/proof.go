@@ -104,6 +104,9 @@ func (s *Service) offerNonce(h http.Header, r *http.Request) {
 
 // tokenType is `token_type` of the answer.
 func (x *exchange) tokenType() string {
+	if x.out != nil {
+		return "N_A" // RFC 8693 §2.2.1: it is no access token
+	}
 	if x.bound.KeyThumbprint != "" {
 		return "DPoP" // RFC 9449 §5
 	}

@@ -173,7 +173,7 @@ var table = func() map[Code]Answer {
 		}
 		m[a.Code] = a
 	}
-	for _, a := range slices.Concat(serviceAnswers, loginAnswers, workloadAnswers, ownAnswers) {
+	for _, a := range slices.Concat(partnerAnswers, serviceAnswers, loginAnswers, workloadAnswers, ownAnswers) {
 		m[a.Code] = a
 	}
 	return m
@@ -182,7 +182,7 @@ var table = func() map[Code]Answer {
 // Answers lists the refusal table: the rows of this package, then those of the
 // subject token's verification.
 func Answers() []Answer {
-	all := slices.Concat(ownAnswers, workloadAnswers, loginAnswers, serviceAnswers)
+	all := slices.Concat(ownAnswers, workloadAnswers, loginAnswers, serviceAnswers, partnerAnswers)
 	for _, c := range token.Codes() {
 		all = append(all, table[Code(c)])
 	}

@@ -2,6 +2,8 @@
 //
 //	person's ID token + application ──▶ T0, R0      (tokens.md §8)
 //	Tn-1 + the agent it names       ──▶ Tn, Rn      (tokens.md §7)
+//	Tn-1 + a partner's client       ──▶ a grant, Rn (tokens.md §11)
+//	a partner's grant + its client  ──▶ T0, R0      (tokens.md §11)
 //
 //	POST {issuer}/token   who ─▶ form ─▶ subject ─▶ target ─▶ scope ─▶ life, key ─▶ tree, ledger ─▶ answer
 //	                       └───────┴────────┴─────────┴─────────┴──────────┴──▶ refusal, recorded
@@ -121,6 +123,8 @@ type Config struct {
 	// Assertions authenticates workloads by JWTs of their platforms; nil: by what
 	// is on the connection alone.
 	Assertions *AssertionConfig
+	// Partners are other organisations; nil: there are none.
+	Partners *PartnerConfig
 	// Proofs verifies DPoP proofs; nil: a request that holds one is refused.
 	Proofs *token.ProofVerifier
 	// Revocations is the list of what was revoked, read at each exchange.
@@ -165,6 +169,7 @@ type Service struct {
 	metadata []byte
 	openID   []byte // the same for OpenID Connect Discovery
 
+	partners  *partners // nil: none
 	documents documents // of clients
 	refusals  budget
 
@@ -207,7 +212,10 @@ func newService(cfg Config) (*Service, error) {
 	if err := s.makeVerifiers(); err != nil {
 		return nil, err
 	}
-	if s.metadata, s.openID, err = writeMetadata(cfg); err != nil {
+	if s.partners, err = newPartners(cfg); err != nil {
+		return nil, err
+	}
+	if s.metadata, s.openID, err = writeMetadata(cfg, s.partners); err != nil {
 		return nil, err
 	}
 	return s, s.tryRecord()

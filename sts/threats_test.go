@@ -395,15 +395,22 @@ func (w *world) flows() map[string]func() answer {
 		serviceFlow: func() answer {
 			return w.post(w.as(agent(2)), url.Values{"grant_type": {"client_credentials"}}, nil)
 		},
+		grantFlow: func() answer { return w.post(w.partner.client, bearerForm(w.partner.grant(nil)), nil) },
+		exchangeGrant + " for a grant": func() answer {
+			return w.post(w.as(agent(2)), w.partner.grantForm(hop), nil)
+		},
 	}
 }
+
+// grantFlow is of a6 for the tool, in the name of a partner's person.
+const grantFlow = bearerGrant + " of a partner"
 
 // serviceFlow is of a2 alone: no person, provider or target takes part.
 const serviceFlow = "client_credentials for itself"
 
 // X4: each party disabled or removed, in each grant that is advertised.
 func TestX4DisabledParties(t *testing.T) {
-	w := newWorld(t)
+	w, _ := newPartnerWorld(t)
 	flows := w.flows()
 	for _, grant := range w.metadata().GrantTypes { // X4b: a grant without a row here fails
 		covered := false
@@ -425,30 +432,40 @@ func TestX4DisabledParties(t *testing.T) {
 		oauthError string
 		reason     sts.Code
 	}
-	root, next := exchangeGrant+" "+idToken, exchangeGrant+" "+accessToken
+	root, next, out := exchangeGrant+" "+idToken, exchangeGrant+" "+accessToken, exchangeGrant+" for a grant"
 	for name, tt := range map[string]struct {
 		edit func(*registry.Entries)
 		want map[string]want
 	}{
 		"provider disabled": {func(e *registry.Entries) { e.Issuers[0].Enabled = false }, map[string]want{
 			root: {"invalid_request", sts.CodeProviderDisabled}, next: {"invalid_request", sts.CodeProviderDisabled},
+			out: {"invalid_request", sts.CodeProviderDisabled},
 		}},
 		"application disabled": {agentAt(0, disable), map[string]want{
 			root: {"unauthorized_client", sts.CodeClientDisabled}, next: {"invalid_request", sts.CodeAgentDisabled},
+			out: {"invalid_request", sts.CodeAgentDisabled},
+		}},
+		"partner's client disabled":    {agentAt(6, disable), map[string]want{grantFlow: {"unauthorized_client", sts.CodeClientDisabled}}},
+		"target of the grant disabled": {audienceAt(0), map[string]want{grantFlow: {"invalid_target", sts.CodeTargetUnknown}}},
+		"target is not for the partner's client": {func(e *registry.Entries) { e.Audiences[0].Callers = []identity.Agent{agent(7)} }, map[string]want{
+			grantFlow: {"invalid_target", sts.CodeTargetDenied},
 		}},
 		"application lost its OIDC client": {agentAt(0, func(a *registry.Agent) { a.OIDCClients = nil }), map[string]want{
 			root: {"invalid_request", sts.CodeIDTokenAudience},
 		}},
 		"acting agent disabled": {agentAt(2, disable), map[string]want{
 			next: {"unauthorized_client", sts.CodeClientDisabled}, serviceFlow: {"unauthorized_client", sts.CodeClientDisabled},
+			out: {"unauthorized_client", sts.CodeClientDisabled},
 		}},
-		"earlier agent disabled":      {agentAt(1, disable), map[string]want{root: {"invalid_target", sts.CodeTargetUnknown}, next: {"invalid_request", sts.CodeAgentDisabled}}},
+		"earlier agent disabled":      {agentAt(1, disable), map[string]want{root: {"invalid_target", sts.CodeTargetUnknown}, next: {"invalid_request", sts.CodeAgentDisabled}, out: {"invalid_request", sts.CodeAgentDisabled}}},
 		"agent to act next disabled":  {agentAt(3, disable), map[string]want{next: {"invalid_target", sts.CodeTargetUnknown}}},
 		"target of the root disabled": {audienceAt(1), map[string]want{root: {"invalid_target", sts.CodeTargetUnknown}}},
 		"target of the hop disabled":  {audienceAt(3), map[string]want{next: {"invalid_target", sts.CodeTargetUnknown}}},
-		"subject's audience disabled": {audienceAt(2), map[string]want{next: {"invalid_request", sts.CodeAudienceNotServed}}},
+		"subject's audience disabled": {audienceAt(2), map[string]want{
+			next: {"invalid_request", sts.CodeAudienceNotServed}, out: {"invalid_request", sts.CodeAudienceNotServed},
+		}},
 		"subject's audience has a new agent": {func(e *registry.Entries) { e.Audiences[2].Serves = agent(5) }, map[string]want{
-			next: {"invalid_request", sts.CodeAudienceNotServed}, serviceFlow: {"unauthorized_client", sts.CodeClientNoReceiver},
+			out: {"invalid_request", sts.CodeAudienceNotServed}, next: {"invalid_request", sts.CodeAudienceNotServed}, serviceFlow: {"unauthorized_client", sts.CodeClientNoReceiver},
 		}},
 		"target is not for the client": {func(e *registry.Entries) {
 			e.Audiences[1].Callers, e.Audiences[3].Callers = []identity.Agent{agent(7)}, []identity.Agent{agent(7)}
@@ -475,7 +492,7 @@ func TestX4DisabledParties(t *testing.T) {
 			if err := w.persons.SetEnabled(t.Context(), ref, false); err != nil {
 				t.Fatal(err)
 			}
-			if flow == serviceFlow {
+			if flow == serviceFlow || flow == grantFlow { // of nobody, and of a partner's person
 				w.accepted(request())
 			} else {
 				w.refused(request(), 400, "invalid_request", sts.CodePersonDisabled)

@@ -84,6 +84,7 @@ type world struct {
 	persons   *sqlite.Persons
 	issued    *sqlite.Registry
 	recorder  *recorder
+	partner   *partner     // nil where there is none
 	offset    atomic.Int64 // of the service's clock, nanoseconds
 
 	mu      sync.Mutex // guards clients and, while requests run, service

@@ -177,26 +177,10 @@ func (v *Verifier) Authenticate(
 func (v *Verifier) authenticate(
 	ctx context.Context, assertion string, now time.Time, agent func(Claims) (identity.Agent, error),
 ) (identity.Workload, error) {
-	jws, err := Parse(assertion)
+	// RFC 9068's at+jwt and Lineal's own types are other kinds of token, maybe of
+	// the same issuer.
+	jws, c, err := v.verify(ctx, assertion, now, func(j JWS) error { return j.CheckHeader(v.cfg.Algorithms, "JWT") })
 	if err != nil {
-		return identity.Workload{}, err
-	}
-	c, err := jws.Claims()
-	if err != nil {
-		return identity.Workload{}, err
-	}
-	keys := v.issuers[c.Issuer]
-	if keys == nil {
-		return identity.Workload{}, identity.ErrNoCredential
-	}
-	if err := v.check(jws, c, now); err != nil {
-		return identity.Workload{}, err
-	}
-	candidates, err := keys.find(ctx, jws.keyID, jws.algorithm)
-	if err != nil {
-		return identity.Workload{}, err
-	}
-	if err := jws.VerifySignature(candidates...); err != nil {
 		return identity.Workload{}, err
 	}
 	// The claims were read from the bytes that are now verified.
@@ -213,19 +197,54 @@ func (v *Verifier) authenticate(
 	}, nil
 }
 
-// check does what needs no key. RFC 9068's at+jwt and Lineal's own types are
-// other kinds of token, maybe of the same issuer.
-func (v *Verifier) check(jws JWS, c Claims, now time.Time) error {
-	if err := jws.CheckHeader(v.cfg.Algorithms, "JWT"); err != nil {
-		return err
+// Verify verifies a JWT that is no workload's credential, but a statement of one
+// of the issuers to this audience: of exactly this `typ`, which must be there.
+// The error is an *identity.AssertionError.
+func (v *Verifier) Verify(ctx context.Context, raw, typ string, now time.Time) (JWS, Claims, error) {
+	jws, c, err := v.verify(ctx, raw, now, func(j JWS) error {
+		if j.typ == "" {
+			return refuse(identity.AssertionAlgorithm, "no typ")
+		}
+		return j.CheckHeader(v.cfg.Algorithms, typ)
+	})
+	switch {
+	case errors.Is(err, identity.ErrNoCredential):
+		err = refuse(identity.AssertionIssuer, "the issuer is not configured")
+	case err == nil:
+		return jws, c, nil
 	}
-	if err := c.CheckAudience(v.cfg.Audience); err != nil {
-		return err
+	return JWS{}, Claims{}, Refusal(v.cfg.Name, err)
+}
+
+// verify is what both do, the cheap checks first.
+func (v *Verifier) verify(ctx context.Context, raw string, now time.Time, header func(JWS) error) (JWS, Claims, error) {
+	jws, err := Parse(raw)
+	if err != nil {
+		return jws, Claims{}, err
 	}
-	if err := c.CheckTimes(now); err != nil {
-		return err
+	c, err := jws.Claims()
+	if err != nil {
+		return jws, c, err
 	}
-	return c.CheckLife(v.cfg.MaxLife)
+	keys := v.issuers[c.Issuer]
+	if keys == nil {
+		return jws, c, identity.ErrNoCredential
+	}
+	for _, check := range []func() error{
+		func() error { return header(jws) },
+		func() error { return c.CheckAudience(v.cfg.Audience) },
+		func() error { return c.CheckTimes(now) },
+		func() error { return c.CheckLife(v.cfg.MaxLife) },
+	} {
+		if err := check(); err != nil {
+			return jws, c, err
+		}
+	}
+	candidates, err := keys.find(ctx, jws.keyID, jws.algorithm)
+	if err != nil {
+		return jws, c, err
+	}
+	return jws, c, jws.VerifySignature(candidates...)
 }
 
 func refuse(code identity.AssertionCode, format string, args ...any) *identity.AssertionError {

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -11,13 +13,24 @@ import (
 	"github.com/lineal-auth/lineal/console"
 	"github.com/lineal-auth/lineal/console/page"
 	"github.com/lineal-auth/lineal/evidence"
+	"github.com/lineal-auth/lineal/identity/oidc"
+	"github.com/lineal-auth/lineal/internal/handle"
 	"github.com/lineal-auth/lineal/record"
 )
 
 // page is the web page on the operators' listener.
 func (s *Server) page(d *liveDesk, who func(*http.Request) console.Who) (http.Handler, error) {
 	recorder := adminRecorder{s.ledger}
+	login, err := s.pageLogin()
+	if err != nil {
+		return nil, fmt.Errorf("admin.page: %w", err)
+	}
+	at := ""
+	if s.cfg.Admin.Page != nil {
+		at = s.cfg.Admin.Page.URL
+	}
 	return page.New(page.Config{
+		URL: at, Login: login,
 		Who:     who,
 		Desk:    func(ctx context.Context) (page.Desk, error) { return d.current(ctx) },
 		Record:  func(ctx context.Context, rec record.Record) error { return recorder.Record(ctx, rec) },
@@ -27,6 +40,54 @@ func (s *Server) page(d *liveDesk, who func(*http.Request) console.Who) (http.Ha
 		},
 		Trust: s.pageTrust, Health: s.health, Now: s.now, Logger: s.logger,
 	})
+}
+
+// pageLogin lets persons log in to the page, nil if the configuration does not.
+func (s *Server) pageLogin() (*page.Login, error) {
+	cfg := s.cfg.Admin.Page
+	if cfg == nil {
+		return nil, nil //nolint:nilnil // absent is a choice
+	}
+	provider, err := oidc.NewClient(oidc.ClientConfig{
+		Issuer: cfg.Issuer, ClientID: cfg.ClientID, ClientSecret: cfg.ClientSecret.Reveal(), RedirectURI: cfg.URL + page.Prefix + "login/callback",
+		Self: s.tokensID.Agent(), MaxAge: cfg.MaxAge, Now: s.now, Logger: s.logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	secret := make([]byte, handle.KeySize)
+	if _, err := rand.Read(secret); err != nil {
+		return nil, err
+	}
+	box, err := handle.New(secret, s.now)
+	if err != nil {
+		return nil, err
+	}
+	roles := make(map[page.Person]string, len(cfg.Roles))
+	for _, r := range cfg.Roles {
+		roles[page.Person{Issuer: cfg.Issuer, Subject: r.Subject}] = r.Role
+	}
+	const about = "page login"
+	return &page.Login{
+		Start: provider.Start,
+		Finish: func(ctx context.Context, code, iss, nonce, verifier string) (page.Person, error) {
+			got, err := provider.Finish(ctx, code, iss, nonce, verifier)
+			if e, ok := errors.AsType[*oidc.Error](err); ok && e.Code == oidc.CodeUnavailable {
+				err = fmt.Errorf("%w: %w", page.ErrProvider, err)
+			}
+			return page.Person{Issuer: got.Issuer, Subject: got.Subject}, err
+		},
+		Reference: func(ctx context.Context, p page.Person) (string, error) {
+			return s.persons.Reference(ctx, p.Issuer, p.Subject)
+		},
+		Enabled: func(ctx context.Context, ref string) bool {
+			p, err := s.persons.Lookup(ctx, ref)
+			return err == nil && p.Enabled
+		},
+		Role: func(p page.Person) string { return roles[p] },
+		Seal: func(plain []byte) (string, error) { return box.Seal(about, plain) },
+		Open: func(sealed string) ([]byte, error) { return box.Open(about, sealed) },
+	}, nil
 }
 
 // pageTrust is the policy file by which a selection of records is verified: of a

@@ -56,6 +56,7 @@ type Server struct {
 	ledger              *ledgerService
 	rules               *rules
 	registry            registryStore
+	persons             personStore    // nil without the role tokens
 	directory           *registry.Live // nil without the role tokens
 	proofs              proofStore
 	gateway             *gateway.Gateway // nil without the role

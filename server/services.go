@@ -115,8 +115,7 @@ func (s *Server) tokenService(ctx context.Context, dir *registry.Live) (*sts.Ser
 	if err != nil {
 		return nil, err
 	}
-	persons, err := opened(ctx, s, s.engine.persons)
-	if err != nil {
+	if s.persons, err = opened(ctx, s, s.engine.persons); err != nil {
 		return nil, err
 	}
 	proofs, err := s.proofVerifier(ctx, nonceTokens)
@@ -133,7 +132,7 @@ func (s *Server) tokenService(ctx context.Context, dir *registry.Live) (*sts.Ser
 	}
 	rec := s.ledger.tokens
 	return sts.New(sts.Config{
-		Issuer: s.cfg.Tokens.Issuer, Keys: ring, Directory: dir, Persons: persons, Issued: keptReceipts{s.registry, s.ledger.store},
+		Issuer: s.cfg.Tokens.Issuer, Keys: ring, Directory: dir, Persons: s.persons, Issued: keptReceipts{s.registry, s.ledger.store},
 		Logins: &logins{dir: dir, now: s.now, logger: s.logger}, Login: login, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Revocations: s.registry, Recorder: draftRecorder{rec},
 		Writer: record.Writer{ID: rec.id, Role: rec.role, Run: rec.writer.Run(), KeyID: rec.keyID}, Log: rec.log,
 		Region: rec.header.Region, DataClass: rec.header.DataClass, PolicyVersion: s.rules.version,

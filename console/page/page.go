@@ -159,6 +159,9 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Who == nil || cfg.Desk == nil || cfg.Record == nil || cfg.Explain == nil || cfg.Export == nil || cfg.Trust == nil || cfg.Health == nil {
 		return nil, errors.New("making page: a required part is missing")
 	}
+	if cfg.Login != nil && (!cfg.Login.whole() || cfg.URL == "") {
+		return nil, errors.New("making page: a login needs all of its parts, and the page's URL")
+	}
 	if cfg.RecordTimeout <= 0 {
 		cfg.RecordTimeout = 2 * time.Second
 	}
@@ -185,15 +188,27 @@ func New(cfg Config) (*Service, error) {
 // routes is the whole page.
 func (s *Service) routes() {
 	for pattern, v := range map[string]view{
-		"GET /ui/{$}":                   s.actions,
-		"GET /ui/actions/{id}":          s.action,
-		"GET /ui/actions/{id}/evidence": s.actionEvidence,
-		"GET /ui/entries/{index}":       s.entry,
-		"GET /ui/trust":                 s.trust,
-		"GET /{$}":                      home,
+		"GET /ui/{$}":                        s.actions,
+		"GET /ui/actions/{id}":               s.action,
+		"GET /ui/actions/{id}/evidence":      s.actionEvidence,
+		"GET /ui/entries/{index}":            s.entry,
+		"GET /ui/trust":                      s.trust,
+		"GET /ui/me":                         s.me,
+		"GET /ui/persons/{ref}":              s.personOf,
+		"GET /ui/agents":                     s.agent,
+		"GET /ui/transactions/{id}":          s.transaction,
+		"GET /ui/transactions/{id}/evidence": s.transactionEvidence,
+		"GET /ui/reports":                    s.reports,
+		"GET /ui/reports/{name}":             s.report,
+		"GET /ui/health":                     s.health,
+		"POST /ui/export":                    s.export,
+		"POST /ui/logout":                    s.logout,
+		"GET /{$}":                           home,
 	} {
 		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, v) })
 	}
+	s.mux.HandleFunc("GET /ui/login", s.login)
+	s.mux.HandleFunc("GET /ui/login/callback", s.callback)
 	s.mux.HandleFunc("GET /ui/static/{version}/{name}", s.assets.serve)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, nowhere) })
 }

@@ -146,16 +146,41 @@ func (r *rig) want(status int, who, target string) string {
 // cites.
 func (r *rig) pages() map[string]int64 {
 	return map[string]int64{
-		"/ui/":                                       50,
-		"/ui/?limit=3":                               3,
-		"/ui/?kind=all&limit=7":                      7,
-		"/ui/?decision=deny":                         3,
-		"/ui/?limit=2&person=" + r.Person(3):         2,
-		"/ui/actions/" + r.RecordID(3):               2,
-		"/ui/entries/4":                              1,
-		"/ui/actions/" + r.RecordID(3) + "/evidence": 2,
-		"/ui/trust":                                  0,
+		"/ui/":                                         50,
+		"/ui/?limit=3":                                 3,
+		"/ui/?kind=all&limit=7":                        7,
+		"/ui/?decision=deny":                           3,
+		"/ui/?limit=2&person=" + r.Person(3):           2,
+		"/ui/actions/" + r.RecordID(3):                 2,
+		"/ui/entries/4":                                1,
+		"/ui/actions/" + r.RecordID(3) + "/evidence":   2,
+		"/ui/trust":                                    0,
+		"/ui/persons/" + r.Person(3):                   r.storiesOf(r.Person(3)),
+		"/ui/agents?id=" + url.QueryEscape(r.Agent(3)): 33,
+		"/ui/transactions/" + r.Txn(3):                 8,
+		"/ui/transactions/" + r.Txn(3) + "/evidence":   8,
+		"/ui/reports":                                  0,
+		"/ui/reports/no-outcome":                       0,
+		"/ui/reports/disclosure":                       237,
+		"/ui/health":                                   1,
 	}
+}
+
+// storiesOf is how many records the newest transactions of a person are of, as a
+// page tells them.
+func (r *rig) storiesOf(ref string) (cites int64) {
+	told := 0
+	for txn := int64(59); txn >= 0 && told < storiesAtOnce; txn-- {
+		if r.Person(txn) != ref {
+			continue
+		}
+		told++
+		cites += 8
+		if r.Refused(txn) {
+			cites--
+		}
+	}
+	return cites
 }
 
 // TestEveryLookIsRecorded: before anybody is shown anything there is a record of

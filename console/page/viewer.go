@@ -23,7 +23,7 @@ type viewer struct {
 func (s *Service) viewerOf(r *http.Request) viewer {
 	who := s.cfg.Who(r)
 	if who.Role == "" {
-		if v, ok := s.sessions.of(r); ok {
+		if v, ok := s.sessionOf(r.Context(), r); ok {
 			return v
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // functions are what templates may call. None of them makes markup: everything
 // they give is text, which the template escapes for its place.
 var functions = template.FuncMap{
-	"short": short, "when": when, "clock": clock, "day": day, "words": words, "verdict": verdict, "question": search.Question,
+	"short": short, "called": called, "when": when, "clock": clock, "day": day, "words": words, "verdict": verdict, "question": search.Question,
 	"agent": func(uri string) string { return Prefix + "agents?id=" + url.QueryEscape(uri) },
 	"who":   who, "add": func(a, b int) int { return a + b }, "last": func(i, n int) bool { return i == n-1 },
 	"plural": plural, "iso": iso, "stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
@@ -35,6 +35,15 @@ func short(id string) string {
 		return id
 	}
 	return last
+}
+
+// called is what a call of a transaction was for: the tool, and the short name of
+// where it is.
+func called(callee string) string {
+	if tool, at, found := strings.Cut(callee, " at "); found {
+		return tool + " at " + short(at)
+	}
+	return short(callee)
 }
 
 // who is a person in a word: the name, where it is known, else the reference.

@@ -33,6 +33,11 @@ type Deployment struct {
 	// nobody registered. With it, a person logs in at the route "desktop".
 	ClientDocument string `json:"client_document"`
 
+	// Page is the auditor's web page, where PageAuditor sees every record and
+	// other users what was done in their own name.
+	Page        string `json:"page"`
+	PageAuditor string `json:"page_auditor"`
+
 	Agents []DeployedAgent `json:"agents"`
 	Routes []DeployedRoute `json:"routes"`
 	Users  []DeployedUser  `json:"users"`
@@ -72,6 +77,7 @@ func (w *world) deployment() Deployment {
 		PublicURL: p.public, Issuer: w.issuer, TokenURL: w.issuer + "/token", TrustDomain: trustDomain,
 		CABundle: filepath.Join(w.dir, "ca.pem"), DataDir: w.dir, Gateway: agentURI(nameGateway).String(), Tokens: agentURI(nameTokens).String(),
 		Provider: w.idp.Issuer(), Redirect: redirect, ClientDocument: w.document,
+		Page: w.page, PageAuditor: pageAuditor,
 		Routes: []DeployedRoute{
 			{Name: routeDB, Protocol: "mcp", Audience: p.mcp(routeDB), Details: details(p.readDatabase())},
 			{Name: routeCRM, Protocol: "mcp", Audience: p.mcp(routeCRM), Details: details(p.readCRM())},
@@ -132,6 +138,7 @@ func (w *world) tellCommands(call string) {
 		{"a token of Alice's for the database, with its key, as files", get},
 		{"a call with it", curl + "--cert " + filepath.Join(files, "cert.pem") + " --key " + filepath.Join(files, "key.pem") + " " + w.places.mcp(routeDB)},
 		{"the same token without its key: refused", curl + w.places.mcp(routeDB)},
+		{"the same in a browser, for " + pageAuditor + " (password: the first name)", w.page + "/ui/"},
 		{"where everything is", "cat " + filepath.Join(w.dir, DeploymentFile)},
 	} {
 		w.tell(Event{Type: TypeExplore, Text: "# " + c.does + "\n" + c.command})

@@ -22,6 +22,7 @@ const (
 	nameDBServer     = "db-server"
 	nameGateway      = "gateway"
 	nameTokens       = "tokens"
+	namePage         = "page"
 )
 
 // The routes of the gateway. Those of agents have the agents' names.

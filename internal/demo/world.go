@@ -43,6 +43,7 @@ type world struct {
 	dir    string
 	places places
 	issuer string
+	page   string // the auditor's web page
 	// document is the client ID metadata document of some MCP client.
 	document string
 
@@ -55,7 +56,7 @@ type world struct {
 	cfg    config.Config
 	server *server.Server
 
-	gatewayListener, tokensListener net.Listener
+	gatewayListener, tokensListener, adminListener net.Listener
 
 	summary Summary
 
@@ -152,7 +153,7 @@ func (w *world) openIdentities(ctx context.Context) (err error) {
 // openPlaces takes the ports of gateway and token service, so that everybody
 // can be told where they will be.
 func (w *world) openPlaces(context.Context) (err error) {
-	for _, l := range []*net.Listener{&w.gatewayListener, &w.tokensListener} {
+	for _, l := range []*net.Listener{&w.gatewayListener, &w.tokensListener, &w.adminListener} {
 		if *l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 			return err
 		}
@@ -163,6 +164,7 @@ func (w *world) openPlaces(context.Context) (err error) {
 	}
 	w.places = places{public: "https://" + w.gatewayListener.Addr().String(), model: w.opts.Model}
 	w.issuer = "https://" + w.tokensListener.Addr().String() + "/sts"
+	w.page = "https://" + w.adminListener.Addr().String()
 	return nil
 }
 
@@ -172,6 +174,7 @@ func (w *world) openProvider(context.Context) (err error) {
 			{ID: nameApp, RedirectURIs: []string{redirect}},
 			{ID: nameDesk, RedirectURIs: []string{redirect}},
 			{ID: nameTokens, RedirectURIs: []string{w.issuer + "/callback"}},
+			{ID: namePage, RedirectURIs: []string{w.page + "/ui/login/callback"}},
 		},
 		Now: w.opts.Now, Logger: w.opts.Logger,
 	})
@@ -328,7 +331,7 @@ func (w *world) openProduct(ctx context.Context) (err error) {
 		return err
 	}
 	w.server, err = server.Start(ctx, w.cfg, server.Options{
-		GatewayListener: w.gatewayListener, TokensListener: w.tokensListener, Now: w.opts.Now, Logger: w.opts.Logger,
+		GatewayListener: w.gatewayListener, TokensListener: w.tokensListener, AdminListener: w.adminListener, Now: w.opts.Now, Logger: w.opts.Logger,
 	})
 	if err != nil {
 		return err
@@ -348,6 +351,9 @@ func (w *world) configure() (err error) {
 	if err := w.configureLogin(); err != nil {
 		return err
 	}
+	w.cfg.Admin = &config.Admin{Address: w.adminListener.Addr().String(), Page: &config.Page{
+		URL: w.page, Issuer: w.idp.Issuer(), ClientID: namePage, Roles: []config.PageRole{{Subject: subjectOf(pageAuditor), Role: "auditor"}},
+	}}
 	w.cfg.Ledger = config.Ledger{
 		Family: "ledger." + trustDomain + "/std", Period: w.opts.Now().UTC().Format("2006-01"), Region: "local", DataClass: "internal",
 	}
@@ -373,6 +379,18 @@ func (w *world) configure() (err error) {
 	}
 	w.cfg.Tokens.Socket, err = w.ca.Serve(agentURI(nameTokens), devca.Profile{Loopback: true})
 	return err
+}
+
+// pageAuditor is who sees every record on the web page; the others see theirs.
+const pageAuditor = "dana@example.com"
+
+func subjectOf(username string) string {
+	for _, a := range devidp.DefaultAccounts() {
+		if a.Username == username {
+			return a.Subject
+		}
+	}
+	return ""
 }
 
 // problem keeps what an agent could not do: the library tells its caller only

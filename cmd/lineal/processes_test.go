@@ -193,7 +193,7 @@ type running struct {
 func startLineal(t *testing.T, args ...string) *running {
 	t.Helper()
 	r := &running{t: t, cmd: exec.Command("lineal", args...), done: make(chan struct{})}
-	r.cmd.Stderr = r
+	r.cmd.Stdout, r.cmd.Stderr = r, r
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func startLineal(t *testing.T, args ...string) *running {
 	return r
 }
 
-// Write takes what the command logs.
+// Write takes what the command prints and logs.
 func (r *running) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -63,6 +65,15 @@ func openDatabase(ctx context.Context, path string) (*database, error) {
 		return nil, errors.Join(fmt.Errorf("filling customer database: %w", err), db.Close())
 	}
 	return d, nil
+}
+
+// forgetCustomers removes the database of a run before: it is made anew.
+func (w *world) forgetCustomers(context.Context) error {
+	err := os.Remove(filepath.Join(w.dir, "customers.db"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (d *database) close() error { return d.db.Close() }

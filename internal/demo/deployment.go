@@ -38,6 +38,14 @@ type Deployment struct {
 	Page        string `json:"page"`
 	PageAuditor string `json:"page_auditor"`
 
+	// Admin is the operators' API, OperatorSocket the Workload API of an operator,
+	// OperatorPage the web page as an operator sees it, without TLS and with its key,
+	// and Probes where metrics are: of `lineal dev` alone.
+	Admin          string `json:"admin_url,omitempty"`
+	OperatorSocket string `json:"operator_socket,omitempty"`
+	OperatorPage   string `json:"operator_page,omitempty"`
+	Probes         string `json:"probes,omitempty"`
+
 	Agents []DeployedAgent `json:"agents"`
 	Routes []DeployedRoute `json:"routes"`
 	Users  []DeployedUser  `json:"users"`
@@ -101,6 +109,7 @@ func (w *world) deployment() Deployment {
 		}
 		d.Agents = append(d.Agents, a)
 	}
+	w.dev.deploy(w, &d)
 	for _, a := range devidp.DefaultAccounts() {
 		d.Users = append(d.Users, DeployedUser{Username: a.Username, Password: a.Password})
 	}

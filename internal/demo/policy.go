@@ -14,11 +14,14 @@ import (
 //go:embed policy.cedar
 var policyText string
 
+// policyText are the demo's rules, for the model that may be called.
+func (w *world) policyText() string { return strings.ReplaceAll(policyText, "MODEL", w.places.model) }
+
 // buildPolicy makes the signed bundle of the operator's rules, typed by the
 // tools as they were approved.
-func buildPolicy(upstreams config.Upstreams, model string, key crypto.Signer) ([]byte, error) {
+func buildPolicy(cfg config.Config, rules map[string]string, serial int64, key crypto.Signer) ([]byte, error) {
 	var tools []cedar.Tool
-	for _, u := range upstreams.MCP {
+	for _, u := range cfg.Upstreams.MCP {
 		for _, t := range u.Tools {
 			effect := cedar.Write
 			if t.Reads {
@@ -31,13 +34,12 @@ func buildPolicy(upstreams config.Upstreams, model string, key crypto.Signer) ([
 	if err != nil {
 		return nil, fmt.Errorf("building policy: %w", err)
 	}
-	entities, err := json.Marshal(policyEntities(upstreams))
+	entities, err := json.Marshal(policyEntities(cfg))
 	if err != nil {
 		return nil, fmt.Errorf("building policy: %w", err)
 	}
 	bundle, err := cedar.Build(cedar.BundleInput{
-		Name: "demo", Serial: 1, Schema: schema, Entities: entities, Key: key,
-		Policies: map[string]string{"demo.cedar": strings.ReplaceAll(policyText, "MODEL", model)},
+		Name: "demo", Serial: serial, Schema: schema, Entities: entities, Key: key, Policies: rules,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("building policy: %w", err)
@@ -57,7 +59,8 @@ type entity struct {
 }
 
 // policyEntities are the services, and the workloads that are agents.
-func policyEntities(u config.Upstreams) []entity {
+func policyEntities(cfg config.Config) []entity {
+	u := cfg.Upstreams
 	agents := entityUID{"Group", "agents"}
 	out := []entity{{UID: agents, Parents: []entityUID{}, Attrs: map[string]string{}}}
 	service := func(name string) {
@@ -72,9 +75,9 @@ func policyEntities(u config.Upstreams) []entity {
 	for _, l := range u.LLM {
 		service(l.Name)
 	}
-	for _, name := range []string{nameApp, nameOrchestrator, nameResearch, nameDatabase, nameDesk} {
+	for _, a := range cfg.Agents {
 		out = append(out, entity{
-			UID: entityUID{"Agent", agentURI(name).String()}, Parents: []entityUID{agents}, Attrs: map[string]string{"trust_domain": trustDomain},
+			UID: entityUID{"Agent", a.URI}, Parents: []entityUID{agents}, Attrs: map[string]string{"trust_domain": trustDomain},
 		})
 	}
 	return out

@@ -43,17 +43,21 @@ var (
 
 // signIn logs a person in at the application, by a code flow with PKCE.
 func (w *world) signIn(ctx context.Context, p person) (idToken string, err error) {
-	hc := newPlainClient()
-	defer hc.CloseIdleConnections()
-	login, err := devidp.Login(ctx, hc, devidp.LoginConfig{
-		Issuer: w.idp.Issuer(), ClientID: nameApp, RedirectURI: redirect, Username: p.username, Password: p.password, Now: w.opts.Now,
-	})
-	if err != nil {
+	if idToken, err = w.signInAt(ctx, nameApp, p); err != nil {
 		return "", err
 	}
 	w.tell(Event{Type: TypeLogin, Person: p.name, Text: fmt.Sprintf(
 		"%s signed in at the application %s: authorization code flow with PKCE, in a browser of the demo's own.", p.name, nameApp)})
-	return login.IDToken, nil
+	return idToken, nil
+}
+
+func (w *world) signInAt(ctx context.Context, application string, p person) (idToken string, err error) {
+	hc := newPlainClient()
+	defer hc.CloseIdleConnections()
+	login, err := devidp.Login(ctx, hc, devidp.LoginConfig{
+		Issuer: w.idp.Issuer(), ClientID: application, RedirectURI: redirect, Username: p.username, Password: p.password, Now: w.opts.Now,
+	})
+	return login.IDToken, err
 }
 
 // authorise exchanges the login for the root of a chain: what the orchestrator

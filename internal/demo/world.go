@@ -40,6 +40,7 @@ const redirect = "http://127.0.0.1/callback"
 type world struct {
 	narrator
 	opts   Options
+	dev    *devWorld // nil in a demo
 	dir    string
 	places places
 	issuer string
@@ -128,13 +129,12 @@ func (w *world) claimDir() error {
 // openIdentities starts the certificate authority, one Workload API socket for
 // each workload, and the workloads' ends of them.
 func (w *world) openIdentities(ctx context.Context) (err error) {
-	if w.ca, err = devca.New(devca.Config{TrustDomain: trustDomain, Now: w.opts.Now, Logger: w.opts.Logger}); err != nil {
+	if w.ca, err = devca.New(devca.Config{TrustDomain: trustDomain, Dir: w.dev.sockets(), Now: w.opts.Now, Logger: w.opts.Logger}); err != nil {
 		return err
 	}
 	w.atClose(func(context.Context) error { return w.ca.Close() })
-	for _, name := range []string{
-		nameApp, nameOrchestrator, nameResearch, nameDatabase, nameDesk, nameIntruder, nameCRMServer, nameDBServer,
-	} {
+	names := []string{nameApp, nameOrchestrator, nameResearch, nameDatabase, nameDesk, nameIntruder, nameCRMServer, nameDBServer}
+	for _, name := range append(names, w.dev.workloads()...) {
 		a := &agent{name: name, uri: agentURI(name)}
 		if a.socket, err = w.ca.Serve(a.uri, devca.Profile{}); err != nil {
 			return err
@@ -153,8 +153,8 @@ func (w *world) openIdentities(ctx context.Context) (err error) {
 // openPlaces takes the ports of gateway and token service, so that everybody
 // can be told where they will be.
 func (w *world) openPlaces(context.Context) (err error) {
-	for _, l := range []*net.Listener{&w.gatewayListener, &w.tokensListener, &w.adminListener} {
-		if *l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	for at, l := range map[place]*net.Listener{placeGateway: &w.gatewayListener, placeTokens: &w.tokensListener, placeAdmin: &w.adminListener} {
+		if *l, err = w.dev.listen(at); err != nil {
 			return err
 		}
 		w.atClose(func(context.Context) error {
@@ -169,16 +169,18 @@ func (w *world) openPlaces(context.Context) (err error) {
 }
 
 func (w *world) openProvider(context.Context) (err error) {
-	w.idp, err = devidp.New(devidp.Config{ //nolint:contextcheck // it lives until it is closed
-		Clients: []devidp.Client{
-			{ID: nameApp, RedirectURIs: []string{redirect}},
-			{ID: nameDesk, RedirectURIs: []string{redirect}},
-			{ID: nameTokens, RedirectURIs: []string{w.issuer + "/callback"}},
-			{ID: namePage, RedirectURIs: []string{w.page + "/ui/login/callback"}},
-		},
-		Now: w.opts.Now, Logger: w.opts.Logger,
-	})
+	clients := []devidp.Client{
+		{ID: nameTokens, RedirectURIs: []string{w.issuer + "/callback"}},
+		{ID: namePage, RedirectURIs: []string{w.page + "/ui/login/callback"}},
+	}
+	for _, name := range append([]string{nameApp, nameDesk}, w.dev.applications()...) {
+		clients = append(clients, devidp.Client{ID: name, RedirectURIs: []string{redirect}})
+	}
+	l, err := w.dev.listen(placeProvider)
 	if err != nil {
+		return err
+	}
+	if w.idp, err = devidp.New(devidp.Config{Listener: l, Clients: clients, Now: w.opts.Now, Logger: w.opts.Logger}); err != nil { //nolint:contextcheck // it lives until it is closed
 		return err
 	}
 	w.atClose(func(context.Context) error { return w.idp.Close() })
@@ -213,7 +215,9 @@ func (w *world) openTools(ctx context.Context) (err error) {
 			Upstream: config.Upstream{Name: t.route, URL: u.url, Peer: agentURI(t.name).String()}, Tools: tools,
 		})
 	}
-	w.cfg.Upstreams.MCP[1].TokenLifetime = crmLifetime
+	if w.dev == nil {
+		w.cfg.Upstreams.MCP[1].TokenLifetime = crmLifetime
+	}
 	w.cfg.Upstreams.MCP = append(w.cfg.Upstreams.MCP, w.desktopRoute(w.cfg.Upstreams.MCP[0]))
 	w.tell(Event{Type: TypeSetup, Text: fmt.Sprintf("Two MCP servers wait behind the gateway and answer nobody else: a SQLite database of %d customers, and a CRM.", len(customers()))})
 	return nil
@@ -319,19 +323,29 @@ func (w *world) openProduct(ctx context.Context) (err error) {
 	if err := server.Init(ctx, w.dir, w.cfg.Ledger, w.opts.Now, w.opts.Logger); err != nil {
 		return err
 	}
+	if err := w.writePolicy(map[string]string{"demo.cedar": w.policyText()}, 1); err != nil { //nolint:contextcheck // it blocks on nothing
+		return err
+	}
+	return w.startProduct(ctx)
+}
+
+// writePolicy builds the bundle of the rules and signs it.
+func (w *world) writePolicy(rules map[string]string, serial int64) error {
 	key, err := server.ManifestKey(w.dir)
 	if err != nil {
 		return err
 	}
-	bundle, err := buildPolicy(w.cfg.Upstreams, w.places.model, key) //nolint:contextcheck // it blocks on nothing
+	bundle, err := buildPolicy(w.cfg, rules, serial, key)
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(w.cfg.Policy.Bundle, bundle, 0o600); err != nil {
-		return err
-	}
+	return durable.WriteFile(w.cfg.Policy.Bundle, bundle, 0o600)
+}
+
+func (w *world) startProduct(ctx context.Context) (err error) {
 	w.server, err = server.Start(ctx, w.cfg, server.Options{
-		GatewayListener: w.gatewayListener, TokensListener: w.tokensListener, AdminListener: w.adminListener, Now: w.opts.Now, Logger: w.opts.Logger,
+		GatewayListener: w.gatewayListener, TokensListener: w.tokensListener, AdminListener: w.adminListener,
+		Now: w.opts.Now, Logger: w.opts.Logger,
 	})
 	if err != nil {
 		return err

@@ -67,9 +67,10 @@ var layout = map[string][]string{
 	"policy/opa":          {"policy", "internal/pdp"},
 	"policy/authzen":      {"policy", "internal/pdp"},
 	"gateway/mcp":         with(vocabulary, "gateway", "token", "registry", "scope/sqlscope", "internal/handle"),
-	"gateway/a2a":         with(vocabulary, "gateway", "token", "registry", "internal/handle", "internal/ssrf"),
+	"gateway/a2a":         with(vocabulary, "gateway", "token", "registry", "gateway/grpcstatus", "internal/handle", "internal/ssrf"),
 	"gateway/llm":         with(vocabulary, "gateway", "token", "registry"),
-	"gateway/rest":        with(vocabulary, "gateway", "token", "registry"),
+	"gateway/rest":        with(vocabulary, "gateway", "token", "registry", "gateway/grpcstatus"),
+	"gateway/grpcstatus":  {"gateway"}, // refusals of every protocol over gRPC
 	"gateway/extauthz":    with(vocabulary, "gateway", "token", "registry"),
 	"token/pkcs11":        {}, // gives a crypto.Signer
 	"export/ocsf":         {"record", "export"},

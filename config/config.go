@@ -261,6 +261,10 @@ type A2A struct {
 	// bindings, "/rpc", below url; default: both at url itself.
 	RPCPath  string `yaml:"rpc_path,omitempty"`
 	RESTPath string `yaml:"rest_path,omitempty"`
+	// GRPCURL is where the agent speaks the gRPC binding of 1.0, over TLS, as the
+	// same peer; default: it does not. Its clients dial the gateway itself and can
+	// name no path, so one agent of a gateway has it.
+	GRPCURL string `yaml:"grpc_url,omitempty"`
 	// Handles says who may use a task or context: "agent" (default), the person
 	// that it was made for through the same agent; "person", that person through
 	// any agent; "delegation", only within the delegation that made it.
@@ -381,7 +385,17 @@ func (c Config) Validate() error {
 	}
 	errs = append(errs, c.Upstreams.validateHTTP()...)
 	errs = append(errs, c.validateExtAuthz()...)
+	overGRPC := -1
 	for i, a := range c.Upstreams.A2A {
+		if a.GRPCURL != "" {
+			if u, err := url.Parse(a.GRPCURL); err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" {
+				errs = append(errs, fmt.Errorf("upstreams.a2a[%d].grpc_url: want https:// and a host alone", i))
+			}
+			if overGRPC >= 0 {
+				errs = append(errs, fmt.Errorf("upstreams.a2a[%d].grpc_url: upstreams.a2a[%d] has it", i, overGRPC))
+			}
+			overGRPC = i
+		}
 		if a.Agent == "" || a.Peer != a.Agent {
 			errs = append(errs, fmt.Errorf("upstreams.a2a[%d]: agent and peer must name the same agent: it gets the token", i))
 		}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,8 +18,11 @@ const maxEvent = 4 << 20
 
 // readAnswer hands what comes back to the protocol, message by message, and
 // releases what that leaves of it.
-func (c *call) readAnswer(resp *http.Response) error {
+func (c *call) readAnswer(ctx context.Context, resp *http.Response) error {
 	a := c.request.Answer(&exchange{c: c})
+	if c.request.Framed {
+		return c.readFrames(ctx, resp, a)
+	}
 	if err := a.Head(resp.StatusCode, resp.Header, c.w.Header()); err != nil {
 		return c.unread(err)
 	}

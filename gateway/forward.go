@@ -68,7 +68,7 @@ func (c *call) send(ctx context.Context, cancel context.CancelCauseFunc) error {
 	c.passHeaders(resp.Header)
 	resp.Body = c.secrets.scan(resp.Body)
 	if c.request.Answer != nil {
-		return c.readAnswer(resp)
+		return c.readAnswer(ctx, resp)
 	}
 	if c.request.Observe != nil {
 		return c.observe(ctx, resp, c.request.Observe(&exchange{c: c}, resp.StatusCode, resp.Header))

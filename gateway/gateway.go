@@ -16,6 +16,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -111,7 +112,11 @@ type Route struct {
 	Prefix string
 	// Base is a path above Prefix all of which the route answers, for clients that
 	// join its URL otherwise; if empty, Prefix.
-	Base     string
+	Base string
+	// As is the Prefix of an earlier route whose name and audience this one has too:
+	// the same service in a binding whose clients choose no path; if empty, the
+	// route is a service by itself.
+	As       string
 	Protocol Protocol
 	// Kind is the callee's kind in records.
 	Kind record.CalleeKind
@@ -156,6 +161,7 @@ type Route struct {
 	// zero, 60 s.
 	HeaderTimeout time.Duration
 
+	resource string // the path of the audience
 	audience string
 	scopes   []string // all that its clients can use
 }
@@ -249,7 +255,11 @@ func (g *Gateway) addRoute(r Route) (*Route, error) {
 	if !slices.Contains([]Handles{"", HandlesPerson, HandlesAgent, HandlesDelegation}, r.Handles) {
 		return nil, fmt.Errorf("gateway: route %q: no rule %q for handles", r.Name, r.Handles)
 	}
+	resource := cmp.Or(r.As, r.Prefix)
 	for _, other := range g.routes {
+		if r.As != "" && other.Prefix == r.As && other.Name == r.Name {
+			continue
+		}
 		if other.Prefix == r.Prefix || other.Base == r.Base || other.Name == r.Name {
 			return nil, fmt.Errorf("gateway: route %q: name or prefix is taken", r.Name)
 		}
@@ -269,7 +279,11 @@ func (g *Gateway) addRoute(r Route) (*Route, error) {
 	if r.HeaderTimeout == 0 {
 		r.HeaderTimeout = time.Minute
 	}
-	r.audience, r.scopes = strings.TrimSuffix(g.cfg.PublicURL, "/")+r.Prefix, scopesOf(r.Protocol.Actions())
+	if r.As != "" && !slices.ContainsFunc(g.routes, func(o *Route) bool { return o.Prefix == r.As && o.Name == r.Name && o.As == "" }) {
+		return nil, fmt.Errorf("gateway: route %q: no route %q of that name before it", r.Name, r.As)
+	}
+	r.resource = resource
+	r.audience, r.scopes = strings.TrimSuffix(g.cfg.PublicURL, "/")+resource, scopesOf(r.Protocol.Actions())
 	return &r, nil
 }
 

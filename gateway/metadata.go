@@ -75,7 +75,7 @@ func (c *call) challenge(scheme string, a Answer) string {
 	var params []string
 	add := func(name, value string) { params = append(params, name+`="`+value+`"`) }
 	if c.route != nil {
-		add("resource_metadata", strings.TrimSuffix(c.g.cfg.PublicURL, "/")+wellKnown+c.route.Prefix)
+		add("resource_metadata", strings.TrimSuffix(c.g.cfg.PublicURL, "/")+wellKnown+c.route.resource)
 	}
 	if a.Challenge != "-" {
 		add("error", a.Challenge)

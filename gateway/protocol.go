@@ -128,6 +128,9 @@ type Request struct {
 	Answer func(x Exchange) AnswerReader
 	// Observe, if not nil and Answer is, sees an answer that passes byte for byte.
 	Observe func(x Exchange, status int, h http.Header) Observer
+	// Framed is set where answers are gRPC messages: Answer reads each of them by
+	// itself, and the answer ends with a status in its trailers.
+	Framed bool
 	// Whole holds the answer back until the response in it is read, so that one
 	// which cannot be read is refused in the protocol's own words, and what the
 	// response holds can go into the head. It is for calls that do not take long.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -23,36 +25,66 @@ import (
 	"github.com/lineal-auth/lineal/record"
 )
 
-// a2aRoute is the route to one agent.
-func (s *Server) a2aRoute(ctx context.Context, u config.A2A) (r gateway.Route, err error) {
+// a2aRoutes are the routes to one agent: that of its bindings over HTTP, and of
+// gRPC.
+func (s *Server) a2aRoutes(ctx context.Context, u config.A2A) ([]gateway.Route, error) {
+	r, reader, err := s.a2aRoute(ctx, u)
+	if err != nil || u.GRPCURL == "" {
+		return []gateway.Route{r}, err
+	}
+	over := r
+	over.As, over.Prefix, over.Protocol = r.Prefix, grpcPrefix(a2a.Service), reader.GRPC()
+	if over.Upstream, err = url.Parse(u.GRPCURL + grpcPrefix(a2a.Service)); err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
+	}
+	return []gateway.Route{r, over}, nil
+}
+
+// dialled is what clients of gRPC dial to reach this gateway.
+func (s *Server) dialled() (string, error) {
+	u, err := url.Parse(s.cfg.PublicURL)
+	if err != nil {
+		return "", err
+	}
+	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")), nil
+}
+
+// a2aRoute is the route to one agent, with what reads it.
+func (s *Server) a2aRoute(ctx context.Context, u config.A2A) (r gateway.Route, reader *a2a.Reader, err error) {
 	cfg := a2a.Config{
 		Agent: u.Name, URL: strings.TrimSuffix(s.cfg.PublicURL, "/") + a2aPrefix(u.Name),
 		Versions: u.Versions, RPCPath: u.RPCPath, RESTPath: u.RESTPath,
 	}
 	if r, err = s.route(u.Upstream, a2aPrefix(u.Name), nil, record.CalleeA2AAgent); err != nil {
-		return r, err
+		return r, nil, err
+	}
+	if u.GRPCURL != "" {
+		if cfg.GRPC, err = s.dialled(); err != nil {
+			return r, nil, err
+		}
 	}
 	if u.Card != nil {
 		if cfg.Card, err = s.agentCard(ctx, *u.Card, r); err != nil {
-			return r, fmt.Errorf("upstream %s: card: %w", u.Name, err)
+			return r, nil, fmt.Errorf("upstream %s: card: %w", u.Name, err)
 		}
 	}
 	if u.Push == config.PushRewrite {
 		if cfg.Push, err = s.handles(ctx); err != nil {
-			return r, err
+			return r, nil, err
 		}
 		if r.Callbacks, err = s.callbacks(u); err != nil {
-			return r, fmt.Errorf("upstream %s: push: %w", u.Name, err)
+			return r, nil, fmt.Errorf("upstream %s: push: %w", u.Name, err)
 		}
 	}
-	if r.Protocol, err = a2a.New(cfg); err != nil {
-		return r, err
+	if reader, err = a2a.New(cfg); err != nil {
+		return r, nil, err
 	}
 	if r.Delegate, err = identity.ParseAgent(u.Agent); err != nil {
-		return r, err
+		return r, nil, err
 	}
+	r.Protocol = reader
 	r.HeaderTimeout, r.Handles = 5*time.Minute, gateway.Handles(u.Handles)
-	return r, nil
+	return r, reader, nil
 }
 
 // callbacks sends to URLs that clients name: to public addresses, and to networks

@@ -260,11 +260,11 @@ func (s *Server) routes(ctx context.Context) ([]gateway.Route, error) {
 		routes = append(routes, r)
 	}
 	for _, u := range s.cfg.Upstreams.A2A {
-		r, err := s.a2aRoute(ctx, u)
+		rs, err := s.a2aRoutes(ctx, u)
 		if err != nil {
 			return nil, err
 		}
-		routes = append(routes, r)
+		routes = append(routes, rs...)
 	}
 	for _, u := range s.cfg.Upstreams.LLM {
 		r, err := s.modelRoute(u)

@@ -1,12 +1,12 @@
 // Package a2a reads the Agent2Agent protocol, strictly, for the gateway.
 //
 //	JSON-RPC ───┐
-//	            ├─▶ version ─▶ operation ─▶ facts, ids ─▶ gateway.Request
-//	HTTP+JSON ──┘
+//	HTTP+JSON ──┼─▶ version ─▶ operation ─▶ facts, ids ─▶ gateway.Request
+//	gRPC ───────┘
 //	answer ─▶ each task, message, event ─▶ its ids bound, lists filtered ─▶ client
 //
-// Versions 1.0 and 0.3 are read in both bindings, and each operation has one
-// name, one action and the same facts in all four, so that what is guarded in
+// Versions 1.0 and 0.3 are read in JSON-RPC and HTTP+JSON, 1.0 in gRPC too. Each
+// operation has one name, one action and the same facts in all five, so that what is guarded in
 // one is not open in another. The message names no skill: authority is per
 // agent, and the name that scope speaks of is the agent behind the route
 // (gateway.md §4).
@@ -21,8 +21,7 @@
 //	agent ─▶ <route>/push/<seal> ─▶ the seven steps ─▶ the client's URL
 //
 // and which ends with the token under which it was asked for. Where a route has
-// none, push notifications are refused, and its card does not announce them; so
-// it is with the gRPC binding.
+// none, push notifications are refused, and its card does not announce them.
 package a2a
 
 import (
@@ -57,6 +56,9 @@ type Config struct {
 	// RPCPath and RESTPath are where the upstream has its bindings, below its URL;
 	// if "", at the URL itself.
 	RPCPath, RESTPath string
+	// GRPC is what clients of the gRPC binding dial, "gw.example:443"; if "", a card
+	// names no such interface. [Reader.GRPC] reads the binding.
+	GRPC string
 	// Card says where the agent's card is; if nil, the route has none.
 	Card *CardConfig
 	// Push seals callbacks; if nil, push notifications are refused. The route then

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"github.com/gowebpki/jcs"
 
 	"github.com/lineal-auth/lineal/gateway/a2a"
+	"github.com/lineal-auth/lineal/internal/handle"
 )
 
 // The card and keys in testdata are made and signed by @a2a-js/sdk 1.3.0.
@@ -127,6 +129,31 @@ func TestD4CardIsRewrittenAndSigned(t *testing.T) {
 	publish(t, r, cardAt, "")
 	if a.asked.Load() != before {
 		t.Error("strangers have the agent asked at each request")
+	}
+}
+
+// TestCardNamesWhatIsServed: an interface of gRPC and push notifications stay
+// where the route has them, and the interface leads to us.
+func TestCardNamesWhatIsServed(t *testing.T) {
+	a := newAgent(t, func(w http.ResponseWriter) { _, _ = w.Write([]byte(vector(t, "card.json"))) })
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	signer, err := a2a.NewCardSigner(key)
+	must(t, err)
+	box, err := handle.New(make([]byte, handle.KeySize), time.Now)
+	must(t, err)
+	r, err := a2a.New(a2a.Config{Agent: "peer", URL: "https://gw.test/a2a/peer", GRPC: "gw.test:443", Push: box, Card: &a2a.CardConfig{
+		URL: a.URL + "/card", Transport: http.DefaultTransport, Keys: []byte(vector(t, "keys.json")), Signer: signer,
+	}})
+	must(t, err)
+	var served struct {
+		Capabilities        map[string]any
+		SupportedInterfaces []map[string]string
+	}
+	must(t, json.Unmarshal(publish(t, r, cardAt, "").Body.Bytes(), &served))
+	over := slices.IndexFunc(served.SupportedInterfaces, func(i map[string]string) bool { return i["protocolBinding"] == "GRPC" })
+	if len(served.SupportedInterfaces) != 3 || over < 0 || served.SupportedInterfaces[over]["url"] != "gw.test:443" || served.Capabilities["pushNotifications"] != true {
+		t.Errorf("served %+v", served)
 	}
 }
 

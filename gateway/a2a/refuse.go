@@ -101,6 +101,10 @@ func (r *Reader) refuseREST(w http.ResponseWriter, req *http.Request, f gateway.
 
 // errorInfo is a google.rpc.ErrorInfo with the members of every refusal.
 func errorInfo(f gateway.Refused, reason, domain string) map[string]any {
+	return map[string]any{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": domain, "metadata": metadataOf(f)}
+}
+
+func metadataOf(f gateway.Refused) map[string]string {
 	metadata := map[string]string{
 		"code": string(f.Code), "request_id": f.RequestID, "retryable": fmt.Sprint(f.Retryable), "hop": f.Hop(), "doc_url": f.DocURL,
 	}
@@ -112,5 +116,5 @@ func errorInfo(f gateway.Refused, reason, domain string) map[string]any {
 			metadata[name] = fmt.Sprint(v)
 		}
 	}
-	return map[string]any{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": domain, "metadata": metadata}
+	return metadata
 }

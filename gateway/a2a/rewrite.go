@@ -64,8 +64,18 @@ func (r *Reader) rewrite10(card, interfaces strictjson.Value) (strictjson.Value,
 		}
 		binding, _ := i.Get("protocolBinding")
 		version, _ := i.Get("protocolVersion")
-		if (text(binding) == "JSONRPC" || text(binding) == "HTTP+JSON") && slices.Contains(r.cfg.Versions, text(version)) {
-			kept = append(kept, i.With("url", str(r.cfg.URL)))
+		at := r.cfg.URL
+		switch text(binding) {
+		case "GRPC":
+			if at = r.cfg.GRPC; at == "" || text(version) != Version10 {
+				continue
+			}
+		case "JSONRPC", "HTTP+JSON":
+		default:
+			continue
+		}
+		if slices.Contains(r.cfg.Versions, text(version)) {
+			kept = append(kept, i.With("url", str(at)))
 		}
 	}
 	if len(kept) == 0 {

@@ -1,21 +1,13 @@
 package rest
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
-
 	"github.com/lineal-auth/lineal/gateway"
+	"github.com/lineal-auth/lineal/gateway/grpcstatus"
 	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/scope"
@@ -129,45 +121,14 @@ func (g *GRPC) Read(req *http.Request, suffix string, body []byte, _ gateway.Cal
 	}, nil
 }
 
-const grpcMedia = "application/grpc"
+const grpcMedia = grpcstatus.Media
 
-// statuses are gRPC's words for the HTTP statuses of refusals.
-var statuses = map[int]codes.Code{
-	400: codes.InvalidArgument, 401: codes.Unauthenticated, 403: codes.PermissionDenied, 404: codes.Unimplemented, 405: codes.Unimplemented,
-	408: codes.DeadlineExceeded, 413: codes.ResourceExhausted, 415: codes.InvalidArgument, 429: codes.ResourceExhausted,
-	500: codes.Internal, 502: codes.Internal, 503: codes.Unavailable, 504: codes.DeadlineExceeded,
-}
-
-// WriteRefusal answers with a gRPC status and its ErrorInfo, in headers alone
-// (gRPC over HTTP/2, "Trailers-Only"). Who does not speak gRPC gets RFC 9457.
+// WriteRefusal answers with a gRPC status and its ErrorInfo. Who does not speak
+// gRPC gets RFC 9457.
 func (*GRPC) WriteRefusal(w http.ResponseWriter, r *http.Request, _ []byte, f gateway.Refused) {
-	if !strings.HasPrefix(r.Header.Get("Content-Type"), grpcMedia) {
+	if !grpcstatus.Speaks(r) {
 		gateway.WriteProblem(w, f)
 		return
 	}
-	code, ok := statuses[f.Status]
-	if !ok {
-		code = codes.FailedPrecondition
-	}
-	if f.Code == gateway.CodeUpstreamUnreachable {
-		code = codes.Unavailable
-	}
-	h := w.Header()
-	h.Set("Content-Type", grpcMedia)
-	h.Set("Grpc-Status", strconv.Itoa(int(code)))
-	h.Set("Grpc-Message", percent(f.Message()))
-	info, err := anypb.New(&errdetails.ErrorInfo{
-		Reason: strings.ToUpper(string(f.Code)), Domain: "lineal",
-		Metadata: map[string]string{"request_id": f.RequestID, "retryable": strconv.FormatBool(f.Retryable), "hop": f.Hop(), "doc_url": f.DocURL},
-	})
-	if err == nil {
-		details, err := proto.Marshal(&status.Status{Code: int32(code), Message: f.Message(), Details: []*anypb.Any{info}}) //nolint:gosec // codes are below 17
-		if err == nil {
-			h.Set("Grpc-Status-Details-Bin", base64.RawStdEncoding.EncodeToString(details))
-		}
-	}
-	w.WriteHeader(http.StatusOK)
+	grpcstatus.Write(w, f, strings.ToUpper(string(f.Code)), grpcstatus.Domain, nil)
 }
-
-// percent is the percent-encoding of grpc-message; ours are plain sentences.
-func percent(s string) string { return strings.ReplaceAll(url.PathEscape(s), "%20", " ") }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -444,4 +445,19 @@ func ExampleFollower() {
 	}
 	fmt.Println(f.Drain(context.Background()), f.Next())
 	// Output: <nil> 10
+}
+
+// contextUntil ends when done says so, or after half a minute.
+func contextUntil(t *testing.T, done func() bool) (context.Context, context.CancelFunc) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer cancel()
+		for ctx.Err() == nil && !done() {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	t.Cleanup(wg.Wait)
+	return ctx, cancel
 }

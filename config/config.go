@@ -52,6 +52,9 @@ type Config struct {
 	ExtAuthz *ExtAuthz `yaml:"ext_authz,omitempty"`
 	// Admin is the API for operators and the probes; default: none.
 	Admin *Admin `yaml:"admin,omitempty"`
+	// Feeds send the records on, to a file, a syslog receiver or a webhook; default:
+	// none.
+	Feeds []Feed `yaml:"feeds,omitempty"`
 }
 
 // Gateway is the gateway's listener and identity. All gateways of a deployment
@@ -380,6 +383,7 @@ func (c Config) Validate() error {
 	errs = append(errs, c.Identity.validate(c.TrustDomain)...)
 	errs = append(errs, c.validateAdmin()...)
 	errs = append(errs, c.validateModels()...)
+	errs = append(errs, c.validateFeeds()...)
 	if len(c.Agents) == 0 {
 		errs = append(errs, errors.New("agents: at least one is required"))
 	}

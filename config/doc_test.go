@@ -41,7 +41,7 @@ func TestReference(t *testing.T) {
 func reference(t *testing.T) []byte {
 	t.Helper()
 	var decls []ast.Decl
-	for _, name := range []string{"config.go", "ledger.go", "identity.go", "admin.go", "policy.go", "sidecar.go", "models.go"} {
+	for _, name := range []string{"config.go", "ledger.go", "identity.go", "admin.go", "policy.go", "sidecar.go", "models.go", "feeds.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)

@@ -39,14 +39,25 @@ type Payload struct {
 	Bytes []byte
 }
 
-// Source is the log. It must be safe for use beside its writer.
+// Source is the log, period after period. It must be safe for use beside its
+// writer.
 type Source interface {
-	// Published is the origin and the size of the newest published checkpoint; size
-	// 0 while there is none.
-	Published(ctx context.Context) (origin string, size int64, err error)
-	// Read yields the entries [from, to) in order. Entries that are not kept any
-	// more are left out, or end it with [ErrNotKept].
-	Read(ctx context.Context, from, to int64) iter.Seq2[Payload, error]
+	// State is how the log of an origin stands; of the one that is open now if
+	// origin is "". [ErrOtherLog] if there is no such origin.
+	State(ctx context.Context, origin string) (State, error)
+	// Read yields the entries [from, to) of an origin in order. It ends with
+	// [ErrNotKept] at one that is not kept any more.
+	Read(ctx context.Context, origin string, from, to int64) iter.Seq2[Payload, error]
+}
+
+// State is one period of a log.
+type State struct {
+	Origin string
+	// Size is that of its newest published checkpoint, 0 while there is none.
+	Size int64
+	// Next is the origin that follows when everything up to Size was read; "" while
+	// this one is open.
+	Next string
 }
 
 // Batch is what is sent at once: entries of one log in the order of indexes, with
@@ -96,13 +107,14 @@ var (
 
 // Observer counts. Its methods must not wait.
 type Observer interface {
+	// Standing is called at each look at the log: what comes next, and how many
+	// entries of that period are published.
+	Standing(next, published int64)
 	// Delivered is called after each batch, with how many of its records the
-	// receiver acknowledged, the index that comes next, and when.
-	Delivered(records int, next int64, at time.Time)
+	// receiver acknowledged, and when.
+	Delivered(records int, at time.Time)
 	// Failed is called after each failure; the feed goes on.
 	Failed()
-	// Published is called with the size of the log as it is looked at.
-	Published(size int64)
 }
 
 // maxBack is how often records are sent again before the feed has come further:
@@ -127,8 +139,8 @@ type Config struct {
 	Cursor Cursor
 	// Kinds are the kinds of record that are sent; none: all.
 	Kinds []record.Kind
-	// From is where a feed begins that has no cursor yet; default 0, the start of
-	// the log. FromEnd has it begin at what is published next.
+	// From is where in the open period a feed begins that has no cursor yet; default
+	// 0, its start. FromEnd has it begin at what is published next.
 	From    int64
 	FromEnd bool
 	// Batch and BatchBytes bound what is sent at once and held in memory: so many
@@ -190,17 +202,17 @@ func setDefault[T ~int | ~int64](v *T, to T) {
 
 type unobserved struct{}
 
-func (unobserved) Delivered(int, int64, time.Time) {}
-func (unobserved) Failed()                         {}
-func (unobserved) Published(int64)                 {}
+func (unobserved) Standing(int64, int64)    {}
+func (unobserved) Delivered(int, time.Time) {}
+func (unobserved) Failed()                  {}
 
 // Run sends until ctx ends, and then returns nil. Any other error is final for
 // this feed: ErrOtherLog, ErrNotKept, ErrUnreadable, or a cursor that cannot be
 // kept.
 func (f *Follower) Run(ctx context.Context) error { return f.run(ctx, false) }
 
-// Drain sends what is published by now, and returns when the receiver has
-// acknowledged it.
+// Drain sends what is published, and returns when the receiver has acknowledged
+// it and nothing is left.
 func (f *Follower) Drain(ctx context.Context) error {
 	if err := f.run(ctx, true); err != nil {
 		return err
@@ -214,16 +226,12 @@ func (f *Follower) Next() int64 { return f.at.Next }
 
 func (f *Follower) run(ctx context.Context, once bool) error {
 	begun := false
-	end := int64(-1) // where a Drain ends
 	for ctx.Err() == nil {
-		sent, size, err := f.step(ctx, &begun)
+		sent, err := f.step(ctx, &begun)
 		switch {
 		case err == nil:
 			f.fails = 0
-			if once && end < 0 {
-				end = size
-			}
-			if once && f.at.Next >= end {
+			if once && !sent { // nothing is left, nor a period after this one
 				return nil
 			}
 			if !sent {
@@ -247,81 +255,91 @@ func final(err error) bool {
 }
 
 // step sends one batch. sent says whether there was anything to send or pass over.
-func (f *Follower) step(ctx context.Context, begun *bool) (sent bool, size int64, err error) {
-	origin, size, err := f.cfg.Source.Published(ctx)
-	if err != nil {
-		return false, 0, fmt.Errorf("looking at the log: %w", err)
-	}
-	f.cfg.Observer.Published(size)
+func (f *Follower) step(ctx context.Context, begun *bool) (sent bool, err error) {
 	if !*begun {
-		if err := f.begin(ctx, origin, size); err != nil {
-			return false, 0, err
+		if err := f.begin(ctx); err != nil {
+			return false, err
 		}
 		*begun = true
 	}
-	if origin != f.at.Origin {
-		return false, 0, fmt.Errorf("%w: it is of %s, the log is %s", ErrOtherLog, f.at.Origin, origin)
+	log, err := f.cfg.Source.State(ctx, f.at.Origin)
+	if err != nil {
+		return false, fmt.Errorf("looking at the log: %w", err)
 	}
-	if f.at.Next >= size {
-		return false, size, nil
+	f.cfg.Observer.Standing(f.at.Next, log.Size)
+	if f.at.Next >= log.Size {
+		return log.Next != "", f.turn(log.Next)
 	}
-	b, to, err := f.fill(ctx, size)
+	b, to, err := f.fill(ctx, log.Size)
 	if errors.Is(err, ErrNotKept) && f.at.Next < f.acked.Next { // it was sent before, and is not due
 		f.at = f.acked
-		return true, size, nil
+		return true, nil
 	}
 	if err != nil {
-		return false, size, err
+		return false, err
 	}
 	if len(b.Entries) > 0 {
 		if err := f.cfg.Sink.Deliver(ctx, b); err != nil {
-			return false, size, errors.Join(err, f.goBack(err))
+			return false, errors.Join(err, f.goBack(err))
 		}
 	}
 	if err := f.cfg.Cursor.Save(to); err != nil {
-		return false, size, err
+		return false, err
 	}
 	if f.at = to; to.Next > f.acked.Next {
 		f.acked, f.back = to, 0
 	}
 	f.batch = min(f.cfg.Batch, f.batch*2)
-	f.cfg.Observer.Delivered(len(b.Entries), to.Next, f.cfg.Now())
-	return true, size, nil
+	f.cfg.Observer.Delivered(len(b.Entries), f.cfg.Now())
+	return true, nil
+}
+
+// turn goes on to the period that follows, if there is one.
+func (f *Follower) turn(next string) error {
+	if next == "" {
+		return nil
+	}
+	to := Position{Origin: next}
+	if err := f.cfg.Cursor.Save(to); err != nil {
+		return err
+	}
+	f.at, f.acked, f.back = to, to, 0
+	return nil
 }
 
 // begin takes up the cursor, and looks whether it is of this log.
-func (f *Follower) begin(ctx context.Context, origin string, size int64) error {
+func (f *Follower) begin(ctx context.Context) error {
 	at, err := f.cfg.Cursor.Load()
 	if err != nil {
 		return err
 	}
+	log, err := f.cfg.Source.State(ctx, at.Origin)
+	if err != nil {
+		return fmt.Errorf("looking at the log: %w", err)
+	}
 	if at.Origin == "" {
 		first := f.cfg.From
 		if f.cfg.FromEnd {
-			first = size
+			first = log.Size
 		}
-		at = Position{Origin: origin, Next: first, First: first}
+		at = Position{Origin: log.Origin, Next: first, First: first}
 		f.at, f.acked = at, at
 		return f.cfg.Cursor.Save(at) // so that a feed from the end begins there, whenever it first has something to send
 	}
-	if at.Origin != origin || at.Next > size {
-		return fmt.Errorf("%w: it stands at %d of %s, the log is %s with %d entries", ErrOtherLog, at.Next, at.Origin, origin, size)
+	if at.Next > log.Size {
+		return fmt.Errorf("%w: it stands at %d, %s has %d entries", ErrOtherLog, at.Next, at.Origin, log.Size)
 	}
 	if at.Tail != "" {
-		found := false
-		for p, err := range f.cfg.Source.Read(ctx, at.Next-1, at.Next) {
-			if errors.Is(err, ErrNotKept) {
+		for p, err := range f.cfg.Source.Read(ctx, at.Origin, at.Next-1, at.Next) {
+			if errors.Is(err, ErrNotKept) { // it went after it was sent
 				break
 			}
 			if err != nil {
 				return fmt.Errorf("looking at the log: %w", err)
 			}
-			if found = true; record.Hash(p.Bytes) != at.Tail {
+			if record.Hash(p.Bytes) != at.Tail {
 				return fmt.Errorf("%w: entry %d is another one", ErrOtherLog, at.Next-1)
 			}
-		}
-		if !found { // it went after it was sent: what comes next must still be there
-			at.Tail = ""
 		}
 	}
 	f.at, f.acked = at, at
@@ -332,7 +350,7 @@ func (f *Follower) begin(ctx context.Context, origin string, size int64) error {
 func (f *Follower) fill(ctx context.Context, size int64) (Batch, Position, error) {
 	b, to := Batch{Origin: f.at.Origin}, f.at
 	taken := 0
-	for p, err := range f.cfg.Source.Read(ctx, f.at.Next, min(size, f.at.Next+int64(f.batch))) {
+	for p, err := range f.cfg.Source.Read(ctx, f.at.Origin, f.at.Next, min(size, f.at.Next+int64(f.batch))) {
 		if err != nil {
 			return b, to, fmt.Errorf("reading entry %d: %w", to.Next, err)
 		}

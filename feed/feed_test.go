@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -43,11 +44,20 @@ func newLog(t testing.TB, size int64) *log {
 	return &log{origin: origin, bulk: b, size: size}
 }
 
-func (l *log) Published(context.Context) (string, int64, error) { return l.origin, l.size, nil }
+func (l *log) State(_ context.Context, origin string) (feed.State, error) {
+	if origin != "" && origin != l.origin {
+		return feed.State{}, feed.ErrOtherLog
+	}
+	return feed.State{Origin: l.origin, Size: l.size}, nil
+}
 
-func (l *log) Read(ctx context.Context, from, to int64) iter.Seq2[feed.Payload, error] {
+func (l *log) Read(ctx context.Context, _ string, from, to int64) iter.Seq2[feed.Payload, error] {
 	return func(yield func(feed.Payload, error) bool) {
-		for i := max(from, l.kept); i < min(to, l.size); i++ {
+		for i := from; i < min(to, l.size); i++ {
+			if i < l.kept {
+				yield(feed.Payload{}, feed.ErrNotKept)
+				return
+			}
 			at := i
 			if l.other {
 				at++
@@ -366,9 +376,63 @@ type growing struct {
 	seen int64
 }
 
-func (g *growing) Published(context.Context) (string, int64, error) {
+func (g *growing) State(context.Context, string) (feed.State, error) {
 	g.seen = min(g.seen+7, g.size)
-	return g.origin, g.seen, nil
+	return feed.State{Origin: g.origin, Size: g.seen}, nil
+}
+
+// periods is a log in several periods, which the last of origins is open of.
+type periods struct {
+	*log
+	origins []string
+	sizes   []int64
+}
+
+func (p *periods) State(_ context.Context, origin string) (feed.State, error) {
+	at := slices.Index(p.origins, origin)
+	if origin == "" {
+		at = len(p.origins) - 1
+	}
+	if at < 0 {
+		return feed.State{}, feed.ErrOtherLog
+	}
+	s := feed.State{Origin: p.origins[at], Size: p.sizes[at]}
+	if at+1 < len(p.origins) {
+		s.Next = p.origins[at+1]
+	}
+	return s, nil
+}
+
+// TestFeedGoesOnInTheNextPeriod, over one that it has never seen open.
+func TestFeedGoesOnInTheNextPeriod(t *testing.T) {
+	r, c := &receiver{}, &feed.Forgotten{}
+	p := &periods{newLog(t, 100), []string{"l/2026-10"}, []int64{30}}
+	cfg := config(p, r, c)
+	cfg.Batch = 8
+	if err := drain(t, cfg); err != nil {
+		t.Fatal(err)
+	}
+	p.origins, p.sizes = []string{"l/2026-10", "l/2026-11", "l/2026-12"}, []int64{33, 1, 20}
+	if err := drain(t, cfg); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range r.got {
+		got = append(got, fmt.Sprintf("%s %d", e.Origin, e.Index))
+	}
+	var want []string
+	for i, o := range p.origins {
+		for n := range p.sizes[i] {
+			want = append(want, fmt.Sprintf("%s %d", o, n))
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+	p.origins, p.sizes = p.origins[:2], p.sizes[:2]
+	if err := drain(t, cfg); !errors.Is(err, feed.ErrOtherLog) {
+		t.Errorf("a period that is gone: %v", err)
+	}
 }
 
 func fileLines(t *testing.T, path string) (indexes []int64) {

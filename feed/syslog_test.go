@@ -272,7 +272,7 @@ func batch(t *testing.T, n int64) feed.Batch {
 	t.Helper()
 	l := newLog(t, n)
 	b := feed.Batch{Origin: l.origin}
-	for p, err := range l.Read(t.Context(), 0, n) {
+	for p, err := range l.Read(t.Context(), l.origin, 0, n) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -277,7 +277,7 @@ func TestO4WebhookSecretIsNotTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slog.New(slog.NewJSONHandler(&logged, nil)).Info("x", "secret", s)
+	slog.New(slog.NewJSONHandler(&logged, nil)).Info("x", slog.Any("secret", s))
 	told := fmt.Sprintf("%v %+v %#v %s %s %v %s", s, s, s, asJSON, derr, w.Secrets, logged.String())
 	if logged.Len() == 0 {
 		t.Error("nothing was logged")

@@ -22,6 +22,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	ledger   *ledgerNumbers
+	feeds    *feedNumbers
 
 	mu    sync.Mutex // guards codes
 	codes map[string]bool
@@ -34,7 +35,7 @@ const maxCodes = 128
 const other = "other"
 
 func newMetrics(s *Server) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry(), ledger: newLedgerNumbers(), codes: make(map[string]bool)}
+	m := &metrics{registry: prometheus.NewRegistry(), ledger: newLedgerNumbers(), feeds: newFeedNumbers(), codes: make(map[string]bool)}
 	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "lineal_requests_total", Help: "Calls that were decided, by what was decided and why.",
 	}, []string{"protocol", "method", "decision", "code"})
@@ -51,6 +52,7 @@ func newMetrics(s *Server) *metrics {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build, m.requests, &gauges{s},
 		m.ledger.took, m.ledger.records, m.ledger.refusals, &ledgerGauges{s},
 	)
+	m.registry.MustRegister(m.feeds.all()...)
 	return m
 }
 

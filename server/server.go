@@ -68,6 +68,8 @@ type Server struct {
 	stopPolicy          context.CancelFunc
 	watching            sync.WaitGroup // of policy bundles
 	following           sync.WaitGroup
+	stopFeeds           context.CancelFunc
+	feeding             sync.WaitGroup
 	stopKeys            context.CancelFunc // of the issuer's key ring
 	tending             sync.WaitGroup
 
@@ -129,6 +131,9 @@ func Start(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err
 		}
 	}
 	if err := s.serveAdmin(opts.AdminListener); err != nil {
+		return nil, err
+	}
+	if err := s.startFeeds(ctx); err != nil {
 		return nil, err
 	}
 	s.started.Store(true)
@@ -261,6 +266,7 @@ func (s *Server) Close(ctx context.Context) error {
 		}
 		s.endRevocations()
 		s.endKeys()
+		s.endFeeds()
 		for _, c := range s.idle { // else a listener here waits for our own connections to it
 			c.CloseIdleConnections()
 		}

@@ -17,7 +17,8 @@ const (
 )
 
 // Sidecar is the configuration of `lineal sidecar` and `lineal run`, in a file
-// of its own: one agent, and what it calls.
+// of its own: one agent, and what it calls. Its numbers are at /metrics of the
+// listener, to who has the secret.
 type Sidecar struct {
 	// Listen is a loopback address, "127.0.0.1:8402", or a socket,
 	// "unix:///run/lineal/agent.sock", which answers this user alone. Default: a
@@ -129,6 +130,9 @@ func (c Sidecar) Validate() error {
 	for i, r := range c.Routes {
 		if !strings.HasPrefix(r.Path, "/") || strings.HasSuffix(r.Path, "/") {
 			errs = append(errs, fmt.Errorf("routes[%d].path: must begin with a slash and not end with one", i))
+		}
+		if r.Path == "/metrics" {
+			errs = append(errs, fmt.Errorf("routes[%d].path: /metrics is the sidecar's own", i))
 		}
 		var details []json.RawMessage
 		if err := json.Unmarshal([]byte(r.Details), &details); err != nil || len(details) == 0 {

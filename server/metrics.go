@@ -39,21 +39,26 @@ func newMetrics(s *Server) *metrics {
 	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "lineal_requests_total", Help: "Calls that were decided, by what was decided and why.",
 	}, []string{"protocol", "method", "decision", "code"})
-	version := ""
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.Main.Version
-	}
-	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "lineal_build_info", Help: "1, with what runs as labels.",
-		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
-	})
-	build.Set(1)
 	m.registry.MustRegister(
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build, m.requests, &gauges{s},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), m.requests, &gauges{s},
 		m.ledger.took, m.ledger.records, m.ledger.refusals, &ledgerGauges{s},
 	)
 	m.registry.MustRegister(m.feeds.all()...)
 	return m
+}
+
+// buildInfo says what runs.
+func buildInfo() prometheus.Collector {
+	version := ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
+	}
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "lineal_build_info", Help: "1, with what runs as labels.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+	})
+	g.Set(1)
+	return g
 }
 
 func (m *metrics) handler() http.Handler {

@@ -114,6 +114,8 @@ func (s *Sidecar) build(ctx context.Context, opts SidecarOptions) (*sidecar.Side
 		return nil, err
 	}
 	cfg.Client = s.tokens
+	numbers := newSidecarNumbers(s)
+	cfg.Metrics, cfg.Counted = numbers.handler(), numbers.counted
 	if s.cfg.Delegation == config.DelegationOwn {
 		cfg.Login = s.login(token.Raw(opts.IDToken.Reveal()))
 	}

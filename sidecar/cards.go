@@ -14,10 +14,23 @@ import (
 // maxCard bounds an agent card, in bytes.
 const maxCard = 1 << 20
 
-// answered makes the URLs of an agent card lead here: what a client takes from
+// answered counts an answer, and makes the URLs of an agent card lead here.
+func (s *Sidecar) answered(resp *http.Response) error {
+	if err := s.leadHere(resp); err != nil {
+		return err // failed counts it
+	}
+	o := Passed
+	if resp.Header.Get("Lineal-Code") != "" {
+		o = Refused
+	}
+	s.cfg.Counted(s.prefixOf(resp.Request.URL.Path), o)
+	return nil
+}
+
+// leadHere makes the URLs of an agent card lead here: what a client takes from
 // it would else go past the sidecar, without a token. A card that was changed
 // is no longer what its signatures are over, so they go.
-func (s *Sidecar) answered(resp *http.Response) error {
+func (s *Sidecar) leadHere(resp *http.Response) error {
 	path := resp.Request.URL.Path
 	if resp.StatusCode != http.StatusOK || !strings.HasPrefix(path, "/a2a/") ||
 		(!strings.HasSuffix(path, "/.well-known/agent-card.json") && !strings.HasSuffix(path, "/.well-known/agent.json")) {

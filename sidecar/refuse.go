@@ -79,6 +79,7 @@ func (s *Sidecar) failed(w http.ResponseWriter, r *http.Request, err error) {
 func (s *Sidecar) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	why := refusal.As(err, codeCredentialUnavailable)
 	s.cfg.Logger.WarnContext(r.Context(), "refused", slog.String("code", string(why.Code)), slog.String("path", r.URL.Path), slog.String("cause", why.Cause.Error()))
+	s.cfg.Counted(s.prefixOf(r.URL.Path), NotPassed)
 	a := answers[why.Code]
 	h := w.Header()
 	h.Set("Content-Type", "application/json")

@@ -57,9 +57,28 @@ type Config struct {
 	// sign-in of Login; if nil, nobody gets the secret so.
 	Identity IdentityCheck
 	Rule     string
+	// Metrics answers GET /metrics, to who may call; if nil, there is no such path.
+	Metrics http.Handler
+	// Counted is told of each request what came of it, and by which of Prefixes, ""
+	// where it is none of them; if nil, nobody is. It is called by many goroutines.
+	Counted func(prefix string, o Outcome)
 	// Logger; if nil, nothing is logged.
 	Logger *slog.Logger
 }
+
+// Outcome is what came of a request.
+type Outcome string
+
+// The outcomes: the gateway let it through, the gateway refused it or what is
+// behind it failed, and the sidecar could not or would not pass it on.
+const (
+	Passed    Outcome = "passed"
+	Refused   Outcome = "refused"
+	NotPassed Outcome = "not_passed"
+)
+
+// pathMetrics is the sidecar's own.
+const pathMetrics = "/metrics"
 
 // Sidecar is an http.Handler. It is safe for concurrent use.
 type Sidecar struct {
@@ -78,6 +97,11 @@ func New(cfg Config) (*Sidecar, error) {
 		return nil, errors.New("sidecar: client, transport and prefixes are required")
 	case cfg.Secret != "" && len(cfg.Secret) < 32:
 		return nil, errors.New("sidecar: a secret of less than 32 characters")
+	case slices.Contains(cfg.Prefixes, pathMetrics):
+		return nil, errors.New("sidecar: " + pathMetrics + " is the sidecar's own")
+	}
+	if cfg.Counted == nil {
+		cfg.Counted = func(string, Outcome) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -95,6 +119,10 @@ func (s *Sidecar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	why := s.admit(r)
 	if why == nil && r.URL.Path == pathOAuth {
 		s.exchangeIdentity(w, r)
+		return
+	}
+	if why == nil && r.URL.Path == pathMetrics && s.cfg.Metrics != nil && s.knows(r) {
+		s.cfg.Metrics.ServeHTTP(w, r)
 		return
 	}
 	if why == nil {
@@ -136,10 +164,19 @@ func (s *Sidecar) route(r *http.Request) error {
 	switch {
 	case !s.knows(r):
 		return refused(codeSecretInvalid, "no secret, or another")
-	case !slices.ContainsFunc(s.cfg.Prefixes, func(p string) bool { return r.URL.Path == p || strings.HasPrefix(r.URL.Path, p+"/") }):
+	case s.prefixOf(r.URL.Path) == "":
 		return refused(codeRouteUnknown, "no route for %q", r.URL.Path)
 	}
 	return nil
+}
+
+// prefixOf is the route that a path is of; "": none.
+func (s *Sidecar) prefixOf(path string) string {
+	i := slices.IndexFunc(s.cfg.Prefixes, func(p string) bool { return path == p || strings.HasPrefix(path, p+"/") })
+	if i < 0 {
+		return ""
+	}
+	return s.cfg.Prefixes[i]
 }
 
 // isLocal reports whether a Host header names this machine by an address or the

@@ -162,7 +162,7 @@ func (p *printer) decided(l Lineage) {
 	p.line("  %s", l.Verdict.Explanation)
 	p.line("  delegated scope: %s   operator's policy: %s   code: %s", answer(l.Verdict.Scope), answer(l.Verdict.Policy), l.Verdict.Reason)
 	if x := l.Verdict.Exceeded; x != nil {
-		p.line("  %s", x.words())
+		p.line("  %s", x.Words())
 	}
 	rules := "no rule"
 	if len(l.Verdict.Rules) > 0 {
@@ -174,8 +174,8 @@ func (p *printer) decided(l Lineage) {
 	}
 }
 
-// words says what the call had otherwise than the authority of the hop.
-func (x Exceeded) words() string {
+// Words says what the call had otherwise than the authority of the hop.
+func (x Exceeded) Words() string {
 	what := subject(x.Path) + " (" + x.Path + ", " + x.Op + ")"
 	if !strings.HasPrefix(x.Path, "/") {
 		what = "its " + x.Path

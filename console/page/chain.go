@@ -27,6 +27,7 @@ type box struct {
 	Label, Sub     string
 	Title, Link    string
 	Kind           string // person, agent, callee
+	Refuses        bool   // its authority does not permit the call
 	LabelY, SubY   int
 	Center, Bottom int
 }
@@ -65,7 +66,7 @@ func drawChain(l search.Lineage) chainDrawing {
 	for _, h := range l.Hops {
 		n := len(h.Authority)
 		boxes = append(boxes, box{
-			Label: short(h.Actor), Sub: fmt.Sprintf("hop %d · %d %s", h.Number, n, plural(n, "permission", "permissions")), Title: h.Actor, Kind: "agent",
+			Label: short(h.Actor), Sub: fmt.Sprintf("hop %d · %d %s", h.Number, n, plural(n, "permission", "permissions")), Title: h.Actor, Kind: "agent", Refuses: h.Permits == "deny",
 			Link: functions["agent"].(func(string) string)(h.Actor),
 		})
 	}

@@ -1,7 +1,9 @@
 package page
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -20,7 +22,7 @@ type healthPage struct {
 	Signers []string      // who signed the checkpoint
 	Writers []writer
 	Gaps    table
-	Changes table
+	Changes []change
 }
 
 // usable is a part of the process and whether it is usable.
@@ -33,6 +35,28 @@ type writer struct {
 	Permits, Denials, Gone int64
 	// Silent says that it should have written since.
 	Silent bool
+}
+
+// change is a record of what is in force.
+type change struct {
+	Index      int64
+	Time, Kind string
+	Text       string
+}
+
+func changeOf(e search.Entry) change {
+	r := e.Record
+	c := change{Index: e.Index, Time: string(r.Time), Kind: string(r.Kind)}
+	switch {
+	case r.PolicyChange != nil:
+		c.Text = fmt.Sprintf("policy no. %d, %s, %s", r.PolicyChange.Serial, r.PolicyChange.Engine, r.PolicyChange.BundleDigest)
+	case r.KeyChange != nil:
+		c.Text = fmt.Sprintf("%s the key of %s (%s), %s", r.KeyChange.Op, r.KeyChange.For, words(string(r.KeyChange.Role)), r.KeyChange.KeyID)
+	case r.Period != nil:
+		c.Text = fmt.Sprintf("%s %s", r.Period.Op, r.Period.Origin)
+	}
+	c.Text = search.Visible(c.Text)
+	return c
 }
 
 // heartbeats is how many of the newest heartbeats are looked at for writers.
@@ -70,11 +94,12 @@ func (s *Service) health(ctx context.Context, x *request) (answer, error) {
 		if err != nil {
 			return answer{}, err
 		}
-		p.Changes.Rows = append(p.Changes.Rows, rowsOf(found.Entries)...)
+		for _, e := range found.Entries {
+			p.Changes = append(p.Changes, changeOf(e))
+		}
 	}
-	p.Changes.NoPerson = true
-	slices.SortStableFunc(p.Changes.Rows, func(a, b Row) int { return int(b.Index - a.Index) })
-	return answer{template: "health", title: "Log", data: p, cites: len(p.Writers) + len(p.Gaps.Rows) + len(p.Changes.Rows)}, nil
+	slices.SortFunc(p.Changes, func(a, b change) int { return cmp.Compare(b.Index, a.Index) })
+	return answer{template: "health", title: "Log", data: p, cites: len(p.Writers) + len(p.Gaps.Rows) + len(p.Changes)}, nil
 }
 
 // signers are the names in the signature lines of a note.

@@ -15,7 +15,7 @@ var functions = template.FuncMap{
 	"short": short, "called": called, "when": when, "clock": clock, "day": day, "words": words, "verdict": verdict, "question": search.Question,
 	"agent": func(uri string) string { return Prefix + "agents?id=" + url.QueryEscape(uri) },
 	"who":   who, "add": func(a, b int) int { return a + b }, "last": func(i, n int) bool { return i == n-1 },
-	"plural": plural, "iso": iso, "stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	"plural": plural, "brief": func(s string) string { return cut(s, 12) }, "iso": iso, "stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 }
 
 // short is the last part of an identifier, by which people know it: of

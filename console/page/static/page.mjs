@@ -77,7 +77,12 @@ function evidence(section) {
   };
   button.addEventListener('click', run);
   own.addEventListener('change', async () => {
-    policy = own.files.length > 0 ? await own.files[0].text() : undefined;
+    try {
+      policy = own.files.length > 0 ? await own.files[0].text() : undefined;
+    } catch (e) {
+      say('bad', `The policy file cannot be read: ${e.message}.`);
+      return;
+    }
     if (policy !== undefined) await run();
   });
   section.querySelector('.verify-do').hidden = false;

@@ -226,6 +226,8 @@ type MCP struct {
 	// ElicitationHosts are the hosts to which an elicitation may send a person;
 	// default: none.
 	ElicitationHosts []string `yaml:"elicitation_hosts,omitempty"`
+	// Handles says who may use a task, as for an agent; default: "agent".
+	Handles string `yaml:"handles,omitempty"`
 }
 
 // ResourceSet is a resource template of an MCP server. Delegations and policies
@@ -249,6 +251,9 @@ type Tool struct {
 	// table, columns and predicates can then be delegated; only its canonical form
 	// is sent. Left out: no argument is read as SQL.
 	SQL string `yaml:"sql,omitempty"`
+	// Tasks lets the tool be called as a task, which goes on after its answer;
+	// default: it is called and answers.
+	Tasks bool `yaml:"tasks,omitempty"`
 }
 
 // A2A is an agent.

@@ -33,6 +33,14 @@ type Handle struct {
 	Chosen bool
 }
 
+// Made is an id that a call of one of several names made known, revealed as
+// Kind.By(name). The call that brings it back takes that name.
+type Made struct {
+	Kind registry.IDKind
+	ID   string
+	By   []string
+}
+
 var (
 	errForeignHandle = errors.New("it is bound to another principal")
 	errUnknownHandle = errors.New("it is not bound")
@@ -69,7 +77,28 @@ func (c *call) checkHandles() error {
 			return handleRefusal(h, err)
 		}
 	}
-	return nil
+	return c.nameOf(c.request.Made)
+}
+
+// nameOf gives the call the name of what made its id known. Where nothing did
+// for this caller, the id is unknown.
+func (c *call) nameOf(m *Made) error {
+	if m == nil {
+		return nil
+	}
+	err := errUnknownHandle
+	for _, name := range m.By {
+		held := c.holds(c.r.Context(), m.Kind.By(name), m.ID)
+		if held == nil {
+			c.request.Name, c.request.Resource.Name, c.request.Tool = name, name, name
+			c.request.Needed = append(c.request.Needed, c.request.Action+" "+name)
+			return nil
+		}
+		if err = held; !errors.Is(err, errUnknownHandle) {
+			break
+		}
+	}
+	return handleRefusal(Handle{Kind: m.Kind, ID: m.ID}, err)
 }
 
 func handleRefusal(h Handle, err error) error {

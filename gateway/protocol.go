@@ -107,6 +107,9 @@ type Request struct {
 
 	// Handles are the ids that the call names and that an earlier call made known.
 	Handles []Handle
+	// Made, if not nil, is one more such id; the call is judged by the name of what
+	// made it known.
+	Made *Made
 	// Pass are headers of the answer that go to the caller besides those that may
 	// on every route, Trailers its trailers that do: of all others none does.
 	Pass, Trailers []string

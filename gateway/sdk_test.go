@@ -335,14 +335,26 @@ func TestA3Operations(t *testing.T) {
 	params := map[string]string{
 		"initialize": `{"protocolVersion":"2025-11-25"}`, "tools/call": `{"name":"find","arguments":{"customer":"C-1"}}`,
 		"prompts/get": `{"name":"hello","arguments":{"to":"you"}}`, "completion/complete": `{"ref":{"type":"ref/prompt","name":"hello"},"argument":{"name":"to","value":"y"}}`,
+		"tasks/get": `{"taskId":"t-1"}`, "tasks/result": `{"taskId":"t-1"}`, "tasks/cancel": `{"taskId":"t-1"}`,
 		"resources/read": `{"uri":"file:///a"}`, "resources/subscribe": `{"uri":"file:///a"}`, "resources/unsubscribe": `{"uri":"file:///a"}`,
 	}
 	for m, action := range mcp.Operations() {
 		if _, known := scope.Verb(action); !known && !slices.Contains(discovery, action) {
 			t.Errorf("%s is %s, which nobody decides", m, action)
 		}
-		w := newWorld(t, withRules(func(policy.Input) policy.Decision { return policy.Decision{} }))
-		tok := w.token(mint{grants: [][]detail{append(w.everything(), w.promptDetail("hello"), w.resourceDetail("file:///a"))}})
+		allowed := true // while the task is begun
+		w := newWorld(t, withBindings(bindings(t)), withRules(func(in policy.Input) policy.Decision {
+			if allowed {
+				return permitAll(in)
+			}
+			return policy.Decision{}
+		}), withTasks(t))
+		w.up.answers(taskServer(""))
+		w.begunTasks(w.taskToken(alice, research, "find"))
+		w.recorder.reset()
+		before := len(w.up.requests())
+		allowed = false
+		tok := w.token(mint{grants: [][]detail{append(w.everything(), w.promptDetail("hello"), w.resourceDetail("file:///a"), w.taskDetail("find"))}})
 		if params[m] == "" {
 			params[m] = `{}`
 		}
@@ -355,11 +367,14 @@ func TestA3Operations(t *testing.T) {
 		case "subscriptions/listen":
 			a = modernCall(tok, m, "", `"notifications":{"resourceSubscriptions":["file:///a"]},`)
 		}
+		if m == "tasks/update" {
+			a = modernTask(tok, m, "t-1", `"taskId":"t-1",`)
+		}
 		got := w.send(a) // with a policy that permits nothing, each is refused
 		if d := w.oneDecision(); d.Verdict.Reason != "policy_denied" || d.Callee.Op != action || got.header.Get("Lineal-Code") != "policy_denied" {
 			t.Errorf("%s: %d %s, reason %q, op %q", m, got.status, got.body, d.Verdict.Reason, d.Callee.Op)
 		}
-		if len(w.up.requests()) != 0 {
+		if len(w.up.requests()) != before {
 			t.Errorf("%s reached the upstream", m)
 		}
 	}

@@ -18,6 +18,9 @@ const (
 	KindConversation IDKind = "conversation"
 )
 
+// By is the kind of what name made known: the task of one tool.
+func (k IDKind) By(name string) IDKind { return k + "/" + IDKind(name) }
+
 // Bindings ties the id of a task, context, response or conversation to the
 // principal it was made for, so that knowing an id gives nobody anything
 // (threats S1, C8). The id itself is kept as a hash: the table is no list of

@@ -239,7 +239,7 @@ func (s *Server) routes(ctx context.Context) ([]gateway.Route, error) {
 	for _, u := range s.cfg.Upstreams.MCP {
 		tools := make([]mcp.Tool, len(u.Tools))
 		for i, t := range u.Tools {
-			tools[i] = mcp.Tool{Name: t.Name, InputSchema: []byte(t.InputSchema), Atoms: t.Atoms, SQL: t.SQL}
+			tools[i] = mcp.Tool{Name: t.Name, InputSchema: []byte(t.InputSchema), Atoms: t.Atoms, SQL: t.SQL, Tasks: t.Tasks}
 		}
 		sets := make([]mcp.ResourceSet, len(u.ResourceSets))
 		for i, set := range u.ResourceSets {
@@ -256,7 +256,7 @@ func (s *Server) routes(ctx context.Context) ([]gateway.Route, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.HeaderTimeout = 5 * time.Minute
+		r.HeaderTimeout, r.Handles = 5*time.Minute, gateway.Handles(u.Handles)
 		routes = append(routes, r)
 	}
 	for _, u := range s.cfg.Upstreams.A2A {

@@ -151,15 +151,31 @@ func (a *answer) response(v strictjson.Value) ([]byte, error) {
 	}
 	kindValue, _ := result.Get("resultType")
 	var err error
-	if kind, _ := kindValue.Text(); kind == "input_required" {
+	switch kind, _ := kindValue.Text(); kind {
+	case "input_required":
 		result, err = a.inputRequired(result)
-	} else if err = strictjson.KnownOpen(result, "resultType", "inputRequests", "requestState"); err == nil && a.op.edit != nil {
-		result, err = a.op.edit(a, result)
+	case "task":
+		if err = errOtherResult; a.method == "tools/call" && a.m.modern() {
+			result, err = a.created(result)
+		}
+	default:
+		result, err = a.complete(result)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return v.With("result", result).AppendJSON(nil), nil
+}
+
+var errOtherResult = errors.New("a result that this operation does not have")
+
+// complete reads a result that is one.
+func (a *answer) complete(result strictjson.Value) (strictjson.Value, error) {
+	err := strictjson.KnownOpen(result, "resultType", "inputRequests", "requestState")
+	if err != nil || a.op.edit == nil || a.method == "tools/call" && a.m.modern() {
+		return result, err
+	}
+	return a.op.edit(a, result)
 }
 
 // codeElicit is the error of a call that sends the person somewhere first.
@@ -208,6 +224,8 @@ func (a *answer) fromServer(v strictjson.Value) ([]byte, error) {
 		}
 	case method == "notifications/resources/updated" && !a.mayHear(params):
 		return nil, nil
+	case method == "notifications/tasks/status":
+		return a.statusOf(v, params)
 	}
 	return v.AppendJSON(nil), nil
 }
@@ -323,22 +341,14 @@ func (r *Reader) checkElicitation(method string, params strictjson.Value) error 
 // request in it is decided, and the state sealed.
 func (a *answer) inputRequired(result strictjson.Value) (strictjson.Value, error) {
 	if !a.op.inputs || !a.m.modern() {
-		return result, errors.New("a result that this operation does not have")
+		return result, errOtherResult
 	}
 	if err := strictjson.KnownOpen(result, "resultType", "inputRequests", "requestState"); err != nil {
 		return result, err
 	}
 	requests, _ := result.Get("inputRequests")
-	for _, entry := range requests.Members() {
-		if err := strictjson.Known(entry.Value, "method", "params"); err != nil {
-			return result, err
-		}
-		methodValue, _ := entry.Value.Get("method")
-		method, _ := methodValue.Text()
-		params, _ := entry.Value.Get("params")
-		if _, err := a.decide(method, params, entry.Value.AppendJSON(nil)); err != nil {
-			return result, err
-		}
+	if err := a.decideInputs(requests); err != nil {
+		return result, err
 	}
 	s := state{
 		holder: a.r.seals.holder(a.m.from, stateLife), Method: a.method, Digest: digestOf(a.m.Params), Call: a.x.CallID(),
@@ -355,6 +365,23 @@ func (a *answer) inputRequired(result strictjson.Value) (strictjson.Value, error
 		return result, err
 	}
 	return result.With("requestState", strictjson.String(sealed)), nil
+}
+
+// decideInputs decides each request to the client that a result holds. One that
+// is refused refuses the result.
+func (a *answer) decideInputs(requests strictjson.Value) error {
+	for _, entry := range requests.Members() {
+		if err := strictjson.Known(entry.Value, "method", "params"); err != nil {
+			return err
+		}
+		methodValue, _ := entry.Value.Get("method")
+		method, _ := methodValue.Text()
+		params, _ := entry.Value.Get("params")
+		if _, err := a.decide(method, params, entry.Value.AppendJSON(nil)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openState takes the sealed state of a retry out of a message and puts the
@@ -450,7 +477,7 @@ func (a *answer) announce(result strictjson.Value) (strictjson.Value, error) {
 		return strictjson.Value{}, errors.New("the server speaks none of the versions served")
 	}
 	if capabilities, ok := result.Get("capabilities"); ok {
-		result = result.With("capabilities", announced(capabilities))
+		result = result.With("capabilities", a.r.announced(capabilities))
 	}
 	if a.method == "initialize" {
 		return result, a.begun(text)
@@ -468,7 +495,7 @@ func (a *answer) keepPrivateIf(result strictjson.Value) strictjson.Value {
 }
 
 // announced are the capabilities that the reader has operations for.
-func announced(capabilities strictjson.Value) strictjson.Value {
+func (r *Reader) announced(capabilities strictjson.Value) strictjson.Value {
 	flags := map[string][]string{
 		"tools": {"listChanged"}, "prompts": {"listChanged"}, "resources": {"listChanged", "subscribe"}, "logging": nil, "completions": nil,
 	}
@@ -476,6 +503,9 @@ func announced(capabilities strictjson.Value) strictjson.Value {
 	for _, c := range capabilities.Members() {
 		names, ok := flags[c.Name]
 		if !ok {
+			if v, ok := r.tasksAnnounced(c.Name, c.Value); ok {
+				kept = append(kept, strictjson.Member{Name: c.Name, Value: v})
+			}
 			continue
 		}
 		var set []strictjson.Member

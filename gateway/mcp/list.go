@@ -29,7 +29,7 @@ func (a *answer) filter(result strictjson.Value, list string, members []string, 
 			return strictjson.Value{}, fmt.Errorf("%s: %w", list, err)
 		}
 		if show(entry) {
-			shown = append(shown, entry)
+			shown = append(shown, a.r.withoutTasks(list, entry))
 		}
 	}
 	return a.keepPrivate(result.With(list, strictjson.Array(shown...)))
@@ -67,10 +67,19 @@ func textOf(v strictjson.Value, member string) string {
 // filterTools shows the tools that the caller could call, and only with the
 // schema that was pinned (threats A3, D4).
 func (a *answer) filterTools(result strictjson.Value) (strictjson.Value, error) {
-	return a.filter(result, "tools", []string{"name", "inputSchema"}, func(tool strictjson.Value) bool {
+	return a.filter(result, "tools", []string{"name", "inputSchema", "execution"}, func(tool strictjson.Value) bool {
 		name := textOf(tool, "name")
 		return a.r.isPinned(name, tool) && a.shows(scope.MCPToolsCall, policy.KindTool, name)
 	})
+}
+
+// withoutTasks is a tool that says nothing of tasks, unless it may be called as
+// one: a client that believed it would be refused.
+func (r *Reader) withoutTasks(list string, entry strictjson.Value) strictjson.Value {
+	if _, says := entry.Get("execution"); list != "tools" || !says || r.tools[textOf(entry, "name")].Tasks {
+		return entry
+	}
+	return without(entry, "execution")
 }
 
 func (r *Reader) isPinned(name string, tool strictjson.Value) bool {

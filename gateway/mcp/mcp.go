@@ -15,8 +15,8 @@
 // agent and route, and comes back from nobody else (threats S1, S2). A session
 // grants nothing: each request in it brings its token.
 //
-// It keeps nothing between calls, so that any replica serves any of them. Tasks
-// are refused: their ids would have to be kept.
+// It keeps nothing between calls, so that any replica serves any of them. The ids
+// of tasks are the gateway's to keep.
 package mcp
 
 import (
@@ -81,12 +81,15 @@ type Tool struct {
 	// The text is read by the database's grammar, its tables, columns and
 	// predicates become facts of the call, and only its canonical form is sent.
 	SQL string
+	// Tasks lets the tool be called as a task, which goes on after its answer.
+	Tasks bool
 }
 
 // Reader is the gateway.Protocol for one MCP server. It is immutable.
 type Reader struct {
 	tools map[string]pinned
-	sql   SQL // nil where no tool takes SQL
+	tasks []string // tools that may be called as tasks
+	sql   SQL      // nil where no tool takes SQL
 	sets  []resourceSet
 	asks  []string // actions of server requests that the route lets through
 	hosts []string
@@ -114,6 +117,7 @@ func New(cfg Config) (*Reader, error) {
 		}
 		r.tools[t.Name] = p
 	}
+	r.tasks = taskTools(r.tools)
 	for _, s := range cfg.Sets {
 		set, err := newSet(s)
 		if err != nil {
@@ -151,7 +155,7 @@ func (r *Reader) Name() string { return "mcp" }
 
 // Actions are those of the operations that the reader knows.
 func (r *Reader) Actions() []string {
-	return []string{scope.MCPToolsCall, scope.MCPResourcesRead, scope.MCPPromptsGet}
+	return []string{scope.MCPToolsCall, scope.MCPResourcesRead, scope.MCPPromptsGet} // to use a task has the verb of calling
 }
 
 // message is one message of a client, read.
@@ -206,6 +210,9 @@ func (r *Reader) readMessage(req *http.Request, m *message) (gateway.Request, er
 	}
 	if op.notification != m.ID.IsZero() {
 		return gateway.Request{}, gateway.Refuse(gateway.CodeRequestUnreadable, "method %q with or without an id", m.Method)
+	}
+	if meta, _ := m.Params.Get("_meta"); speaksForTask(meta) {
+		return gateway.Request{}, badParams("a message in the name of a task")
 	}
 	out := gateway.Request{
 		Operation: m.Method, Action: op.action, Discovery: op.discovery, Version: m.version,

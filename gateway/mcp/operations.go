@@ -30,8 +30,7 @@ type operation struct {
 	edit func(*answer, strictjson.Value) (strictjson.Value, error)
 }
 
-// operations is the closed list (gateway.md §3.4). What is not in it is
-// refused: tasks among them, until their ids can be kept.
+// operations is the closed list (gateway.md §3.4). What is not in it is refused.
 var operations = map[string]operation{
 	"initialize":      {action: "mcp:initialize", discovery: true, legacyOnly: true, whole: true, edit: (*answer).announce},
 	"server/discover": {action: "mcp:server/discover", discovery: true, modernOnly: true, whole: true, edit: (*answer).announce},
@@ -49,12 +48,18 @@ var operations = map[string]operation{
 	"resources/list":           {action: "mcp:resources/list", discovery: true, whole: true, edit: (*answer).filterResources},
 	"resources/templates/list": {action: "mcp:resources/list", discovery: true, whole: true, edit: (*answer).filterTemplates},
 
-	"tools/call":            {action: scope.MCPToolsCall, inputs: true, read: readToolsCall},
+	"tools/call":            {action: scope.MCPToolsCall, inputs: true, read: readToolsCall, edit: (*answer).created},
 	"prompts/get":           {action: scope.MCPPromptsGet, inputs: true, read: readPromptsGet},
 	"completion/complete":   {action: scope.MCPPromptsGet, read: readComplete},
 	"resources/read":        {action: scope.MCPResourcesRead, inputs: true, read: readResource, edit: (*answer).keepPrivate},
 	"resources/subscribe":   {action: scope.MCPResourcesRead, legacyOnly: true, read: readResource},
 	"resources/unsubscribe": {action: scope.MCPResourcesRead, legacyOnly: true, read: readResource},
+
+	"tasks/get":    {action: scope.MCPTasksUse, whole: true, read: readTask, edit: (*answer).task},
+	"tasks/cancel": {action: scope.MCPTasksUse, whole: true, read: readTask, edit: (*answer).task},
+	"tasks/update": {action: scope.MCPTasksUse, whole: true, modernOnly: true, read: readTask, edit: (*answer).task},
+	"tasks/result": {action: scope.MCPTasksUse, legacyOnly: true, read: readTask},
+	"tasks/list":   {action: "mcp:tools/list", discovery: true, whole: true, legacyOnly: true, read: readTaskList, edit: (*answer).filterTasks},
 }
 
 // Operations lists the methods that the reader knows, for tests that hold the
@@ -79,10 +84,10 @@ func readToolsCall(ctx context.Context, r *Reader, m *message, out *gateway.Requ
 	if err := strictjson.Known(m.Params, "name", "arguments", "_meta", "inputResponses", "requestState", "task"); err != nil {
 		return badParams("%w", err)
 	}
-	if _, ok := m.Params.Get("task"); ok {
-		return gateway.Refuse(gateway.CodeOperationUnknown, "task-augmented call")
-	}
 	name, args, err := nameAndArguments(m)
+	if err == nil {
+		err = r.readTaskParam(m, name)
+	}
 	if err != nil {
 		return err
 	}

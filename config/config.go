@@ -92,6 +92,8 @@ type Tokens struct {
 	Login *Login `yaml:"login,omitempty"`
 	// Clients are the applications at which they do, registered ahead.
 	Clients []Client `yaml:"clients,omitempty"`
+	// Partners are the token services of other organisations; default: none.
+	Partners []Partner `yaml:"partners,omitempty"`
 }
 
 // Key is a private key on P-256 (ES256) or Ed25519 (EdDSA), in a file or in a
@@ -208,6 +210,12 @@ type Upstream struct {
 	// at most: who steals one can use it. For clients that can prove no key;
 	// records mark them.
 	AllowUnbound bool `yaml:"allow_unbound,omitempty"`
+	// Partner is the issuer of the organisation behind the route, one of
+	// tokens.partners, and Resource the name of its API there: the gateway, which
+	// must be among the agents, gets a grant for each call and redeems it; the
+	// agent sees neither. Default: the upstream is of this organisation.
+	Partner  string `yaml:"partner,omitempty"`
+	Resource string `yaml:"partner_resource,omitempty"`
 	// LoginDefault is what a person grants a client here that asks for nothing in
 	// particular, authorization_details as JSON without `from`; default: nothing.
 	LoginDefault string `yaml:"login_default,omitempty"`
@@ -385,6 +393,7 @@ func (c Config) Validate() error {
 	errs = append(errs, c.Policy.validate()...)
 	errs = append(errs, c.Tokens.validateLogin()...)
 	errs = append(errs, c.Tokens.validateKeys()...)
+	errs = append(errs, c.validatePartners()...)
 	errs = append(errs, c.Identity.validate(c.TrustDomain)...)
 	errs = append(errs, c.validateAdmin()...)
 	errs = append(errs, c.validateModels()...)

@@ -149,6 +149,14 @@ func (c *call) outgoing(ctx context.Context) (*http.Request, error) {
 		}
 		c.secrets = credentialOf(out.Header, c.request.Header)
 	}
+	if c.route.Partner != nil {
+		raw, err := c.partnerToken(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out.Header.Set("Authorization", "Bearer "+string(raw))
+		c.secrets = credentialOf(out.Header, c.request.Header)
+	}
 	// The one exception to "no caller's token goes on" (threat F1): the agent
 	// that the token itself names gets it, to exchange and not to present.
 	if may := c.verified.Chain.Leaf().MayAct; !c.route.Delegate.IsZero() && may.Subject == c.route.Delegate.String() && may.Issuer == c.verified.Chain.Issuer() {

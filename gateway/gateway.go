@@ -132,6 +132,10 @@ type Route struct {
 	// Credential sets the upstream's credential on the outgoing request; nil
 	// sends none. It never sees the caller's token.
 	Credential func(out *http.Request) error
+	// Partner gets the token of the organisation behind the route for each call; nil:
+	// the upstream is of this one. With it, Lineal-Exchange goes along where
+	// Config.Exchange is set.
+	Partner PartnerTokens
 	// Delegate names the agent behind the route. It gets the verified token in
 	// Lineal-Delegation, and only if the token's may_act names it
 	// (tokens.md §5); Upstream must then be https. The zero value: the upstream

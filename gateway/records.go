@@ -274,6 +274,7 @@ type outcome struct {
 	code      int
 	bytes     int64
 	model     *record.ModelReport
+	redeemed  *record.Redeemed // the partner's token that it was sent with
 }
 
 // recordOutcome queues what followed. It never alters the decision.
@@ -281,6 +282,7 @@ func (c *call) recordOutcome() {
 	o := &record.Outcome{
 		Of: c.recordID, CallID: c.id, Status: c.outcome.status, Reason: c.outcome.reason,
 		Forwarded: c.outcome.forwarded, Bytes: c.outcome.bytes, Ended: record.At(c.g.cfg.Now()), Model: c.outcome.model,
+		Redeemed: c.outcome.redeemed,
 	}
 	if c.outcome.code != 0 {
 		code := int64(c.outcome.code)

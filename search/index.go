@@ -288,6 +288,9 @@ func (f Filter) matchDecision(d *record.Decision) bool {
 	actors, hashes := []string{d.Caller.Claimed, d.Caller.Proven}, []string{}
 	for _, h := range d.Chain {
 		actors, hashes = append(actors, h.Actor), append(hashes, h.ReceiptHash, h.TokenHash)
+		for _, p := range h.Via {
+			actors = append(actors, p.Subject)
+		}
 	}
 	callee := record.Callee{}
 	if d.Callee != nil {
@@ -306,7 +309,13 @@ func (f Filter) matchDecision(d *record.Decision) bool {
 
 func (f Filter) matchIssuance(i *record.Issuance) bool {
 	is := func(want string, of ...string) bool { return want == "" || slices.Contains(of, want) }
-	return f.Effect == "" && f.Tool == "" && f.Model == "" && is(f.Person, i.Person.Ref) && is(f.Agent, i.Actor) &&
+	actors := []string{i.Actor}
+	if i.Partner != nil {
+		for _, p := range i.Partner.Actors {
+			actors = append(actors, p.Subject)
+		}
+	}
+	return f.Effect == "" && f.Tool == "" && f.Model == "" && is(f.Person, i.Person.Ref) && is(f.Agent, actors...) &&
 		is(f.Callee, i.Audience) && is(f.Resource, i.Audience) &&
 		is(f.Reason, i.Reason) && is(f.Txn, i.Txn) && is(f.Receipt, i.ReceiptHash, i.TokenHash) && is(f.Policy, i.BundleDigest)
 }

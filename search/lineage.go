@@ -65,6 +65,9 @@ type Hop struct {
 	// "deny" or "not_evaluated". By is the line of Authority that does, else -1.
 	Permits string `json:"permits"`
 	By      int64  `json:"by"`
+	// Via are the agents of another organisation, by whose grant the chain began:
+	// each as "agent of issuer", the last first.
+	Via []string `json:"via,omitempty"`
 }
 
 // Caller is who made the call.
@@ -229,6 +232,9 @@ func (x *view) hop(d *record.Decision, k int, own []authority) Hop {
 		Authority: inWords(own), GaveUp: []string{}, Issued: seconds(h.IssuedAt), Expires: seconds(h.Expires),
 		ReceiptHash: h.ReceiptHash, TokenHash: h.TokenHash, IssuanceIndex: -1,
 		Permits: string(record.NotEvaluated), By: -1,
+	}
+	for _, p := range h.Via {
+		out.Via = append(out.Via, visible(p.Subject)+" of "+visible(p.Issuer))
 	}
 	if i := x.issuance(h); i != nil {
 		out.IssuanceIndex, out.ReceiptHash = i.Index, i.Record.Issuance.ReceiptHash

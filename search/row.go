@@ -84,6 +84,16 @@ func (row *Row) decision(doc strictjson.Value) {
 		row.Parties = append(row.Parties, Party{Hop: int64(k), Actor: text(h, "actor"), Audience: text(h, "aud"), Hash: hash})
 	}
 	row.name(text(doc, "caller", "claimed"), text(doc, "caller", "proven"))
+	for _, h := range get(doc, "chain").Items() {
+		row.foreign(get(h, "via"))
+	}
+}
+
+// foreign adds agents of another organisation.
+func (row *Row) foreign(actors strictjson.Value) {
+	for _, a := range actors.Items() {
+		row.name(text(a, "sub"))
+	}
 }
 
 func (row *Row) issuance(doc strictjson.Value) {
@@ -99,6 +109,7 @@ func (row *Row) issuance(doc strictjson.Value) {
 		{Hop: -1, Actor: actor, Audience: row.Resource, Hash: row.Issuance.Receipt},
 		{Hop: -2, Actor: actor, Audience: row.Resource, Hash: row.Issuance.Token},
 	}
+	row.foreign(get(get(doc, "partner"), "actors"))
 }
 
 func (row *Row) policy(p string) {
@@ -109,7 +120,10 @@ func (row *Row) policy(p string) {
 
 // name adds agents that no hop names.
 func (row *Row) name(agents ...string) {
-	next := int64(-1)
+	next := int64(-1) // below all that are there
+	for _, p := range row.Parties {
+		next = min(next, p.Hop-1)
+	}
 	for _, a := range agents {
 		if a == "" || slices.ContainsFunc(row.Parties, func(p Party) bool { return p.Actor == a }) {
 			continue

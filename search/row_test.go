@@ -92,7 +92,13 @@ func (row *Row) decisionOf(d *record.Decision) {
 		}
 		row.Parties = append(row.Parties, Party{Hop: int64(k), Actor: h.Actor, Audience: h.Audience, Hash: hash})
 	}
-	row.nameOf(d.Caller.Claimed, d.Caller.Proven)
+	names := []string{d.Caller.Claimed, d.Caller.Proven}
+	for _, h := range d.Chain {
+		for _, p := range h.Via {
+			names = append(names, p.Subject)
+		}
+	}
+	row.nameOf(names...)
 }
 
 func (row *Row) issuanceOf(i *record.Issuance) {
@@ -102,6 +108,11 @@ func (row *Row) issuanceOf(i *record.Issuance) {
 	row.Parties = []Party{
 		{Hop: -1, Actor: i.Actor, Audience: i.Audience, Hash: i.ReceiptHash},
 		{Hop: -2, Actor: i.Actor, Audience: i.Audience, Hash: i.TokenHash},
+	}
+	if i.Partner != nil {
+		for _, p := range i.Partner.Actors {
+			row.Parties = append(row.Parties, Party{Hop: -int64(len(row.Parties)) - 1, Actor: p.Subject})
+		}
 	}
 }
 

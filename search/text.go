@@ -103,6 +103,8 @@ func (p *printer) hop(h Hop, l Lineage) {
 	from := "the person"
 	if h.Number > 0 {
 		from = l.Hops[h.Number-1].Actor
+	} else if len(h.Via) > 0 {
+		from = "the person, by a grant to " + strings.Join(h.Via, ", from ")
 	}
 	p.line("  hop %d  %s, from %s", h.Number, h.Actor, from)
 	p.line("         for calls to %s, from %s to %s", h.Audience, clock(h.Issued), clock(h.Expires))

@@ -62,6 +62,9 @@ func registered(cfg config.Config, gatewayID identity.Agent) (e registry.Entries
 			}
 			a.Serves = agent
 		}
+		if u.Partner != "" { // the gateway goes on from here, to the partner
+			a.Serves = gatewayID
+		}
 		e.Audiences = append(e.Audiences, a)
 		return nil
 	}
@@ -130,10 +133,14 @@ func (s *Server) tokenService(ctx context.Context, dir *registry.Live) (*sts.Ser
 	if err != nil {
 		return nil, err
 	}
+	partners, err := s.partners(ctx)
+	if err != nil {
+		return nil, err
+	}
 	rec := s.ledger.tokens
 	return sts.New(sts.Config{
 		Issuer: s.cfg.Tokens.Issuer, Keys: ring, Directory: dir, Persons: s.persons, Issued: keptReceipts{s.registry, s.ledger.store},
-		Logins: &logins{dir: dir, now: s.now, logger: s.logger}, Login: login, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Revocations: s.registry, Recorder: draftRecorder{rec},
+		Logins: &logins{dir: dir, now: s.now, logger: s.logger}, Login: login, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Partners: partners, Revocations: s.registry, Recorder: draftRecorder{rec},
 		Writer: record.Writer{ID: rec.id, Role: rec.role, Run: rec.writer.Run(), KeyID: rec.keyID}, Log: rec.log,
 		Region: rec.header.Region, DataClass: rec.header.DataClass, PolicyVersion: s.rules.version,
 		Lifetime: s.cfg.Tokens.Lifetime, Now: s.now, Logger: s.logger,
@@ -315,6 +322,11 @@ func (s *Server) route(u config.Upstream, prefix string, p gateway.Protocol, kin
 	r := gateway.Route{
 		Name: u.Name, Prefix: prefix, Protocol: p, Kind: kind, Upstream: upstream,
 		RequireDPoP: u.RequireDPoP, AllowUnbound: u.AllowUnbound, MaxStaleness: u.MaxStaleness,
+	}
+	if u.Partner != "" {
+		if r.Partner, err = s.egress(u); err != nil {
+			return gateway.Route{}, fmt.Errorf("upstream %s: %w", u.Name, err)
+		}
 	}
 	if u.Peer == "" {
 		r.Transport = &http.Transport{

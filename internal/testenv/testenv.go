@@ -79,6 +79,8 @@ type Env struct {
 	idp    *devidp.Provider
 	source *spiffe.Source // the agent's
 	login  string         // the person's ID token
+	server *server.Server
+	at     [2]net.Listener // of gateway and token service
 	close  []func() error
 }
 
@@ -93,9 +95,48 @@ func (e *Env) workload(name string) identity.Agent {
 	return identity.MustParseAgent("spiffe://" + e.cfg.Domain + "/" + name)
 }
 
+// Reserve takes the product's ports and makes the certificate authority before
+// Start, so that two Envs can know each other's URLs, which Deployment holds from
+// then on, and be federated.
+func (e *Env) Reserve(ctx context.Context) error {
+	var err error
+	if e.ca, err = devca.New(devca.Config{TrustDomain: e.cfg.Domain, TTL: time.Hour, Logger: e.cfg.Logger}); err != nil { //nolint:contextcheck // it lives until it is closed
+		return err
+	}
+	e.close = append(e.close, e.ca.Close)
+	for i := range e.at {
+		l, err := listen(ctx)
+		if err != nil {
+			return err
+		}
+		e.at[i] = l
+		e.close = append(e.close, func() error {
+			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	e.Deployment.PublicURL = "https://" + e.at[0].Addr().String()
+	e.Deployment.Tokens.Issuer = "https://" + e.at[1].Addr().String() + "/sts"
+	return nil
+}
+
+// Workload is an identity of the Env's trust domain: "gateway" and "tokens" are
+// those of the product.
+func (e *Env) Workload(name string) identity.Agent { return e.workload(name) }
+
+// Server is the product, once it was started.
+func (e *Env) Server() *server.Server { return e.server }
+
 // Start starts everything. plan is asked when the product's URLs are known: it
 // adds the routes, and says what the agent may do.
 func (e *Env) Start(ctx context.Context, plan func(*config.Config) (Plan, error)) error {
+	if e.ca == nil {
+		if err := e.Reserve(ctx); err != nil {
+			return err
+		}
+	}
 	if err := e.identities(ctx); err != nil {
 		return err
 	}
@@ -217,14 +258,10 @@ func (e *Env) Operate(ctx context.Context, do func(*adminclient.Client) error) e
 	return errors.Join(do(c), c.Close())
 }
 
-// identities starts certificate authority and OpenID provider, and the agent's
-// end of them.
+// identities starts the OpenID provider, and the agent's end of it and of the
+// certificate authority.
 func (e *Env) identities(ctx context.Context) error {
 	var err error
-	if e.ca, err = devca.New(devca.Config{TrustDomain: e.cfg.Domain, TTL: time.Hour, Logger: e.cfg.Logger}); err != nil {
-		return err
-	}
-	e.close = append(e.close, e.ca.Close)
 	var clients []devidp.Client
 	for _, name := range append([]string{e.cfg.Name}, e.cfg.Applications...) {
 		clients = append(clients, devidp.Client{ID: name, RedirectURIs: []string{redirect}})
@@ -255,21 +292,13 @@ func (e *Env) identities(ctx context.Context) error {
 
 // product starts the product with the routes of the plan.
 func (e *Env) product(ctx context.Context, plan func(*config.Config) (Plan, error)) error {
-	gateway, err := listen(ctx)
+	admin, err := e.operators(ctx)
 	if err != nil {
 		return err
 	}
-	tokens, err := listen(ctx)
-	if err != nil {
-		return errors.Join(err, gateway.Close())
-	}
-	admin, err := e.operators(ctx)
-	if err != nil {
-		return errors.Join(err, gateway.Close(), tokens.Close())
-	}
 	cfg := &e.Deployment
-	cfg.DataDir, cfg.TrustDomain, cfg.PublicURL = e.cfg.DataDir, e.cfg.Domain, "https://"+gateway.Addr().String()
-	cfg.Tokens.Issuer, cfg.Tokens.Lifetime, cfg.Tokens.PersonIssuers = "https://"+tokens.Addr().String()+"/sts", lifetime, []string{e.idp.Issuer()}
+	cfg.DataDir, cfg.TrustDomain = e.cfg.DataDir, e.cfg.Domain
+	cfg.Tokens.Lifetime, cfg.Tokens.PersonIssuers = lifetime, []string{e.idp.Issuer()}
 	cfg.Ledger = config.Ledger{Family: "ledger." + e.cfg.Domain + "/std", Period: e.cfg.Now().UTC().Format("2006-01"), Region: "local", DataClass: "internal"}
 	cfg.Policy.Bundle = filepath.Join(e.cfg.DataDir, "policy.tar")
 	p, err := plan(cfg)
@@ -280,20 +309,21 @@ func (e *Env) product(ctx context.Context, plan func(*config.Config) (Plan, erro
 	if err != nil {
 		return err
 	}
-	cfg.Agents = []config.Agent{{
+	cfg.Agents = append(cfg.Agents, config.Agent{
 		URI: e.agent.String(), Name: e.cfg.Name, Service: true, Authority: string(authority),
 		OIDCClients: []config.OIDCClient{{Issuer: e.idp.Issuer(), ClientID: e.cfg.Name}},
-	}}
+	})
 	if err := server.Init(ctx, cfg.DataDir, cfg.Ledger, e.cfg.Now, e.cfg.Logger); err != nil {
 		return err
 	}
 	if err := e.rules(p.Policies); err != nil {
 		return err
 	}
-	s, err := server.Start(ctx, *cfg, server.Options{GatewayListener: gateway, TokensListener: tokens, AdminListener: admin, Logger: e.cfg.Logger})
+	s, err := server.Start(ctx, *cfg, server.Options{GatewayListener: e.at[0], TokensListener: e.at[1], AdminListener: admin, Logger: e.cfg.Logger})
 	if err != nil {
 		return err
 	}
+	e.server = s
 	e.close = append(e.close, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), stopAfter)
 		defer cancel()
@@ -338,6 +368,9 @@ func (e *Env) rules(policies map[string]string) error {
 		}
 	}
 	for _, u := range e.Deployment.Upstreams.LLM {
+		service(u.Name)
+	}
+	for _, u := range e.Deployment.Upstreams.HTTP {
 		service(u.Name)
 	}
 	schema, err := cedar.GenerateSchema(tools)

@@ -46,6 +46,10 @@ type Syslog struct {
 	Key  string `yaml:"key,omitempty"`
 	// Plain sends without TLS, to a loopback address alone: a relay on this machine.
 	Plain bool `yaml:"plain,omitempty"`
+	// CloseNotify counts a batch as read only if the receiver ended TLS too, so that
+	// nobody on the way can pretend it; for receivers that do (rsyslog with GnuTLS
+	// does not). Default: the end of the connection counts.
+	CloseNotify bool `yaml:"close_notify,omitempty"`
 	// Hostname of the messages; default: the host of public_url.
 	Hostname string `yaml:"hostname,omitempty"`
 	// Facility is 0 to 23; default 13, log audit.

@@ -35,14 +35,18 @@ import (
 // the batches since its last write to disk. Config.Resend covers that too: the
 // failure that follows sends as many records again.
 //
-// Over TLS the receiver's close must be a close_notify, since anyone on the way
-// can end a TCP connection.
+// Anyone on the way can end a TCP connection, and so pretend that a batch was
+// read. Over TLS CloseNotify keeps that from counting, for receivers that end TLS
+// as RFC 5425 §4.4 says; rsyslog 8 with GnuTLS does not.
 type Syslog struct {
 	// Address is host:port of the receiver.
 	Address string
 	// TLS is the client's configuration; nil: plain TCP, which everyone on the way
 	// can read and change.
 	TLS *tls.Config
+	// CloseNotify takes the end of the connection for an acknowledgement only with the
+	// receiver's close_notify.
+	CloseNotify bool
 	// Hostname and AppName are those of the messages; AppName's default is "lineal".
 	Hostname, AppName string
 	// Facility is 0 to 23; 13 is "log audit".
@@ -135,7 +139,7 @@ func (s *Syslog) send(ctx context.Context, frames []byte) (err error) {
 		return &RefusedError{Reason: "it answers, which a syslog receiver does not"}
 	case !errors.Is(err, io.EOF):
 		return fmt.Errorf("not acknowledged: %w", err)
-	case s.TLS != nil && ended.eof.Load():
+	case s.TLS != nil && s.CloseNotify && ended.eof.Load():
 		return &RefusedError{Reason: "the connection was cut without a close_notify"}
 	}
 	return nil

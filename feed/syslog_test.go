@@ -215,7 +215,9 @@ func TestSyslog(t *testing.T) {
 					}
 					return sound
 				})
-				cfg := config(newLog(t, 100), toSyslog(s.Addr(), cc), &feed.Forgotten{})
+				sink := toSyslog(s.Addr(), cc)
+				sink.CloseNotify = cc != nil
+				cfg := config(newLog(t, 100), sink, &feed.Forgotten{})
 				cfg.Batch = 15
 				if err := drain(t, cfg); err != nil {
 					t.Fatal(err)
@@ -259,7 +261,7 @@ func TestSyslogNotAcknowledged(t *testing.T) {
 			sink := toSyslog(s.Addr(), nil)
 			sink.Timeout = 300 * time.Millisecond
 			if tc.tls != nil {
-				sink.TLS, sink.Timeout = client, 0
+				sink.TLS, sink.Timeout, sink.CloseNotify = client, 0, true
 			}
 			if err := sink.Deliver(t.Context(), batch(t, 3)); err == nil {
 				t.Error("it counts as acknowledged")

@@ -150,7 +150,7 @@ func syslogSink(cfg config.Syslog, host string, encode feed.Encode) (*feed.Syslo
 		facility = *cfg.Facility
 	}
 	sink := &feed.Syslog{
-		Address: cfg.Address, Hostname: cmp.Or(cfg.Hostname, host), Facility: facility, MaxBytes: cfg.MaxBytes, Encode: encode,
+		Address: cfg.Address, Hostname: cmp.Or(cfg.Hostname, host), Facility: facility, MaxBytes: cfg.MaxBytes, CloseNotify: cfg.CloseNotify, Encode: encode,
 	}
 	if !cfg.Plain {
 		name, _, err := net.SplitHostPort(cfg.Address)

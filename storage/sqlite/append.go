@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/bits"
 	"time"
 
 	"github.com/lineal-auth/lineal/ledger"
@@ -137,25 +138,19 @@ func (s *Store) claim(ctx context.Context, b *ledger.Batch) (stored bool, err er
 // the order of the records.
 func (s *Store) insert(ctx context.Context, b *ledger.Batch, at int64) error {
 	for rest := b.Records; len(rest) > 0; {
-		n := 1
-		if len(rest) >= rowsAtOnce {
-			n = rowsAtOnce
-		}
-		if err := s.insertRows(ctx, b, rest[:n], at); err != nil {
+		k := min(bits.Len(uint(len(rest)))-1, tiers-1)
+		if err := s.insertRows(ctx, k, b, rest[:1<<k], at); err != nil {
 			return err
 		}
-		rest = rest[n:]
+		rest = rest[1<<k:]
 	}
 	return nil
 }
 
-// insertRows stores one record, or rowsAtOnce of them.
-func (s *Store) insertRows(ctx context.Context, b *ledger.Batch, records []ledger.Record, at int64) error {
-	addBody, addIntake := s.stmts.addBody, s.stmts.addIntake
-	if len(records) == rowsAtOnce {
-		addBody, addIntake = s.stmts.addBodies, s.stmts.addIntakes
-	}
-	bodies, waiting := make([]any, 0, 2*rowsAtOnce), append(make([]any, 0, 3+rowsAtOnce), b.Log, b.GWID, at)
+// insertRows stores 1<<k records.
+func (s *Store) insertRows(ctx context.Context, k int, b *ledger.Batch, records []ledger.Record, at int64) error {
+	add := &s.stmts.addRows[k]
+	bodies, waiting := make([]any, 0, 2*len(records)), append(make([]any, 0, 3+len(records)), b.Log, b.GWID, at)
 	for i := range records {
 		r := &records[i]
 		if n := len(r.Envelope); n == 0 || n > ledger.MaxEntry {
@@ -163,13 +158,13 @@ func (s *Store) insertRows(ctx context.Context, b *ledger.Batch, records []ledge
 		}
 		bodies, waiting = append(bodies, r.RecordID, r.Envelope), append(waiting, r.RecordID)
 	}
-	if _, err := addBody.ExecContext(ctx, bodies...); err != nil {
+	if _, err := add.bodies.ExecContext(ctx, bodies...); err != nil {
 		if isDuplicate(err) {
 			return fmt.Errorf("record %s or one of the %d after it: %w", records[0].RecordID, len(records)-1, ledger.ErrDuplicate)
 		}
 		return err
 	}
-	if _, err := addIntake.ExecContext(ctx, waiting...); err != nil {
+	if _, err := add.intakes.ExecContext(ctx, waiting...); err != nil {
 		return err
 	}
 	for i := range records {
@@ -238,7 +233,11 @@ func (s *Store) emptyLog(ctx context.Context) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
-	return s.moveWAL(context.WithoutCancel(ctx), "TRUNCATE")
+	whole, err := s.moveWAL(context.WithoutCancel(ctx), s.conn, "TRUNCATE")
+	if err == nil && !whole {
+		err = fmt.Errorf("%w: somebody reads the write-ahead log", ledger.ErrUnavailable)
+	}
+	return err
 }
 
 // IntakeStats implements [ledger.Appender].

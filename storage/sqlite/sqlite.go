@@ -9,7 +9,8 @@
 // in this process and, with Config.ReadOnly, in any other while the first one
 // runs. WAL content moves into the database between commits, by this package
 // and not by the engine's automatism, because the engine hides a failed sync
-// there; here it ends the store.
+// there; here it ends the store. It moves on a connection of its own while the
+// next batches commit, so that callers do not wait for it.
 //
 // It does not work on network file systems, and Open refuses those it knows.
 package sqlite
@@ -84,9 +85,13 @@ type Store struct {
 	db     *sql.DB
 	conn   *sql.Conn
 	stmts  statements
-	dirty  int // estimate of the bytes in the WAL
+	dirty  int // estimate of the bytes that came into the WAL since they were last moved
+	wal    int // estimate of the bytes in the WAL, which begins anew when all are moved
 	closed atomic.Bool
 	failed atomic.Pointer[error] // after an engine failure
+
+	mover  *mover     // nil if read-only
+	moving sync.Mutex // held while the WAL is moved, by whichever connection; taken after sem
 
 	closing sync.Once
 	cerr    error
@@ -132,7 +137,7 @@ func (s *Store) openWriter(ctx context.Context) error {
 	if err := s.prepareFiles(); err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", dsn(s.cfg.Path, "rw", "busy_timeout(5000)", "synchronous(FULL)", "wal_autocheckpoint(0)", "trusted_schema(0)"))
+	db, err := sql.Open("sqlite", writing(s.cfg.Path))
 	if err != nil {
 		return err
 	}
@@ -148,6 +153,9 @@ func (s *Store) openWriter(ctx context.Context) error {
 		return err
 	}
 	if err := s.stmts.prepare(ctx, s.conn); err != nil {
+		return err
+	}
+	if s.mover, err = s.openMover(ctx); err != nil {
 		return err
 	}
 	// The lock file proves that whoever held a lease is gone.
@@ -242,6 +250,12 @@ func (s *Store) openReaders(ctx context.Context) error {
 	return checkVersions(ctx, conn)
 }
 
+// writing is the URI of a connection that writes. The engine moves nothing out of
+// the WAL by itself.
+func writing(path string) string {
+	return dsn(path, "rw", "busy_timeout(5000)", "synchronous(FULL)", "wal_autocheckpoint(0)", "trusted_schema(0)")
+}
+
 // dsn builds the URI of a connection. Statements that begin a transaction take
 // the write lock at once.
 func dsn(path, mode string, pragmas ...string) string {
@@ -310,9 +324,10 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.sem <- struct{}{} // the last writer
 		s.closed.Store(true)
-		var err error
+		err := s.mover.close()
 		if s.conn != nil && s.failed.Load() == nil {
-			err = s.moveWAL(context.Background(), "TRUNCATE")
+			_, merr := s.moveWAL(context.Background(), s.conn, "TRUNCATE")
+			err = errors.Join(err, merr)
 		}
 		s.cerr = errors.Join(err, s.release())
 		<-s.sem
@@ -326,6 +341,7 @@ func (s *Store) release() error {
 	if s.read != nil {
 		errs = append(errs, s.read.Close())
 	}
+	errs = append(errs, s.mover.close())
 	if s.conn != nil {
 		errs = append(errs, s.stmts.close(), s.conn.Close())
 	}

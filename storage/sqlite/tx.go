@@ -18,33 +18,33 @@ type statements struct {
 	all                     []*sql.Stmt
 	begin, commit, rollback *sql.Stmt
 	moveTail, addBlob       *sql.Stmt
-	addBody, addIntake      *sql.Stmt
-	addBodies, addIntakes   *sql.Stmt // of rowsAtOnce
+	addRows                 [tiers]struct{ bodies, intakes *sql.Stmt } // at k, of 1<<k rows
 	addKey, addEntry        *sql.Stmt
 	dropIntake, moveHead    *sql.Stmt
 	stopWriter              *sql.Stmt
 }
 
 func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
-	for _, p := range []struct {
+	type statement struct {
 		dst **sql.Stmt
 		sql string
-	}{
+	}
+	list := []statement{
 		{&s.begin, `BEGIN IMMEDIATE`},
 		{&s.commit, `COMMIT`},
 		{&s.rollback, `ROLLBACK`},
 		{&s.moveTail, `UPDATE writer SET next_seq = ?, tail = ?, last = ? WHERE log = ? AND gw_id = ? AND run = ? AND next_seq = ? AND tail = ?`},
-		{&s.addBody, `INSERT INTO body (record_id, envelope) VALUES (?, ?)`},
-		{&s.addIntake, `INSERT INTO intake (log, gw_id, at, record_id) VALUES (?, ?, ?, ?)`},
-		{&s.addBodies, `INSERT INTO body (record_id, envelope) VALUES (?, ?)` + strings.Repeat(`, (?, ?)`, rowsAtOnce-1)},
-		{&s.addIntakes, insertIntakes()},
 		{&s.addBlob, `INSERT INTO blob (digest, class, bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`},
 		{&s.addKey, `INSERT INTO data_key (digest, person_ref, wrapped) VALUES (?, ?, ?)`},
 		{&s.addEntry, `INSERT INTO entry (origin, idx, record_id, leaf_hash, at) VALUES (?, ?, ?, ?, ?)`},
 		{&s.dropIntake, `DELETE FROM intake WHERE id = ? AND log = ?`},
 		{&s.stopWriter, `UPDATE writer SET run = '' WHERE log = ?1 AND gw_id = (SELECT gw_id FROM intake WHERE id = ?2 AND log = ?1)`},
 		{&s.moveHead, `UPDATE head SET size = ?, at = ? WHERE log = ? AND origin = ? AND epoch = ? AND size = ?`},
-	} {
+	}
+	for k := range s.addRows {
+		list = append(list, statement{&s.addRows[k].bodies, insertBodies(1 << k)}, statement{&s.addRows[k].intakes, insertIntakes(1 << k)})
+	}
+	for _, p := range list {
 		st, err := c.PrepareContext(ctx, p.sql)
 		if err != nil {
 			return fmt.Errorf("preparing %q: %w", p.sql, err)
@@ -55,14 +55,21 @@ func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
 	return nil
 }
 
-// rowsAtOnce is how many rows one statement inserts where there are as many.
-const rowsAtOnce = 16
+// tiers is the number of sizes of a statement that inserts rows: 1, 2, 4, and so
+// on. A batch of any length takes few statements, each of which costs as much as
+// the row of a record.
+const tiers = 7
 
-// insertIntakes takes log, writer, at, and the ids of rowsAtOnce rows.
-func insertIntakes() string {
+// insertBodies takes ids and envelopes of n rows, in turn.
+func insertBodies(n int) string {
+	return `INSERT INTO body (record_id, envelope) VALUES (?, ?)` + strings.Repeat(`, (?, ?)`, n-1)
+}
+
+// insertIntakes takes log, writer, at, and the ids of n rows.
+func insertIntakes(n int) string {
 	var b strings.Builder
 	b.WriteString(`INSERT INTO intake (log, gw_id, at, record_id) VALUES `)
-	for i := range rowsAtOnce {
+	for i := range n {
 		if i > 0 {
 			b.WriteString(", ")
 		}
@@ -78,9 +85,6 @@ func (s *statements) close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// walLimit is how many bytes may gather in the WAL before they are moved.
-const walLimit = 4 << 20
 
 // write runs f in one transaction on the writing connection. ctx ends only the
 // wait for the turn: from BEGIN on nothing is cancelled, because a commit that
@@ -115,30 +119,8 @@ func (s *Store) write(ctx context.Context, size int, f func(context.Context) err
 	if _, err := s.stmts.commit.ExecContext(ctx); err != nil {
 		return s.unconfirmed(ctx, err)
 	}
-	s.dirty += size + 16<<10
-	if s.dirty >= walLimit {
-		// The commit stands, whatever happens to the move: the next call says so.
-		if err := s.moveWAL(ctx, "PASSIVE"); err != nil {
-			s.cfg.Logger.ErrorContext(ctx, "moving the write-ahead log failed", errAttr(err))
-		}
-	}
+	s.keepWALShort(ctx, size+16<<10)
 	return nil
-}
-
-// moveWAL copies the WAL into the database. A failed sync there is final: the
-// kernel may have dropped pages that a later sync would not know of.
-func (s *Store) moveWAL(ctx context.Context, mode string) error {
-	var busy, frames, moved int
-	err := s.conn.QueryRowContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`).Scan(&busy, &frames, &moved)
-	switch {
-	case err == nil:
-		s.dirty = 0
-		return nil
-	case isCode(err, sqlite3.SQLITE_BUSY) || isCode(err, sqlite3.SQLITE_LOCKED) || isCode(err, sqlite3.SQLITE_FULL):
-		return nil // the WAL stays as it is, and is as durable
-	default:
-		return s.fail(err)
-	}
 }
 
 // usable says whether the store may be used at all.

@@ -13,8 +13,8 @@
 //
 // It promises that nobody is told anything without a record of who asked what
 // before it, and that each answer says as of which checkpoint it holds. It
-// changes nothing, keeps no session, serves no page for browsers, and does not
-// listen: it belongs on the operators' listener (threat O2).
+// changes nothing, keeps no session, serves no page for browsers (console/page
+// does), and does not listen: it belongs on the operators' listener (threat O2).
 package console
 
 import (

@@ -24,11 +24,12 @@ func (s *Service) export(ctx context.Context, x *request) (answer, error) {
 		return answer{}, refuse(console.CodeParameterInvalid, "choose 1 to %d records", mostChosen)
 	}
 	cites := 0
-	for _, id := range ids {
+	for i, id := range ids {
 		l, err := x.desk.Trace(ctx, id)
 		if err != nil {
 			return answer{}, asCode(err)
 		}
+		ids[i] = l.RecordID // and not what else an id may name
 		cites += 1 + len(l.Outcomes)
 	}
 	return x.bundle(ctx, ids, "lineal-evidence.zip", cites)

@@ -312,7 +312,20 @@ type Card struct {
 	// Digest is what an unsigned card is known by: base64url(SHA-256) of its
 	// canonical form (RFC 8785), as the log says it; default: it must be signed.
 	Digest string `yaml:"digest,omitempty"`
+	// ExtendedDigest is the same for the card that the agent shows to callers with a
+	// token; default: it must be signed.
+	ExtendedDigest string `yaml:"extended_digest,omitempty"`
+	// Mode is "rewrite" (default), served with the gateway's URLs and signed by it,
+	// or "verify", served as the agent made it once it was verified: its URLs lead
+	// past the gateway.
+	Mode string `yaml:"mode,omitempty"`
 }
+
+// How a card is served.
+const (
+	CardRewrite = "rewrite"
+	CardVerify  = "verify"
+)
 
 // Secret is text that never prints.
 type Secret string
@@ -418,6 +431,9 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("upstreams.a2a[%d]: agent and peer must name the same agent: it gets the token", i))
 		}
 		errs = append(errs, a.validatePush(i)...)
+		if a.Card != nil && !slices.Contains([]string{"", CardRewrite, CardVerify}, a.Card.Mode) {
+			errs = append(errs, fmt.Errorf("upstreams.a2a[%d].card.mode: %q is neither %s nor %s", i, a.Card.Mode, CardRewrite, CardVerify))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -42,6 +42,7 @@ func TestO5Strict(t *testing.T) {
 		"push network without push": {"agents:", "upstreams: {a2a: [{name: a, url: \"https://a.test\", agent: \"spiffe://acme.test/a\", peer: \"spiffe://acme.test/a\", push_networks: [10.0.0.0/8]}]}\nagents:", "are for push: rewrite"},
 		"gRPC in clear":             {"agents:", "upstreams: {a2a: [{name: a, url: \"https://a.test\", agent: \"spiffe://acme.test/a\", peer: \"spiffe://acme.test/a\", grpc_url: \"http://a.test\"}]}\nagents:", "upstreams.a2a[0].grpc_url"},
 		"gRPC of two agents":        {"agents:", "upstreams: {a2a: [{name: a, url: \"https://a.test\", agent: \"spiffe://acme.test/a\", peer: \"spiffe://acme.test/a\", grpc_url: \"https://a.test\"}, {name: b, url: \"https://b.test\", agent: \"spiffe://acme.test/b\", peer: \"spiffe://acme.test/b\", grpc_url: \"https://b.test\"}]}\nagents:", "upstreams.a2a[1].grpc_url"},
+		"card mode":                 {"agents:", "upstreams: {a2a: [{name: a, url: \"https://a.test\", agent: \"spiffe://acme.test/a\", peer: \"spiffe://acme.test/a\", card: {url: \"https://a.test/c\", mode: pass}}]}\nagents:", "upstreams.a2a[0].card.mode"},
 		"agent is not a peer":       {"agents:", "upstreams: {a2a: [{name: a, url: \"https://a.test\", agent: \"spiffe://acme.test/a\", peer: \"spiffe://acme.test/b\"}]}\nagents:", "upstreams.a2a[0]"},
 	} {
 		t.Run(name, func(t *testing.T) {

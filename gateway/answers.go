@@ -20,6 +20,9 @@ const maxEvent = 4 << 20
 // releases what that leaves of it.
 func (c *call) readAnswer(ctx context.Context, resp *http.Response) error {
 	a := c.request.Answer(&exchange{c: c})
+	if v, ok := a.(Voucher); ok {
+		defer func() { c.outcome.card = v.Vouched() }()
+	}
 	if c.request.Framed {
 		return c.readFrames(ctx, resp, a)
 	}

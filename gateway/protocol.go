@@ -114,6 +114,9 @@ type Request struct {
 	// on every route, Trailers its trailers that do: of all others none does.
 	Pass, Trailers []string
 
+	// Card is what was last found of the card of the agent behind the route, for the
+	// record; nil if nothing was.
+	Card *record.Card
 	// Notification is set if the protocol sends no answer to this message.
 	Notification bool
 	// Parts are what the call asks for besides, each of which scope and policy
@@ -161,6 +164,13 @@ type AnswerReader interface {
 	// EventID is the id under which an event goes on that came with this one; ""
 	// for none.
 	EventID(id string) (string, error)
+}
+
+// Voucher is an AnswerReader whose answer is an agent's card.
+type Voucher interface {
+	// Vouched is what was found of the card, for the outcome; nil if the answer was
+	// none.
+	Vouched() *record.Card
 }
 
 // Observer sees an answer that goes on untouched. It may hold bytes back until

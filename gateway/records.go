@@ -101,7 +101,7 @@ func (c *call) decisionRecord(refusal *Refusal) (rec record.Record, err error) {
 		if op == "" {
 			op = c.route.Protocol.Name() + ":unread"
 		}
-		d.Callee = &record.Callee{Kind: c.route.Kind, ID: c.route.audience, Tool: c.request.Tool, Op: op}
+		d.Callee = &record.Callee{Kind: c.route.Kind, ID: c.route.audience, Tool: c.request.Tool, Op: op, Card: c.request.Card}
 	}
 	h := c.g.header(record.KindDecision)
 	if c.proxied {
@@ -275,6 +275,7 @@ type outcome struct {
 	bytes     int64
 	model     *record.ModelReport
 	redeemed  *record.Redeemed // the partner's token that it was sent with
+	card      *record.Card
 }
 
 // recordOutcome queues what followed. It never alters the decision.
@@ -283,6 +284,7 @@ func (c *call) recordOutcome() {
 		Of: c.recordID, CallID: c.id, Status: c.outcome.status, Reason: c.outcome.reason,
 		Forwarded: c.outcome.forwarded, Bytes: c.outcome.bytes, Ended: record.At(c.g.cfg.Now()), Model: c.outcome.model,
 		Redeemed: c.outcome.redeemed,
+		Card:     c.outcome.card,
 	}
 	if c.outcome.code != 0 {
 		code := int64(c.outcome.code)

@@ -24,6 +24,8 @@ type Outcome struct {
 	// Model is what a model provider said of the call; nil if the callee is no
 	// model, or its answer was not read.
 	Model *ModelReport `json:"model,omitempty"`
+	// Card is the agent's card that the answer was; nil if it was none.
+	Card *Card `json:"card,omitempty"`
 }
 
 // ModelReport is what a model provider reported with its answer. It is the

@@ -140,6 +140,37 @@ type Callee struct {
 	Op string `json:"op"`
 	// ServerKey is the SHA-256 of the public key the callee presented.
 	ServerKey string `json:"server_key,omitempty"`
+	// Card is what was last found of the agent's card; nil where the writer has not
+	// seen it.
+	Card *Card `json:"card,omitempty"`
+}
+
+// Card is what an agent says of itself, and what vouched for that.
+type Card struct {
+	// Digest is of the card's canonical form without its signatures; empty if there
+	// was none that could be read.
+	Digest  string      `json:"digest,omitempty"`
+	Verdict CardVerdict `json:"verdict"`
+	// Key is the id of the configured key that signed it.
+	Key string `json:"key,omitempty"`
+}
+
+// CardVerdict is what vouched for an agent's card.
+type CardVerdict string
+
+// The verdicts. A refused card is served to nobody.
+const (
+	CardSigned  CardVerdict = "signed" // by a configured key
+	CardPinned  CardVerdict = "pinned" // it has the configured digest
+	CardRefused CardVerdict = "refused"
+)
+
+func (x *Card) check(c *checker, at string) {
+	oneOf(c, at+".verdict", x.Verdict, CardSigned, CardPinned, CardRefused)
+	c.optHash(at+".digest", x.Digest)
+	c.text(at+".key", x.Key)
+	c.require(x.Digest != "" || x.Verdict == CardRefused, at+".digest", "is missing")
+	c.require((x.Key != "") == (x.Verdict == CardSigned), at+".key", "does not fit the verdict")
 }
 
 // CalleeKind is the kind of callee.

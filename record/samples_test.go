@@ -115,6 +115,9 @@ func samples(t testing.TB) map[string]record.Record {
 		SD:        set(h("d1"), h("d2")),
 	}
 	decision.Policy.Errors = []string{"rule pay: overflow"}
+	withCard, callee := decision, *decision.Callee
+	callee.Kind, callee.Card = record.CalleeA2AAgent, &record.Card{Digest: h("card"), Verdict: record.CardSigned, Key: "agent-1"}
+	withCard.Callee = &callee
 	exceeded := decision
 	exceeded.Chain = slices.Clone(decision.Chain)
 	exceeded.Chain[1].Details = details(t, strings.TrimSuffix(hopDetail, "]")+","+hopDetail[1:])
@@ -154,6 +157,11 @@ func samples(t testing.TB) map[string]record.Record {
 			ResultCommit: h("result"), Bytes: 88, Ended: when,
 			Peer: &record.Peer{ExchangeReceiptHash: h("x"), RecordHash: h("y"), Log: "ledger.partner.example/std"},
 		}},
+		"outcome-card-refused": {Header: header(record.KindOutcome, record.RoleGateway), Outcome: &record.Outcome{
+			Of: uuid0, CallID: uuid1, Status: record.StatusCalleeError, Reason: "upstream_invalid", Forwarded: true, Ended: when,
+			Card: &record.Card{Digest: h("card"), Verdict: record.CardRefused},
+		}},
+		"decision-card-refused": {Header: header(record.KindDecision, record.RoleGateway), Decision: &withCard},
 		"outcome-model": {Header: header(record.KindOutcome, record.RoleGateway), Outcome: &record.Outcome{
 			Of: uuid0, CallID: uuid1, Status: record.StatusCompleted, Forwarded: true, Code: ptr(int64(200)), Bytes: 88, Ended: when,
 			Model: &record.ModelReport{
@@ -284,7 +292,7 @@ func TestSamplesSetEveryMember(t *testing.T) {
 		case at == "key.TokenKeyID" || at == "key.From" || at == "key-issuer.Since": // a writer's key that is revoked, an issuer's that is added
 		case at == "outcome.Model" || at == "outcome-model.Peer" || at == "outcome-model.Reason" || at == "outcome-model.ResultCommit": // one has what the other lacks
 		case at == "outcome.Redeemed" || at == "outcome-model.Redeemed" || at == "issuance.Partner":
-		case strings.HasPrefix(at, "outcome-partner.") && !strings.HasPrefix(at, "outcome-partner.Redeemed.") || strings.HasSuffix(at, ".Exceeded") || strings.HasSuffix(at, ".Via"):
+		case strings.HasPrefix(at, "outcome-partner.") && !strings.HasPrefix(at, "outcome-partner.Redeemed.") || strings.HasSuffix(at, ".Exceeded") || strings.HasSuffix(at, ".Via") || strings.HasSuffix(at, ".Card"):
 		case at == "decision.Verdict.Exceeded": // scope permits there; decision-exceeded has it
 		case v.IsZero() || (v.Kind() == reflect.Slice && v.Len() == 0):
 			t.Errorf("%s is not set", at)

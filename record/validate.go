@@ -159,6 +159,9 @@ func (d *Decision) check(c *checker) {
 		c.text("callee.tool", x.Tool)
 		c.name("callee.op", x.Op)
 		c.optHash("callee.server_key", x.ServerKey)
+		if x.Card != nil {
+			x.Card.check(c, "callee.card")
+		}
 	}
 	c.text("issuer", d.Issuer)
 	d.checkChain(c)
@@ -334,6 +337,9 @@ func (o *Outcome) check(c *checker) {
 	}
 	if o.Model != nil {
 		o.Model.check(c)
+	}
+	if o.Card != nil {
+		o.Card.check(c, "card")
 	}
 	if r := o.Redeemed; r != nil {
 		c.name("redeemed.iss", r.Issuer)

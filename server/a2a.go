@@ -117,11 +117,17 @@ func (s *Server) agentCard(ctx context.Context, c config.Card, r gateway.Route) 
 	if err != nil || u.Scheme != r.Upstream.Scheme || u.Host != r.Upstream.Host {
 		return nil, fmt.Errorf("%q is not at %s://%s, where the agent is", c.URL, r.Upstream.Scheme, r.Upstream.Host)
 	}
-	out := &a2a.CardConfig{URL: c.URL, Transport: r.Transport, Digest: c.Digest, Now: s.now, Logger: s.logger}
+	out := &a2a.CardConfig{
+		URL: c.URL, Transport: r.Transport, Digest: c.Digest, ExtendedDigest: c.ExtendedDigest, Unchanged: c.Mode == config.CardVerify,
+		Now: s.now, Logger: s.logger,
+	}
 	if c.Keys != "" {
 		if out.Keys, err = os.ReadFile(c.Keys); err != nil {
 			return nil, err
 		}
+	}
+	if out.Unchanged {
+		return out, nil
 	}
 	key, err := s.cardKey(ctx)
 	if err != nil {

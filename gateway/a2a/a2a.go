@@ -243,7 +243,13 @@ func (c *call) begin(name string) error {
 	if op.action == scope.A2APush && c.r.cfg.Push == nil {
 		return &gateway.Refusal{Code: gateway.CodePolicyDenied, JSONRPC: codePush, Err: errPush}
 	}
+	if op.action == actionCard && c.r.cards == nil {
+		return gateway.Refuse(gateway.CodeOperationUnknown, "a route without a card")
+	}
 	c.op = op
+	if c.r.cards != nil {
+		c.out.Card = c.r.cards.last.Load()
+	}
 	c.out.Operation, c.out.Action, c.out.Discovery = name, op.action, op.discovery
 	c.out.Needed = []string{op.action}
 	c.out.Resource = policy.Resource{Kind: policy.KindService}

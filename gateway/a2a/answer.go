@@ -7,6 +7,7 @@ import (
 
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/internal/strictjson"
+	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/registry"
 	"github.com/lineal-auth/lineal/scope"
 )
@@ -21,13 +22,22 @@ type answer struct {
 	x      gateway.Exchange
 	id     strictjson.Value // of the JSON-RPC request; zero in the HTTP binding
 	status int
+	found  *record.Card // if it is one
 }
 
-// Head takes nothing over: the gateway's own list of headers is enough.
-func (a *answer) Head(status int, _, _ http.Header) error {
+// Head takes nothing over: the gateway's own list of headers is enough. A card
+// that one caller may see is kept by nobody on the way.
+func (a *answer) Head(status int, _, to http.Header) error {
 	a.status = status
+	if a.c.op.action == actionCard {
+		to.Set("Cache-Control", "no-store")
+		to.Del("Etag")
+	}
 	return nil
 }
+
+// Vouched implements gateway.Voucher.
+func (a *answer) Vouched() *record.Card { return a.found }
 
 // EventID passes no ids: a stream is taken up again by the task, not by a place
 // in it.

@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/internal/strictjson"
+	"github.com/lineal-auth/lineal/record"
 )
 
 // The documents that a route publishes, below its path.
@@ -38,7 +40,13 @@ type CardConfig struct {
 	// Digest is H of the card's canonical form (RFC 8785) without its signatures,
 	// for a card that is not signed, as base64url(SHA-256).
 	Digest string
-	// Signer signs what is served. It is required.
+	// ExtendedDigest is the same for the card that the agent shows to who has a
+	// token, where that is not signed.
+	ExtendedDigest string
+	// Unchanged serves what was verified as it is, under the agent's own signatures
+	// and with its own URLs, which lead past the gateway.
+	Unchanged bool
+	// Signer signs what is served; it is required unless Unchanged.
 	Signer *CardSigner
 	// Now is the clock; if nil, the system's. Logger takes each card that was
 	// fetched, with digest and verdict; if nil, nobody does.
@@ -59,6 +67,7 @@ type cards struct {
 	cfg     CardConfig
 	trusted cardKeys
 	reader  *Reader
+	last    atomic.Pointer[record.Card] // of the public card; nil before it was first asked for
 
 	mu   sync.Mutex // guards what follows, and is held while fetching
 	body []byte
@@ -68,7 +77,7 @@ type cards struct {
 }
 
 func newCards(cfg CardConfig, r *Reader) (*cards, error) {
-	if cfg.URL == "" || cfg.Transport == nil || cfg.Signer == nil {
+	if cfg.URL == "" || cfg.Transport == nil || cfg.Signer == nil && !cfg.Unchanged {
 		return nil, errors.New("a card needs a URL, a transport and a signer")
 	}
 	trusted, err := parseCardKeys(cfg.Keys)
@@ -90,7 +99,7 @@ func newCards(cfg CardConfig, r *Reader) (*cards, error) {
 // Publish implements gateway.Publisher: the card, and the key that it is signed
 // with. Both are public; a client that has no token yet reads them.
 func (r *Reader) Publish(w http.ResponseWriter, req *http.Request, suffix string) bool {
-	if r.cards == nil || suffix != cardPath && suffix != keysPath {
+	if r.cards == nil || suffix != cardPath && (suffix != keysPath || r.cards.cfg.Signer == nil) {
 		return false
 	}
 	w.Header().Set("Cache-Control", "public, max-age=60")
@@ -149,18 +158,35 @@ func hashOf(b []byte) string {
 func (c *cards) make(ctx context.Context) ([]byte, error) {
 	card, err := c.fetch(ctx)
 	if err != nil {
+		c.last.Store(&record.Card{Verdict: record.CardRefused})
 		return nil, fmt.Errorf("fetching the card: %w", err)
 	}
-	card, digest, by, err := c.verify(card)
+	body, found, err := c.serve(card, c.cfg.Digest)
+	c.last.Store(found)
+	c.cfg.Logger.InfoContext(ctx, "agent card", slog.String("agent", c.reader.cfg.Agent),
+		slog.String("digest", found.Digest), slog.String("verdict", string(found.Verdict)), slog.String("key", found.Key))
+	return body, err
+}
+
+// serve is a card as clients get it, and what was found of it. pinned is the
+// digest by which it is known if it is not signed.
+func (c *cards) serve(card strictjson.Value, pinned string) (body []byte, found *record.Card, err error) {
+	verified, found, err := c.verify(card, pinned)
 	if err != nil {
-		return nil, fmt.Errorf("verifying the card: %w", err)
+		return nil, found, fmt.Errorf("verifying the card: %w", err)
 	}
-	c.cfg.Logger.InfoContext(ctx, "agent card verified", slog.String("agent", c.reader.cfg.Agent), slog.String("digest", digest), slog.String("by", by))
-	card, err = c.reader.rewrite(card)
+	if c.cfg.Unchanged {
+		return card.AppendJSON(nil), found, nil
+	}
+	refused := &record.Card{Digest: found.Digest, Verdict: record.CardRefused}
+	verified, err = c.reader.rewrite(verified)
 	if err != nil {
-		return nil, fmt.Errorf("rewriting the card: %w", err)
+		return nil, refused, fmt.Errorf("rewriting the card: %w", err)
 	}
-	return c.cfg.Signer.sign(card)
+	if body, err = c.cfg.Signer.sign(verified); err != nil {
+		return nil, refused, err
+	}
+	return body, found, nil
 }
 
 func (c *cards) fetch(ctx context.Context) (strictjson.Value, error) {
@@ -191,19 +217,59 @@ func (c *cards) fetch(ctx context.Context) (strictjson.Value, error) {
 
 // verify says what vouches for the card, a configured key or the pinned digest,
 // and gives back what of it that vouches for.
-func (c *cards) verify(card strictjson.Value) (verified strictjson.Value, digest, by string, err error) {
+func (c *cards) verify(card strictjson.Value, pinned string) (verified strictjson.Value, found *record.Card, err error) {
 	bare := without(card, "signatures")
+	found = &record.Card{Verdict: record.CardRefused}
 	canonical, err := canonicalOf(bare)
 	if err != nil {
-		return bare, "", "", err
+		return bare, found, err
 	}
-	digest = hashOf(canonical)
-	if c.cfg.Digest != "" && digest == c.cfg.Digest {
-		return bare, digest, "digest", nil
+	found.Digest = hashOf(canonical)
+	if pinned != "" && found.Digest == pinned {
+		found.Verdict = record.CardPinned
+		return bare, found, nil
 	}
 	kid, signed, err := c.trusted.verify(card, bare)
 	if err != nil {
-		return bare, digest, "", fmt.Errorf("digest %s: %w", digest, err)
+		return bare, found, fmt.Errorf("digest %s: %w", found.Digest, err)
 	}
-	return signed, digest, "key " + kid, nil
+	found.Verdict, found.Key = record.CardSigned, kid
+	return signed, found, nil
+}
+
+// extended reports whether a card for who has a token can be known to be the
+// agent's own.
+func (c *cards) extended() bool { return len(c.trusted.keys) > 0 || c.cfg.ExtendedDigest != "" }
+
+// readCard reads the call for the card that the agent shows to who has a token.
+func (c *call) readCard(params strictjson.Value) error {
+	names := []string{}
+	if c.version == Version10 {
+		names = append(names, "tenant")
+	}
+	if params.IsZero() { // a GET
+		return nil
+	}
+	if err := known(params, names...); err != nil {
+		return err
+	}
+	tenant, _ := params.Get("tenant")
+	if said := text(tenant); said != "" && c.tenant != "" && said != c.tenant {
+		return unreadable(errors.New("two tenants"))
+	}
+	return nil
+}
+
+// card reads that card: like the public one it is verified, made that of the
+// route, and signed (threat D4). It is one caller's, and not kept.
+func (a *answer) card(v strictjson.Value) (strictjson.Value, error) {
+	if v.Kind() != strictjson.KindObject {
+		return v, errors.New("a card that is no object")
+	}
+	body, found, err := a.c.r.cards.serve(v, a.c.r.cards.cfg.ExtendedDigest)
+	a.found = found
+	if err != nil {
+		return v, err
+	}
+	return strictjson.Parse(body, strictjson.Limits{MaxBytes: maxMessage})
 }

@@ -3,6 +3,9 @@ package a2a_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
@@ -31,6 +34,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -561,4 +565,35 @@ func TestRouteAs(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
+}
+
+// TestD4ExtendedCardOverGRPC: the card that is shown to who has a token is
+// verified and made that of the route over gRPC too.
+func TestD4ExtendedCardOverGRPC(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	signer, err := a2a.NewCardSigner(key)
+	must(t, err)
+	w := newWorld(t, func(cfg *a2a.Config, r *gateway.Route) {
+		cfg.Card = &a2a.CardConfig{URL: r.Upstream.String() + "/card", Transport: r.Transport, Keys: []byte(vector(t, "keys.json")), Signer: signer}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	c := w.conn(research, w.token(alice, research, time.Now()))
+	card := new(a2apb.AgentCard)
+	must(t, protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal([]byte(vector(t, "card.json")), card))
+	w.answers(func(rw http.ResponseWriter, _ *http.Request) {
+		b, _ := proto.Marshal(card)
+		rw.Header().Set("Content-Type", "application/grpc")
+		_, _ = rw.Write(gateway.AppendFrame(nil, b))
+		rw.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+	})
+	got, err := c.GetExtendedAgentCard(ctx, &a2apb.GetExtendedAgentCardRequest{})
+	must(t, err)
+	if len(got.Signatures) != 1 || got.SupportedInterfaces[0].Url != w.url+"/a2a/peer" || got.Name != card.Name {
+		t.Errorf("served %v", got)
+	}
+	card.Description = "Sends things off."
+	_, err = c.GetExtendedAgentCard(ctx, &a2apb.GetExtendedAgentCardRequest{})
+	wantStatus(t, err, codes.Internal, "UPSTREAM_INVALID")
 }

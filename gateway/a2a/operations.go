@@ -50,11 +50,16 @@ var operations = map[string]operation{
 	opCancel:    {action: scope.A2ACancel, read: (*call).readTask, result: (*answer).task},
 	opSubscribe: {action: scope.A2ATask, streams: true, read: (*call).readTask, result: (*answer).event},
 
+	opGetCard: {action: actionCard, discovery: true, read: (*call).readCard, result: (*answer).card},
+
 	opPushCreate: {action: scope.A2APush, read: (*call).readPushCreate, result: (*answer).pushConfig},
 	opPushGet:    {action: scope.A2APush, read: (*call).readPushConfig, result: (*answer).pushConfig},
 	opPushList:   {action: scope.A2APush, read: (*call).readPushConfig, result: (*answer).pushConfigList},
 	opPushDelete: {action: scope.A2APush, read: (*call).readPushConfig, result: (*answer).nothing},
 }
+
+// actionCard is the action of an agent's card, a discovery.
+const actionCard = "a2a:card"
 
 // methods03 are the names that JSON-RPC has for them in version 0.3.
 var methods03 = map[string]string{

@@ -38,7 +38,7 @@ func (r *Reader) rewrite(card strictjson.Value) (strictjson.Value, error) {
 			return card, err
 		}
 		for _, name := range []string{"pushNotifications", "extendedAgentCard"} {
-			if name == "pushNotifications" && r.cfg.Push != nil {
+			if name == "pushNotifications" && r.cfg.Push != nil || name == "extendedAgentCard" && r.cards.extended() {
 				continue
 			}
 			if _, ok := capabilities.Get(name); ok {
@@ -107,7 +107,7 @@ func (r *Reader) rewrite03(card strictjson.Value) (strictjson.Value, error) {
 		}
 		card = card.With("additionalInterfaces", strictjson.Array(kept...))
 	}
-	if _, ok := card.Get("supportsAuthenticatedExtendedCard"); ok {
+	if _, ok := card.Get("supportsAuthenticatedExtendedCard"); ok && !r.cards.extended() {
 		card = card.With("supportsAuthenticatedExtendedCard", strictjson.Bool(false))
 	}
 	card = card.With("securitySchemes", object(with(bearer, object(with("type", str("http")), with("scheme", str("Bearer")), with("bearerFormat", str("JWT"))))))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"fmt"
 	"iter"
 	"net"
 	"os"
@@ -25,7 +26,16 @@ import (
 	"github.com/lineal-auth/lineal/record"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.Main(m)) }
+func TestMain(m *testing.M) {
+	if step := os.Getenv(killedAt); step != "" { // a process of TestL2KilledAtEachStep
+		if err := callAndBeKilled(step, os.Getenv(killedDir)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(pgtest.Main(m))
+}
 
 const trustDomain = "server.test"
 

@@ -59,11 +59,11 @@ type calling struct {
 	answered  map[string]bool // calls that the application got the answer of
 }
 
-// TestKilledWithCallsUnderWay kills the process, as an operator runs it, while
+// TestL2KilledWithCallsUnderWay kills the process, as an operator runs it, while
 // persons log in and an application calls. Of each call that reached the model
 // the permit is in the log, once; of each token the issuance is before its use;
 // and the log is sound and verifies offline.
-func TestKilledWithCallsUnderWay(t *testing.T) {
+func TestL2KilledWithCallsUnderWay(t *testing.T) {
 	c := newCalling(t)
 	runLineal(t, 0, "ledger", "init", "--config", c.config)
 	c.allow()

@@ -58,12 +58,13 @@ type call struct {
 	decision                policy.Decision
 	input                   policy.Input
 
-	commits  *commits // to the content of the call; nil until a record is made
-	recorded bool     // the decision record is durable, or queued for a refusal
-	recordID string   // of the decision record
-	released bool     // the first byte of an answer is out
-	outcome  *outcome // what followed; nil until forward
-	secrets  secrets  // what was added to the request as the gateway's credential
+	crossing *crossing // between organisations; nil if it is not
+	commits  *commits  // to the content of the call; nil until a record is made
+	recorded bool      // the decision record is durable, or queued for a refusal
+	recordID string    // of the decision record
+	released bool      // the first byte of an answer is out
+	outcome  *outcome  // what followed; nil until forward
+	secrets  secrets   // what was added to the request as the gateway's credential
 }
 
 type step func(*call) error
@@ -158,6 +159,9 @@ func (c *call) verify() (err error) {
 // to send on.
 func (c *call) read() (err error) {
 	if err = c.readBody(); err != nil {
+		return err
+	}
+	if err = c.openStatement(); err != nil {
 		return err
 	}
 	c.request, err = c.route.Protocol.Read(c.r, c.suffix, c.body, c.from())

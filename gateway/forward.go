@@ -62,6 +62,7 @@ func (c *call) send(ctx context.Context, cancel context.CancelCauseFunc) error {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	c.outcome.code = resp.StatusCode
+	c.takeReceipt(ctx, resp.Header)
 	if refusal := c.checkAnswer(resp); refusal != nil {
 		return c.failed(record.StatusCalleeError, refusal)
 	}
@@ -156,6 +157,9 @@ func (c *call) outgoing(ctx context.Context) (*http.Request, error) {
 		}
 		out.Header.Set("Authorization", "Bearer "+string(raw))
 		c.secrets = credentialOf(out.Header, c.request.Header)
+		if err := c.state(ctx, out.Header); err != nil {
+			return nil, err
+		}
 	}
 	// The one exception to "no caller's token goes on" (threat F1): the agent
 	// that the token itself names gets it, to exchange and not to present.

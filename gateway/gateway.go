@@ -81,6 +81,8 @@ type Config struct {
 	Proofs   *token.ProofVerifier
 	Policy   policy.Decider
 	Recorder Recorder
+	// Exchange countersigns calls between organisations; nil: none is.
+	Exchange *ExchangeConfig
 	// Bindings keeps whose the ids are that outlive a call; if nil, none of them
 	// is known in a later one.
 	Bindings registry.Bindings
@@ -136,6 +138,8 @@ type Route struct {
 	// the upstream is of this one. With it, Lineal-Exchange goes along where
 	// Config.Exchange is set.
 	Partner PartnerTokens
+	// PartnerOrg is its name in records; "": calls are not countersigned.
+	PartnerOrg string
 	// Delegate names the agent behind the route. It gets the verified token in
 	// Lineal-Delegation, and only if the token's may_act names it
 	// (tokens.md §5); Upstream must then be https. The zero value: the upstream
@@ -195,6 +199,9 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	if cfg.Source == nil || cfg.Verifier == nil || cfg.Policy == nil || cfg.Recorder == nil {
 		return nil, errors.New("gateway: source, verifier, policy and recorder are required") // threat A1
+	}
+	if err := cfg.checkExchange(); err != nil {
+		return nil, err
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now //nolint:forbidigo // the one default clock

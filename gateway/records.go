@@ -21,12 +21,13 @@ import (
 func (c *call) record() error {
 	ctx, cancel := context.WithTimeout(c.r.Context(), c.g.cfg.RecordTimeout)
 	defer cancel()
+	c.cross()
 	rec, err := c.decisionRecord(nil)
 	if err != nil {
 		return &Refusal{Code: CodeLimitExceeded, Err: err}
 	}
 	var limit *record.LimitError
-	switch err := c.g.cfg.Recorder.Record(ctx, rec, c.commits.disclosed...); {
+	switch err := c.durable(ctx, rec, c.commits.disclosed); {
 	case errors.As(err, &limit):
 		return &Refusal{Code: CodeLimitExceeded, Err: err}
 	case err != nil:
@@ -70,7 +71,7 @@ func (c *call) recordRefusal(refusal *Refusal) error {
 func (c *call) makeDurable(rec record.Record, disclosed []record.Disclosure) error {
 	ctx, cancel := c.detached()
 	defer cancel()
-	return c.g.cfg.Recorder.Record(ctx, rec, disclosed...)
+	return c.durable(ctx, rec, disclosed)
 }
 
 // decisionRecord is the account of this call as far as it came. The error says
@@ -85,6 +86,10 @@ func (c *call) decisionRecord(refusal *Refusal) (rec record.Record, err error) {
 	}
 	if c.trace != "" {
 		d.Trace = c.trace[3:35]
+	}
+	if c.crossing != nil {
+		x := c.crossing.exchange
+		d.Exchange = &x
 	}
 	c.commit().into(d)
 	if chain := c.verified.Chain; !chain.IsZero() {
@@ -285,6 +290,9 @@ func (c *call) recordOutcome() {
 		Forwarded: c.outcome.forwarded, Bytes: c.outcome.bytes, Ended: record.At(c.g.cfg.Now()), Model: c.outcome.model,
 		Redeemed: c.outcome.redeemed,
 		Card:     c.outcome.card,
+	}
+	if c.crossing != nil {
+		o.Peer = c.crossing.peer
 	}
 	if c.outcome.code != 0 {
 		code := int64(c.outcome.code)

@@ -194,17 +194,17 @@ func (r *recorder) reportLosses(ctx context.Context) {
 	r.losses.reported(p)
 }
 
-// appendDraft records a draft. A refusal whose record does not come in time
+// appendDraft records a draft, and gives the record's hash. A refusal whose record does not come in time
 // waits by itself, if not too many do.
-func (r *recorder) appendDraft(ctx context.Context, d ledger.Draft, refusal string) error {
+func (r *recorder) appendDraft(ctx context.Context, d ledger.Draft, refusal string) (hash string, err error) {
 	if refusal != "" {
 		if !r.losses.enter() {
-			return errDenials
+			return "", errDenials
 		}
 		defer r.losses.leave()
 	}
-	_, err := r.writer.Append(ctx, d)
-	return err
+	ack, err := r.writer.Append(ctx, d)
+	return ack.RecordHash, err
 }
 
 // queueDraft queues a draft without a deadline; of refusals only so many.

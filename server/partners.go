@@ -3,6 +3,7 @@ package server
 import (
 	"container/list"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/identity/spiffe"
 	"github.com/lineal-auth/lineal/internal/strictjson"
+	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/sts"
 )
@@ -74,11 +76,48 @@ func (s *Server) toPartner(from *spiffe.Source, p config.Partner) (*http.Client,
 	return c, nil
 }
 
-// egress gets a partner's tokens for the calls of a route.
-func (s *Server) egress(u config.Upstream) (gateway.PartnerTokens, error) {
+// exchanges countersigns calls with the partners whose gateways' keys are known,
+// nil if there are none.
+func (s *Server) exchanges() (*gateway.ExchangeConfig, error) {
+	type peer struct {
+		org string
+		key ed25519.PublicKey
+	}
+	peers := map[string]peer{}
+	for _, p := range s.cfg.Tokens.Partners {
+		for _, text := range p.ExchangeKeys {
+			raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+			if err != nil || len(raw) != ed25519.PublicKeySize {
+				return nil, fmt.Errorf("partner %s: exchange key %.60q is no Ed25519 key in base64url", p.Issuer, text)
+			}
+			if _, twice := peers[record.KeyID(raw)]; twice {
+				return nil, fmt.Errorf("partner %s: exchange key %.60q stands twice", p.Issuer, text)
+			}
+			peers[record.KeyID(raw)] = peer{p.Name(), raw}
+		}
+	}
+	if len(peers) == 0 {
+		return nil, nil //nolint:nilnil // absent is a choice
+	}
+	rec := s.ledger.gateway
+	return &gateway.ExchangeConfig{
+		Sign: func(c record.Countersigned) ([]byte, error) { return record.SignExchange(c, rec.signer) },
+		Peer: func(id string) (string, ed25519.PublicKey, bool) {
+			p, ok := peers[id]
+			return p.org, p.key, ok
+		},
+		Keep: func(ctx context.Context, envelope []byte) error {
+			return s.ledger.store.PutBlob(ctx, ledger.Blob{Digest: record.Hash(envelope), Class: blobExchange, Bytes: envelope})
+		},
+	}, nil
+}
+
+// egress gets a partner's tokens for the calls of a route. org is its name where
+// such calls are countersigned.
+func (s *Server) egress(u config.Upstream) (_ gateway.PartnerTokens, org string, _ error) {
 	tokens, err := s.agentOf(s.tokensID, s.cfg.Tokens.ID)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	var partner config.Partner
 	for _, p := range s.cfg.Tokens.Partners {
@@ -90,7 +129,10 @@ func (s *Server) egress(u config.Upstream) (gateway.PartnerTokens, error) {
 	s.idle = append(s.idle, own)
 	theirs, err := s.toPartner(s.gatewayID, partner)
 	if err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	if len(partner.ExchangeKeys) > 0 {
+		org = partner.Name()
 	}
 	at := partner.TokenURL
 	if at == "" {
@@ -98,10 +140,10 @@ func (s *Server) egress(u config.Upstream) (gateway.PartnerTokens, error) {
 	}
 	e := &egress{issuer: partner.Issuer, resource: u.Resource, now: s.now, cert: func() string { return s.gatewayID.Current().Thumbprint }, kept: map[egressKey]*list.Element{}}
 	if e.own, err = client.New(client.Config{TokenURL: s.cfg.Tokens.Issuer + "/token", HTTP: own, Now: s.now, Logger: s.logger}); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	e.theirs, err = client.New(client.Config{TokenURL: at, HTTP: theirs, Now: s.now, Logger: s.logger})
-	return e, err
+	return e, org, err
 }
 
 // egress keeps a partner's tokens by what they were got for. A token that ends

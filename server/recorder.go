@@ -23,6 +23,7 @@ type recorder struct {
 	id     string
 	role   record.Role
 	keyID  string
+	signer record.Signer
 	log    string
 	header record.Header // data class and region of this writer's own records
 	now    func() time.Time
@@ -86,34 +87,45 @@ func (l *ledgerService) openRecorder(ctx context.Context, name string, role reco
 		return nil, fmt.Errorf("opening writer %s: %w", id, err)
 	}
 	return &recorder{
-		writer: w, id: id, role: role, keyID: signer.KeyID(), log: l.cfg.Family, now: l.now, logger: l.logger, sealer: l.sealer, metrics: l.cfg.metrics,
+		writer: w, id: id, role: role, keyID: signer.KeyID(), signer: signer, log: l.cfg.Family, now: l.now, logger: l.logger, sealer: l.sealer, metrics: l.cfg.metrics,
 		header: record.Header{DataClass: record.DataClass(l.cfg.DataClass), Region: record.Region(l.cfg.Region)},
 	}, nil
 }
 
 // Record returns after the record, and what it discloses, is durable.
 func (r *recorder) Record(ctx context.Context, rec record.Record, disclosed ...record.Disclosure) error {
+	_, err := r.RecordHash(ctx, rec, disclosed...)
+	return err
+}
+
+// RecordHash is Record, and gives the record's hash.
+func (r *recorder) RecordHash(ctx context.Context, rec record.Record, disclosed ...record.Disclosure) (string, error) {
 	blobs, err := r.sealed(rec, disclosed)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return r.append(ctx, rec, blobs)
+	return r.appendHash(ctx, rec, blobs)
 }
 
 func (r *recorder) append(ctx context.Context, rec record.Record, blobs []ledger.Blob) error {
+	_, err := r.appendHash(ctx, rec, blobs)
+	return err
+}
+
+func (r *recorder) appendHash(ctx context.Context, rec record.Record, blobs []ledger.Blob) (hash string, err error) {
 	d, err := r.draft(rec)
 	if err != nil {
-		return err
+		return "", err
 	}
 	d.Blobs = blobs
-	if err = r.appendDraft(ctx, d, refusalOf(d)); err == nil {
+	if hash, err = r.appendDraft(ctx, d, refusalOf(d)); err == nil {
 		r.durable.Store(r.now().UnixNano())
 	}
 	r.count(rec, err)
 	if rec.Decision != nil && refusalOf(d) == "" && ledger.CauseOf(err) != "" {
 		r.losses.unavailable(r.now(), err)
 	}
-	return err
+	return hash, err
 }
 
 // RecordLater queues a record without a deadline.

@@ -110,6 +110,7 @@ const (
 	blobPolicy     = "policy"
 	blobReceipt    = "receipt"
 	blobDisclosure = "disclosure"
+	blobExchange   = "exchange"
 )
 
 // tokenService builds the token service over its registry.
@@ -162,7 +163,7 @@ type draftRecorder struct{ r *recorder }
 
 func (d draftRecorder) Record(ctx context.Context, draft record.Draft) error {
 	entry, refusal := ledger.Draft{Body: draft, Size: draft.Size() * 2}, draft.Refusal()
-	err := d.r.appendDraft(ctx, entry, refusal)
+	_, err := d.r.appendDraft(ctx, entry, refusal)
 	switch {
 	case ledger.CauseOf(err) == "":
 	case refusal != "": // it stands without the ledger
@@ -225,9 +226,13 @@ func (s *Server) gatewayService(ctx context.Context, tokensID identity.Agent) (*
 	if err != nil {
 		return nil, err
 	}
+	exchange, err := s.exchanges()
+	if err != nil {
+		return nil, err
+	}
 	return gateway.New(gateway.Config{
 		PublicURL: s.cfg.PublicURL, Issuer: issuer, Routes: routes, Source: s.gatewayID, Verifier: verifier, Proofs: proofs,
-		Policy: s.rules.decider(), Recorder: s.ledger.gateway, Bindings: s.registry, Log: s.cfg.Ledger.Family, Region: s.cfg.Ledger.Region,
+		Policy: s.rules.decider(), Recorder: s.ledger.gateway, Exchange: exchange, Bindings: s.registry, Log: s.cfg.Ledger.Family, Region: s.cfg.Ledger.Region,
 		DataClass: s.cfg.Ledger.DataClass, Now: s.now, NewID: newID, Logger: s.logger,
 	})
 }
@@ -324,7 +329,7 @@ func (s *Server) route(u config.Upstream, prefix string, p gateway.Protocol, kin
 		RequireDPoP: u.RequireDPoP, AllowUnbound: u.AllowUnbound, MaxStaleness: u.MaxStaleness,
 	}
 	if u.Partner != "" {
-		if r.Partner, err = s.egress(u); err != nil {
+		if r.Partner, r.PartnerOrg, err = s.egress(u); err != nil {
 			return gateway.Route{}, fmt.Errorf("upstream %s: %w", u.Name, err)
 		}
 	}

@@ -24,6 +24,8 @@ type organisations struct {
 	t    *testing.T
 	a, b *testenv.Env
 	got  chan http.Header // what b's service got
+
+	keyA, keyB string // of the gateways' writers
 }
 
 const apiName = "orders"
@@ -47,6 +49,12 @@ func newOrganisations(t *testing.T) *organisations {
 		return e
 	}
 	o.a, o.b = env("a.test", "desk"), env("b.test", "own")
+	for to, e := range map[*string]*testenv.Env{&o.keyA: o.a, &o.keyB: o.b} {
+		var err error
+		if *to, err = e.GatewayKey(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
 	o.federate()
 	if err := o.b.Start(ctx, o.planB); err != nil {
 		t.Fatal(err)
@@ -105,7 +113,7 @@ func (o *organisations) planB(cfg *config.Config) (testenv.Plan, error) {
 		Upstream: config.Upstream{Name: apiName, URL: "http://" + at.String()}, UpstreamAuth: config.UpstreamAuth{Kind: config.AuthNone}, Operations: operations,
 	}}
 	cfg.Tokens.Partners = []config.Partner{{
-		Issuer: o.a.Deployment.Tokens.Issuer, Organisation: "a.test", Peer: o.a.Workload("tokens").String(), AcceptGrants: true,
+		Issuer: o.a.Deployment.Tokens.Issuer, Organisation: "a.test", Peer: o.a.Workload("tokens").String(), AcceptGrants: true, ExchangeKeys: []string{o.keyA},
 	}}
 	read := detail("http:GET", "orders.get", o.urlB())
 	cfg.Agents = []config.Agent{{URI: o.a.Workload("gateway").String(), Name: "gateway of a.test", Authority: array(read)}}
@@ -126,7 +134,7 @@ func (o *organisations) planA(cfg *config.Config) (testenv.Plan, error) {
 	gateway := o.a.Workload("gateway").String()
 	cfg.Tokens.Partners = []config.Partner{{
 		Issuer: issuer, Organisation: "b.test", Peer: o.b.Workload("tokens").String(), Resources: []string{o.urlB()},
-		Clients: []config.PartnerClient{{Agent: gateway}}, ShareReceipt: true,
+		Clients: []config.PartnerClient{{Agent: gateway}}, ShareReceipt: true, ExchangeKeys: []string{o.keyB},
 	}}
 	all := []json.RawMessage{detail("http:GET", "orders.get", o.urlA(), o.urlB()), detail("http:DELETE", "orders.drop", o.urlA(), o.urlB())}
 	cfg.Agents = []config.Agent{{URI: gateway, Name: "gateway", Authority: array(all...)}}
@@ -225,6 +233,28 @@ func TestTwoOrganisations(t *testing.T) {
 	if grant.Issuer != o.a.Deployment.Tokens.Issuer || grant.ID != out[0].JTI || grant.Hash != out[0].TokenHash || grant.ReceiptHash == "" ||
 		redeemed[0].ID != grant.ID || redeemed[0].Hash != grant.Hash || redeemed[1] != redeemed[0] || redeemed[0].Issuer != o.b.Deployment.Tokens.Issuer {
 		t.Errorf("grant %+v of %+v, redeemed %+v", grant, out[0], redeemed)
+	}
+	// Each call is countersigned: both sides name one exchange, and a's outcome the
+	// record of b.
+	var sent []record.Exchange
+	var peers []record.Peer
+	for _, e := range records(t, o.a).Records(search.Filter{}) {
+		switch r := e.Record; {
+		case r.Decision != nil && r.Decision.Exchange != nil:
+			sent = append(sent, *r.Decision.Exchange)
+		case r.Outcome != nil && r.Outcome.Peer != nil:
+			peers = append(peers, *r.Outcome.Peer)
+		}
+	}
+	if len(sent) != 3 || len(peers) != 2 { // the third got no token to go on with
+		t.Fatalf("%d exchanges begun, %d receipts", len(sent), len(peers))
+	}
+	for i, e := range xb.Records(search.Filter{Kind: record.KindDecision}) {
+		x := e.Record.Decision.Exchange
+		if x == nil || x.Role != record.RoleCallee || x.PeerOrg != "a.test" || x.ID != sent[i].ID || x.BodyCommit != sent[i].BodyCommit || x.StatementHash == "" ||
+			sent[i].Role != record.RoleCaller || sent[i].PeerOrg != "b.test" || peers[i].RecordHash != e.Hash || peers[i].Log != "ledger.b.test/std" {
+			t.Errorf("exchange %+v of %+v, peer %+v of record %s", x, sent[i], peers[i], e.Hash)
+		}
 	}
 	desk := record.Party{Issuer: o.a.Deployment.Tokens.Issuer, Subject: o.a.Workload("desk").String()}
 	for _, d := range desks {

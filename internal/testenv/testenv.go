@@ -32,6 +32,7 @@ import (
 	"github.com/lineal-auth/lineal/internal/devca"
 	"github.com/lineal-auth/lineal/internal/devidp"
 	"github.com/lineal-auth/lineal/policy/cedar"
+	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/server"
 )
 
@@ -95,9 +96,9 @@ func (e *Env) workload(name string) identity.Agent {
 	return identity.MustParseAgent("spiffe://" + e.cfg.Domain + "/" + name)
 }
 
-// Reserve takes the product's ports and makes the certificate authority before
-// Start, so that two Envs can know each other's URLs, which Deployment holds from
-// then on, and be federated.
+// Reserve takes the product's ports, makes the certificate authority and the log
+// before Start, so that two Envs can know each other's URLs, which Deployment holds
+// from then on, and keys, and be federated.
 func (e *Env) Reserve(ctx context.Context) error {
 	var err error
 	if e.ca, err = devca.New(devca.Config{TrustDomain: e.cfg.Domain, TTL: time.Hour, Logger: e.cfg.Logger}); err != nil { //nolint:contextcheck // it lives until it is closed
@@ -119,7 +120,26 @@ func (e *Env) Reserve(ctx context.Context) error {
 	}
 	e.Deployment.PublicURL = "https://" + e.at[0].Addr().String()
 	e.Deployment.Tokens.Issuer = "https://" + e.at[1].Addr().String() + "/sts"
-	return nil
+	e.Deployment.Ledger = config.Ledger{Family: "ledger." + e.cfg.Domain + "/std", Period: e.cfg.Now().UTC().Format("2006-01"), Region: "local", DataClass: "internal"}
+	return server.Init(ctx, e.cfg.DataDir, e.Deployment.Ledger, e.cfg.Now, e.cfg.Logger)
+}
+
+// GatewayKey is the public key of the gateway's writer, as key records have it.
+func (e *Env) GatewayKey(ctx context.Context) (string, error) {
+	a, err := server.OpenArchive(ctx, e.cfg.DataDir)
+	if err != nil {
+		return "", err
+	}
+	x, err := a.Records(ctx)
+	if err := errors.Join(err, a.Close()); err != nil {
+		return "", err
+	}
+	for _, r := range x.Records(server.Filter{Kind: record.KindKey}) {
+		if k := r.Record.KeyChange; k.Role == record.RoleGateway {
+			return k.PublicKey, nil
+		}
+	}
+	return "", errors.New("no key of the gateway is recorded")
 }
 
 // Workload is an identity of the Env's trust domain: "gateway" and "tokens" are
@@ -299,7 +319,6 @@ func (e *Env) product(ctx context.Context, plan func(*config.Config) (Plan, erro
 	cfg := &e.Deployment
 	cfg.DataDir, cfg.TrustDomain = e.cfg.DataDir, e.cfg.Domain
 	cfg.Tokens.Lifetime, cfg.Tokens.PersonIssuers = lifetime, []string{e.idp.Issuer()}
-	cfg.Ledger = config.Ledger{Family: "ledger." + e.cfg.Domain + "/std", Period: e.cfg.Now().UTC().Format("2006-01"), Region: "local", DataClass: "internal"}
 	cfg.Policy.Bundle = filepath.Join(e.cfg.DataDir, "policy.tar")
 	p, err := plan(cfg)
 	if err != nil {
@@ -313,9 +332,6 @@ func (e *Env) product(ctx context.Context, plan func(*config.Config) (Plan, erro
 		URI: e.agent.String(), Name: e.cfg.Name, Service: true, Authority: string(authority),
 		OIDCClients: []config.OIDCClient{{Issuer: e.idp.Issuer(), ClientID: e.cfg.Name}},
 	})
-	if err := server.Init(ctx, cfg.DataDir, cfg.Ledger, e.cfg.Now, e.cfg.Logger); err != nil {
-		return err
-	}
 	if err := e.rules(p.Policies); err != nil {
 		return err
 	}

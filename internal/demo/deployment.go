@@ -61,6 +61,9 @@ type DeployedAgent struct {
 	OIDCClient string `json:"oidc_client,omitempty"`
 	// Routes are those that it may use for the person who signed in.
 	Routes []string `json:"routes,omitempty"`
+	// Config is the file that client.OpenAgentFile takes: of own agents of
+	// `lineal dev`.
+	Config string `json:"config,omitempty"`
 }
 
 // DeployedRoute is something behind the gateway.

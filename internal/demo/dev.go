@@ -148,7 +148,7 @@ func (d *Dev) open(ctx context.Context, own Own) error {
 			return err
 		}
 	}
-	if err := w.writeDeployment(); err != nil {
+	if err := errors.Join(w.writeDeployment(), w.writeAgents()); err != nil {
 		return err
 	}
 	return d.signIn(ctx)

@@ -48,7 +48,8 @@ type OwnAgent struct {
 
 // ownHelp is the file as it is written first.
 const ownHelp = `# Your own tools and agents. Save this file, and everything starts anew with
-# them, at the same addresses. What they may do is in the folder policy.
+# them, at the same addresses. What they may do is in the folder policy. In the
+# folder agents is what client.OpenAgentFile takes, for each agent.
 #
 # tools:
 #   - {name: mine, url: "http://127.0.0.1:9000/mcp"}
@@ -141,6 +142,36 @@ func (o Own) detail(p places, route string) (line string, ok bool) {
 		}
 	}
 	return "", false
+}
+
+// asked is what a call of an own agent hands on: to ask it, and what it calls.
+func (o Own) asked(p places, a OwnAgent) []string {
+	lines := []string{p.askAgents(a.Name)}
+	for _, route := range a.Calls {
+		line, _ := o.detail(p, route)
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// call is the audience of a route and what is asked for there.
+func (o Own) call(p places, route string) (audience string, lines []string) {
+	line, _ := o.detail(p, route)
+	lines = []string{line}
+	for _, a := range o.Agents {
+		if a.Name == route {
+			return p.agent(route), o.asked(p, a)
+		}
+	}
+	switch route {
+	case routeModel:
+		return p.llm(), lines
+	case routeAnthropic:
+		return p.anthropic(), lines
+	case nameOrchestrator, nameResearch, nameDatabase:
+		return p.agent(route), lines
+	}
+	return p.mcp(route), lines
 }
 
 // anyTool is every tool of a server, with any arguments.

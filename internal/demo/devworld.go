@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lineal-auth/lineal/client"
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/internal/durable"
 )
@@ -121,11 +122,13 @@ func ports(first int) (all []int, err error) {
 }
 
 // The files of a world that goes on, below its data directory.
-func devFile(dir, name string) string { return filepath.Join(dir, "dev", name) }
-func statePath(dir string) string     { return devFile(dir, "state.json") }
-func ownPath(dir string) string       { return devFile(dir, "dev.yaml") }
-func policyDir(dir string) string     { return devFile(dir, "policy") }
-func bundlePath(dir string) string    { return devFile(dir, filepath.Join("bundle", "policy.tar")) }
+func devFile(dir, name string) string   { return filepath.Join(dir, "dev", name) }
+func statePath(dir string) string       { return devFile(dir, "state.json") }
+func ownPath(dir string) string         { return devFile(dir, "dev.yaml") }
+func agentPath(dir, name string) string { return devFile(dir, filepath.Join("agents", name+".json")) }
+func policyDir(dir string) string       { return devFile(dir, "policy") }
+func bundlePath(dir string) string      { return devFile(dir, filepath.Join("bundle", "policy.tar")) }
+
 func readState(dir string) (devState, error) {
 	var s devState
 	data, err := os.ReadFile(statePath(dir))
@@ -167,16 +170,39 @@ func (d *devWorld) deploy(w *world, to *Deployment) {
 		to.Routes = append(to.Routes, DeployedRoute{Name: t.Name, Protocol: "mcp", Audience: w.places.mcp(t.Name), Details: details(line)})
 	}
 	for _, a := range d.own.Agents {
-		entry := DeployedAgent{Name: a.Name, URI: agentURI(a.Name).String(), Socket: w.agents[a.Name].socket, Routes: a.Calls}
+		entry := DeployedAgent{Name: a.Name, URI: agentURI(a.Name).String(), Socket: w.agents[a.Name].socket, Routes: a.Calls, Config: agentPath(w.dir, a.Name)}
 		if a.People {
 			entry.OIDCClient = a.Name
 		}
 		to.Agents = append(to.Agents, entry)
 		if a.URL != "" {
-			line, _ := d.own.detail(w.places, a.Name)
-			to.Routes = append(to.Routes, DeployedRoute{Name: a.Name, Protocol: "a2a", Audience: w.places.agent(a.Name), Details: details(line)})
+			to.Routes = append(to.Routes, DeployedRoute{Name: a.Name, Protocol: "a2a", Audience: w.places.agent(a.Name), Details: details(d.own.asked(w.places, a)...)})
 		}
 	}
+}
+
+// writeAgents writes for each own agent what client.OpenAgentFile takes.
+func (w *world) writeAgents() error {
+	var files []durable.File
+	for _, a := range w.dev.own.Agents {
+		cfg := client.AgentConfig{
+			Socket: w.agents[a.Name].socket, TrustDomain: trustDomain, Issuer: w.issuer,
+			TokensID: agentURI(nameTokens), GatewayID: agentURI(nameGateway),
+		}
+		if a.URL != "" {
+			cfg.Audience = w.places.agent(a.Name)
+		}
+		for _, route := range a.Calls {
+			audience, lines := w.dev.own.call(w.places, route)
+			cfg.Calls = append(cfg.Calls, client.Call{Audience: audience, Details: details(lines...)})
+		}
+		text, err := json.MarshalIndent(cfg, "", "  ")
+		if err != nil {
+			return err
+		}
+		files = append(files, durable.File{Path: agentPath(w.dir, a.Name), Data: append(text, '\n'), Mode: 0o600})
+	}
+	return durable.WriteFiles(files)
 }
 
 const pageCookie = "lineal-dev"
@@ -251,7 +277,7 @@ func (w *world) signInFile(ctx context.Context, as string, p person, path string
 // newPrivate makes the folders of a new world.
 func newPrivate(dir string) error {
 	var errs []error
-	for _, d := range []string{dir, devFile(dir, ""), policyDir(dir), filepath.Dir(bundlePath(dir))} {
+	for _, d := range []string{dir, devFile(dir, ""), policyDir(dir), filepath.Dir(bundlePath(dir)), filepath.Dir(agentPath(dir, ""))} {
 		errs = append(errs, durable.MkdirAll(d, 0o700))
 	}
 	return errors.Join(errs...)

@@ -87,7 +87,7 @@ func (x *disclosure) add(e *Entry) {
 func (x *disclosure) findings() (out []Finding) {
 	for _, k := range x.by.order {
 		es := x.by.of[k]
-		f := found("authorised", es, "person %s authorised %s through %s, %d times", cmp.Or(k.person, "unknown"), k.callee, cmp.Or(k.path, "nobody"), len(es))
+		f := found("authorised", es, "person %s authorised %s through %s, %s", cmp.Or(k.person, "unknown"), k.callee, cmp.Or(k.path, "nobody"), times(len(es)))
 		for hop := range strings.SplitSeq(k.authority, "\n") {
 			f.Authority = append(f.Authority, strings.Join(inWords(authorities(hop)), "; "))
 		}
@@ -197,7 +197,7 @@ func (x *agency) findings() (out []Finding) {
 		}
 		es := x.granted.of[k]
 		words := strings.Join(inWords(authorities("["+k.detail+"]")), "; ")
-		out = append(out, found("unused_grant", es, "%s was given %s (for calls to %s) %d times, and no call used it", k.actor, words, k.audience, len(es)))
+		out = append(out, found("unused_grant", es, "%s was given %s (for calls to %s) %s, and no call used it", k.actor, words, k.audience, times(len(es))))
 	}
 	for at, u := range x.atoms {
 		if u.permits < fewPermits {
@@ -339,3 +339,11 @@ func (x *escalation) add(e *Entry) {
 }
 
 func (x *escalation) findings() []Finding { return x.out }
+
+// times is how often, in words.
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}

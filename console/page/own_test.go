@@ -1,9 +1,11 @@
 package page
 
 import (
+	"bytes"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -121,5 +123,37 @@ func TestL9PersonCountsOwn(t *testing.T) {
 	}
 	if status, _ := r.get("", "/ui/me", nobody); status != http.StatusOK {
 		t.Errorf("an empty page of one's own: %d", status)
+	}
+}
+
+// TestL9SharedTransaction: a foreign token service may give one name to
+// transactions of two persons; each sees the own calls alone.
+func TestL9SharedTransaction(t *testing.T) {
+	p := &provider{}
+	r := newRig(t, withLogin(p))
+	theirs := int64(1)
+	for r.Person(theirs) == r.Person(0) {
+		theirs++
+	}
+	shared, was := r.Txn(0), r.Txn(theirs)
+	r.change = func(_ int64, payload []byte) []byte {
+		return bytes.ReplaceAll(payload, []byte(was), []byte(shared))
+	}
+	audit, session := r.signIn(p, auditorSubject), r.signIn(p, r.Person(0))
+	mine, other := r.RecordID(3), r.RecordID(theirs*10+3)
+	for _, target := range []string{"/ui/transactions/" + shared, "/ui/persons/" + r.Person(0) + "?before=10"} {
+		if _, body := r.get("", target, audit); !strings.Contains(body, mine) || !strings.Contains(body, other) {
+			t.Fatalf("%s does not show an auditor both: nothing is tested", target)
+		}
+		if status, body := r.get("", target, session); status != http.StatusOK || !strings.Contains(body, mine) || strings.Contains(body, other) || strings.Contains(body, r.Person(theirs)) {
+			t.Errorf("%s: %d, shows another's call: %t", target, status, strings.Contains(body, other))
+		}
+	}
+	if status, body := r.get("", "/ui/actions/"+mine, session); status != http.StatusOK || strings.Contains(body, other) {
+		t.Errorf("an action shows another's: %d", status)
+	}
+	r.exported = nil
+	if status, _ := r.get("", "/ui/transactions/"+shared+"/evidence", session); status != http.StatusOK || len(r.exported) != 1 || slices.Contains(r.exported[0].IDs, other) || !slices.Contains(r.exported[0].IDs, mine) {
+		t.Errorf("evidence of a shared transaction: %d %v", status, r.exported)
 	}
 }

@@ -137,6 +137,7 @@ const judged = async (result) => {
 await page.click('#verify-run');
 const said = await judged('good');
 hold(/signature, inclusion and checkpoint hold/.test(said), said);
+hold(/^The signed record: permit, allowed; .*\/database calls query at /.test(await page.textContent('#verify .says')), 'the signed record is not told');
 await shots(page, 'action', LOOKS);
 const policy = await (await page.context().request.get(base + '/ui/trust')).text();
 const mine = path.join(artefacts, 'own.policy');

@@ -21,21 +21,28 @@ const get = async (url) => {
   return r;
 };
 
-/** Whether the bundle holds the record that the page shows. */
+/** The record that the page shows, from the bundle; undefined if that holds another. */
 async function shown(bundle, { record, hash }) {
   for (const f of readContainer(bundle).files) {
     if (!f.name.startsWith('records/')) continue;
     const payload = unb64(json(text(f.data)).payload), r = json(text(payload));
-    if (r.record_id === record) return await digest(payload) === hash && canonical(r) === text(payload);
+    if (r.record_id === record) return await digest(payload) === hash && canonical(r) === text(payload) ? r : undefined;
   }
-  return false;
+  return undefined;
 }
 
-function judge(report, same) {
+/** The record in words of this script's own: what the server says of it need not be believed. */
+function inWords(r) {
+  const callee = r.callee ? `${r.callee.tool ? r.callee.tool + ' at ' : ''}${r.callee.id}` : 'what has no route';
+  return `The signed record: ${r.decision.effect}, ${r.decision.reason}; ${r.caller.claimed ?? r.caller.proven ?? 'unknown caller'} calls ${callee}, ` +
+    `for person ${r.person.ref ?? 'unknown'}, by rules ${r.policy.rules.join(', ') || 'none'}, ${r.time}.`;
+}
+
+function judge(report, record) {
   const of = (d) => report.findings.find((f) => f.dimension === d);
   const wrong = report.findings.filter((f) => f.status === 'FAIL').map((f) => f.dimension);
   if (wrong.length > 0) return ['bad', `Not as it was recorded. Wrong: ${wrong.join(', ')}.`];
-  if (!same) return ['bad', 'The evidence is of another record than this page shows.'];
+  if (!record) return ['bad', 'The evidence is of another record than this page shows.'];
   const open = MUST.filter((d) => of(d).status !== 'PASS');
   if (open.length > 0) return ['open', `Cannot decide. Not proven: ${open.join(', ')}.`];
   return ['good', 'Verified in this browser: signature, inclusion and checkpoint hold.'];
@@ -58,7 +65,7 @@ function list(table, findings) {
 }
 
 function evidence(section) {
-  const state = section.querySelector('.state'), button = section.querySelector('#verify-run'), own = section.querySelector('#verify-policy');
+  const state = section.querySelector('.state'), button = section.querySelector('#verify-run'), own = section.querySelector('#verify-policy'), says = section.querySelector('.says');
   const say = (result, words) => { section.dataset.result = result; state.textContent = words; };
   let policy;
   const run = async () => {
@@ -67,10 +74,14 @@ function evidence(section) {
     try {
       const bundle = new Uint8Array(await (await get(section.dataset.bundle)).arrayBuffer());
       const report = await verify(bundle, policy ?? await (await get(section.dataset.trust)).text());
-      const [result, words] = judge(report, await shown(bundle, section.dataset).catch(() => false));
+      const record = await shown(bundle, section.dataset).catch(() => undefined);
+      const [result, words] = judge(report, record);
       list(section.querySelector('.checks'), report.findings);
-      say(result, words + (policy === undefined ? '' : ' Trusted: your own policy file alone.'));
+      say(result, `${words} Trusted is ${policy === undefined ? 'the policy file of this server' : 'your own policy file alone'}.`);
+      if (result === 'good') says.textContent = inWords(record);
+      says.hidden = result !== 'good';
     } catch (e) {
+      says.hidden = true;
       say('bad', `It could not be checked: ${e.message}.`);
     }
     button.disabled = false;

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -12,10 +13,15 @@ import (
 type Ledger struct {
 	// Family is the log's family, "ledger.acme.example/std".
 	Family string `yaml:"family"`
-	// Period is the period of the family now open, "2026-11".
+	// Period is the period of the family now open, "2026-11". To open the next,
+	// change it and run lineal ledger roll.
 	Period    string `yaml:"period"`
 	Region    string `yaml:"region"`
 	DataClass string `yaml:"data_class"`
+
+	// Retention is how long the bodies of a period are kept once it is closed.
+	// Default: for ever.
+	Retention Retention `yaml:"retention,omitempty"`
 
 	// Store is a PostgreSQL database for ledger and registries, which any number of
 	// processes share: "postgres://lineal@db.internal/lineal?sslmode=verify-full".
@@ -41,6 +47,20 @@ type Ledger struct {
 	// WitnessQuorum is how many of them must have. Default: all.
 	WitnessQuorum int `yaml:"witness_quorum,omitempty"`
 }
+
+// Retention bounds the life of records. It is written into the record that closes
+// a period, and holds for that one: a later change is for periods to come.
+type Retention struct {
+	// KeepDays is for how many days after its end nothing of a period may be
+	// deleted. Default: 0, nothing ever is.
+	KeepDays int `yaml:"keep_days,omitempty"`
+	// DeleteWithinDays is within how many days after that it must be, by lineal
+	// ledger prune. Default: 30.
+	DeleteWithinDays int `yaml:"delete_within_days,omitempty"`
+}
+
+// DeleteWithin is DeleteWithinDays, or its default.
+func (r Retention) DeleteWithin() int { return cmp.Or(r.DeleteWithinDays, 30) }
 
 // Origin is the log's origin, the name in its checkpoints.
 func (l Ledger) Origin() string { return l.Family + "/" + l.Period }
@@ -73,6 +93,9 @@ func (c Config) validateSharing() (errs []error) {
 	}
 	l := c.Ledger
 	errs = append(errs, l.validateWitnesses()...)
+	if r := l.Retention; r.KeepDays < 0 || r.DeleteWithinDays < 0 || r.KeepDays > 36_500 || r.DeleteWithinDays > 3_650 || r.KeepDays == 0 && r.DeleteWithinDays > 0 {
+		errs = append(errs, errors.New("ledger.retention: keep_days is 0 to 36500, delete_within_days 0 to 3650 and not without the other"))
+	}
 	if l.Node != "" && !nodeName.MatchString(l.Node) {
 		errs = append(errs, fmt.Errorf("ledger.node: %q is not of lower-case letters, digits and inner hyphens, 32 at most", l.Node))
 	}

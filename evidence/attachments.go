@@ -118,6 +118,10 @@ func untar(b []byte) (map[string][]byte, error) {
 func (v *verifier) checkOutcomes() {
 	decisions, outcomes := map[string]*entry{}, map[string]bool{}
 	permits, paired := 0, 0
+	earlier := map[string]*entry{}
+	if v.before != nil {
+		earlier = v.before.decisions
+	}
 	for _, e := range v.records {
 		if !e.signed {
 			continue
@@ -129,7 +133,7 @@ func (v *verifier) checkOutcomes() {
 				permits++
 			}
 		case record.KindOutcome:
-			v.pairOutcome(decisions, e)
+			v.pairOutcome(decisions, earlier, e)
 			if o := e.record.Outcome; o.Status != record.StatusUnknown {
 				outcomes[o.Of] = true
 			}
@@ -141,6 +145,8 @@ func (v *verifier) checkOutcomes() {
 			paired++
 		}
 	}
+	v.decisions = maps.Clone(earlier)
+	maps.Copy(v.decisions, decisions)
 	if permits == 0 {
 		v.absent(Outcomes, "no permitted call")
 		return
@@ -151,11 +157,14 @@ func (v *verifier) checkOutcomes() {
 	v.pass(Outcomes, "%d of %d permitted calls", paired, permits)
 }
 
-func (v *verifier) pairOutcome(decisions map[string]*entry, e *entry) {
+func (v *verifier) pairOutcome(decisions, earlier map[string]*entry, e *entry) {
 	o := e.record.Outcome
 	d, ok := decisions[o.Of]
+	if !ok {
+		d, ok = earlier[o.Of]
+	}
 	switch {
-	case !ok && (v.manifest.Mode == ModeRange && !v.continued()):
+	case !ok && (v.manifest.Mode == ModeRange && v.whole()):
 		v.fail(Outcomes, "record %d is the outcome of a decision that does not stand before it", e.index)
 	case !ok:
 		v.unproven(Outcomes, "the decision of outcome %d is not in the bundle", e.index)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/lineal-auth/lineal/record"
 )
 
 // checkpoint is a C2SP tlog-checkpoint: a signed note that states size and
@@ -15,6 +17,11 @@ type checkpoint struct {
 	origin string
 	size   int64
 	root   Hash
+}
+
+// body is the checkpoint as records name it.
+func (c checkpoint) body() string {
+	return record.CheckpointBody(c.origin, uint64(c.size), c.root) //nolint:gosec // a size is never negative
 }
 
 func parseCheckpoint(b []byte) (checkpoint, error) {

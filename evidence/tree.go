@@ -39,7 +39,10 @@ func (v *verifier) checkInclusion() {
 			v.fail(Inclusion, "there is a proof for record %d, but no record", index)
 		}
 	}
-	v.pass(Inclusion, "%d records, %s", len(v.records), how)
+	if len(v.gone) > 0 {
+		how += fmt.Sprintf(", %d pruned among them", len(v.gone))
+	}
+	v.pass(Inclusion, "%d records, %s", len(v.records)+len(v.gone), how)
 }
 
 // at finds the record of an index.
@@ -110,6 +113,10 @@ func (v *verifier) recompute() {
 		if index == v.last.size {
 			break
 		}
+		if h, ok := v.gone[index]; ok {
+			f.push(h)
+			continue
+		}
 		e, ok := v.at(index)
 		if !ok {
 			v.fail(Inclusion, "the root cannot be recomputed: record %d of [%d,%d) is missing", index, start, v.last.size)
@@ -133,10 +140,20 @@ func (v *verifier) checkCompleteness() {
 	end := max(to, v.last.size)
 	next, missing := from, int64(0)
 	hole := func(a, b int64) { // [a, b)
-		for i := a; i < b && i < a+maxProblems; i++ {
-			v.fail(Completeness, "record %d of [%d,%d) missing", i, from, end)
+		n := int64(0)
+		for i := a; i < b; i++ {
+			if _, ok := v.gone[i]; ok {
+				continue
+			}
+			if n++; n <= maxProblems {
+				v.fail(Completeness, "record %d of [%d,%d) missing", i, from, end)
+			}
+			if len(v.gone) == 0 && n > maxProblems { // no need to count
+				n = b - a
+				break
+			}
 		}
-		if more := b - a - maxProblems; more > 0 {
+		if more := n - maxProblems; more > 0 {
 			v.finding(Completeness).Failures += int(more)
 		}
 		missing += b - a

@@ -25,12 +25,18 @@ func VerifyFile(path string, p Policy) (Report, error) {
 
 // Verify judges a bundle under a policy. It opens nothing and asks nobody; the
 // same bytes and policy give the same report, this year and in ten.
-func Verify(bundle []byte, p Policy) Report {
-	v := &verifier{policy: p, findings: map[Dimension]*Finding{}, last: checkpoint{size: -1}, first: checkpoint{size: -1}}
+func Verify(bundle []byte, p Policy) Report { return judge(bundle, p, nil).report() }
+
+// judge makes all checks. before is the verification of the period before, if
+// there is one.
+func judge(bundle []byte, p Policy, before *verifier) *verifier {
+	v := &verifier{policy: p, before: before, findings: map[Dimension]*Finding{}, last: checkpoint{size: -1}, first: checkpoint{size: -1}}
 	if v.open(bundle) {
 		v.checkOrigin()
 		v.checkCheckpoints()
 		v.readRecords()
+		v.checkContinues()
+		v.checkPruned()
 		v.checkSummaries()
 		v.checkWriterKeys()
 		v.checkSignatures()
@@ -43,7 +49,7 @@ func Verify(bundle []byte, p Policy) Report {
 		v.checkDisclosures()
 		v.checkExchange()
 	}
-	return v.report()
+	return v
 }
 
 // verifier is one verification under way.
@@ -57,12 +63,16 @@ type verifier struct {
 	proofs   map[int64][]byte
 	receipts map[string]string // hash → compact
 	jwks     [][]byte
+	gone     map[int64]Hash    // leaves of records that were pruned, as the log says
 	rules    map[string][]byte // policy bundles by digest
 	values   map[string][]byte // disclosures by digest
 
 	first, last checkpoint // size -1 if there is none that verified
 	lastNote    []byte
 	keys        keyHistory
+	before      *verifier              // of the period before, nil if there is none
+	tails       map[string]*tail       // of the writers, at the end
+	decisions   map[string]*entry      // by record id
 	pinned      map[issuerKeyName]bool // issuer keys that the policy pins
 }
 
@@ -281,7 +291,8 @@ func (v *verifier) place(name string, data []byte) bool {
 		return ok
 	}
 	switch name {
-	case manifestFile, manifestNote, firstFile, lastFile, consistFile, summaryFile, summaryPage:
+	case manifestFile, manifestNote, firstFile, lastFile, consistFile, summaryFile, summaryPage,
+		prunedLeaves, prunedRecord, prunedProof, prunedKept:
 		return true
 	}
 	return false

@@ -41,6 +41,11 @@ type Contents struct {
 	First, Last []byte
 	Consistency []Hash
 
+	// Pruned are the leaf hashes of records whose bodies are gone, in a range from
+	// 0 to the end of a closed period, and Pruning is what the log says of it.
+	Pruned  map[int64]Hash
+	Pruning Pruning
+
 	Receipts    []string // compact JWS
 	IssuerKeys  [][]byte // JWK sets of the token issuers
 	Policies    []PolicyBundle
@@ -74,6 +79,7 @@ func Write(w io.Writer, c Contents) error {
 	b := builder{files: map[string][]byte{}}
 	b.records(c)
 	b.checkpoints(c)
+	b.pruned(c)
 	b.attachments(c)
 	b.summary(c)
 	if b.err != nil {

@@ -85,8 +85,11 @@ func (h *keyHistory) apply(e *entry) error {
 	open := func(p *keyPeriod) bool { return p.keyID == k.KeyID && p.until < 0 }
 	i := slices.IndexFunc(h.periods[k.For], open)
 	if k.Op == record.KeyAdd {
+		if i >= 0 && h.periods[k.For][i].role == k.Role {
+			return nil // the beginning of a period says it again
+		}
 		if i >= 0 {
-			return fmt.Errorf("the key of %q is added twice", k.For)
+			return fmt.Errorf("the key of %q is added twice, for two roles", k.For)
 		}
 		raw, err := decodeDigest(k.PublicKey)
 		if err != nil {
@@ -150,6 +153,12 @@ func (v *verifier) continued() bool {
 	return r.signed && r.record.Kind == record.KindPeriod && r.record.Period.Previous != ""
 }
 
+// whole reports whether everything that these writers wrote before is here: in this
+// bundle, or in those of the periods before.
+func (v *verifier) whole() bool {
+	return !v.continued() || v.before != nil && len(v.before.gone) == 0 && v.before.whole()
+}
+
 // tail is the last record seen of a writer.
 type tail struct {
 	run  string
@@ -165,11 +174,15 @@ func (v *verifier) checkSequence() {
 		v.unproven(Sequence, "a selection does not hold every record of a writer")
 		return
 	}
-	tails := map[string]*tail{}
+	tails := v.carriedTails()
+	v.tails = tails
 	ids := map[string]int64{}
 	broken := false
 	for _, e := range v.records {
 		if e.index < v.manifest.From {
+			continue
+		}
+		if len(v.gone) > 0 { // what stands between two records is not known
 			continue
 		}
 		if !e.signed {
@@ -186,7 +199,7 @@ func (v *verifier) checkSequence() {
 		v.unproven(Sequence, "a record that cannot be read, or that no known key signed, has no place in a sequence")
 	}
 	caveat := ""
-	if v.continued() {
+	if !v.whole() {
 		caveat = "; what these writers wrote before is not in the bundle"
 	}
 	v.pass(Sequence, "%d writers, %d gaps%s", len(tails), v.finding(Sequence).Failures, caveat)
@@ -200,7 +213,7 @@ func (v *verifier) follow(tails map[string]*tail, e *entry) {
 		tails[w.ID] = t
 	}
 	switch {
-	case !known && v.continued():
+	case !known && !v.whole():
 		// Where the writer stood before the bundle is not in it.
 	case !known:
 		if w.Seq != 0 || w.Prev != "" {

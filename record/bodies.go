@@ -285,17 +285,25 @@ type Query struct {
 	Count int64 `json:"count"`
 }
 
-// Period opens or seals one log of a family.
+// Period opens or seals one log of a family, prunes one that was sealed, or holds
+// one against pruning.
 type Period struct {
 	Op PeriodOp `json:"op"`
-	// Origin is of the log opened or sealed, "ledger.example/std/2027-03".
+	// Origin is of the log opened, sealed or pruned, "ledger.example/std/2027-03". A
+	// hold may name the family instead, for all its logs.
 	Origin string `json:"origin"`
-	// Previous is the former log's last checkpoint body, "" for the first log.
-	Previous  string      `json:"previous"`
-	Cause     PeriodCause `json:"cause"`
-	Retention Retention   `json:"retention"`
-	// StateDigest is of the blob with active keys, policies and writer tails.
-	StateDigest string `json:"state_digest"`
+	// Previous is the former log's last checkpoint body, "" for the first log; of a
+	// pruning that of the pruned log, and of a hold "".
+	Previous string      `json:"previous"`
+	Cause    PeriodCause `json:"cause"`
+	// Retention is that of the log; a hold has none.
+	Retention *Retention `json:"retention,omitempty"`
+	// StateDigest is of the blob with active keys and writer tails; of a pruning, of
+	// the list of what stays. A hold has none.
+	StateDigest string `json:"state_digest,omitempty"`
+	// Hold is the id of a hold, and Basis why it is, in a word; else "".
+	Hold  string `json:"hold,omitempty"`
+	Basis string `json:"basis,omitempty"`
 }
 
 // PeriodOp is what happens to a period.
@@ -305,6 +313,11 @@ type PeriodOp string
 const (
 	PeriodOpen PeriodOp = "open"
 	PeriodSeal PeriodOp = "seal"
+	// PeriodPrune: the bodies of a sealed log were deleted.
+	PeriodPrune PeriodOp = "prune"
+	// PeriodHold keeps bodies beyond their retention until PeriodRelease.
+	PeriodHold    PeriodOp = "hold"
+	PeriodRelease PeriodOp = "release"
 )
 
 // PeriodCause is why a period begins or ends.
@@ -312,8 +325,10 @@ type PeriodCause string
 
 // The causes.
 const (
-	PeriodRoll     PeriodCause = "roll"
-	PeriodRollback PeriodCause = "rollback"
+	PeriodRoll      PeriodCause = "roll"
+	PeriodRollback  PeriodCause = "rollback"
+	PeriodRetention PeriodCause = "retention" // of a pruning
+	PeriodOrder     PeriodCause = "order"     // of a hold: somebody's
 )
 
 // Retention is how long the bodies of a period are kept.

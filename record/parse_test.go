@@ -165,6 +165,12 @@ func TestParseRefuses(t *testing.T) {
 		{"changed without revision", "registry.json", `,"revision":7`, ``, `,"revision":1`},
 		{"refused, allowed", "registry-refused.json", `"reason":"identity_missing"`, `"reason":"allowed"`, `"reason":"role_insufficient"`},
 		{"a role of nobody", "registry-refused.json", `,"v":1}`, `,"role":"operator","v":1}`, same},
+		{"a hold without a name", "period-hold.json", `"hold":"case-17",`, ``, `"hold":"case-18",`},
+		{"a hold without a basis", "period-hold.json", `"basis":"litigation",`, ``, `"basis":"audit",`},
+		{"a hold with a state", "period-hold.json", `"v":1}`, `"state_digest":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","v":1}`, `"v":1}`},
+		{"a pruning with a name", "period-prune.json", `"kind":"period"`, `"hold":"case-17","kind":"period"`, `"kind":"period"`},
+		{"a pruning for another cause", "period-prune.json", `"cause":"retention"`, `"cause":"roll"`, `"cause":"retention"`},
+		{"a pruning without a state", "period-prune.json", `"state_digest":`, `"state_digest":"","x":`, `"state_digest":`},
 		{"retention backwards", "period.json", `"not_before":"2027-03`, `"not_before":"2027-05`, `"not_before":"2027-02`},
 	}
 	for _, row := range rows {

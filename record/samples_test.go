@@ -205,7 +205,14 @@ func samples(t testing.TB) map[string]record.Record {
 		}},
 		"period": {Header: header(record.KindPeriod, record.RoleSequencer), Period: &record.Period{
 			Op: record.PeriodOpen, Origin: "ledger.example/std/2027-04", Previous: checkpoint(), Cause: record.PeriodRollback,
-			Retention: record.Retention{NotBefore: when, DeleteBy: later}, StateDigest: h("state"),
+			Retention: &record.Retention{NotBefore: when, DeleteBy: later}, StateDigest: h("state"),
+		}},
+		"period-prune": {Header: header(record.KindPeriod, record.RoleAdmin), Period: &record.Period{
+			Op: record.PeriodPrune, Origin: "ledger.example/std/2027-03", Previous: checkpoint(), Cause: record.PeriodRetention,
+			Retention: &record.Retention{NotBefore: when, DeleteBy: later}, StateDigest: h("kept"),
+		}},
+		"period-hold": {Header: header(record.KindPeriod, record.RoleAdmin), Period: &record.Period{
+			Op: record.PeriodHold, Origin: "ledger.example/std/2027-03", Cause: record.PeriodOrder, Hold: "case-17", Basis: "litigation",
 		}},
 		"registry": {Header: header(record.KindRegistry, record.RoleAdmin), Registry: &record.Registry{
 			Op: record.RegistryChange, Entry: record.EntryAgent, Target: "spiffe://example/pay", By: "spiffe://example/ops/dana", Role: "operator",
@@ -293,6 +300,8 @@ func TestSamplesSetEveryMember(t *testing.T) {
 		case at == "outcome.Model" || at == "outcome-model.Peer" || at == "outcome-model.Reason" || at == "outcome-model.ResultCommit": // one has what the other lacks
 		case at == "outcome.Redeemed" || at == "outcome-model.Redeemed" || at == "issuance.Partner":
 		case strings.HasPrefix(at, "outcome-partner.") && !strings.HasPrefix(at, "outcome-partner.Redeemed.") || strings.HasSuffix(at, ".Exceeded") || strings.HasSuffix(at, ".Via") || strings.HasSuffix(at, ".Card"):
+		case strings.HasPrefix(at, "period") && (strings.HasSuffix(at, ".Hold") || strings.HasSuffix(at, ".Basis")) && at[:11] != "period-hold": // of holds
+		case strings.HasPrefix(at, "period-hold."): // it has neither state nor retention
 		case at == "decision.Verdict.Exceeded": // scope permits there; decision-exceeded has it
 		case v.IsZero() || (v.Kind() == reflect.Slice && v.Len() == 0):
 			t.Errorf("%s is not set", at)

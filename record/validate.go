@@ -512,14 +512,33 @@ func (q *Query) check(c *checker) {
 }
 
 func (p *Period) check(c *checker) {
-	oneOf(c, "op", p.Op, PeriodOpen, PeriodSeal)
+	oneOf(c, "op", p.Op, PeriodOpen, PeriodSeal, PeriodPrune, PeriodHold, PeriodRelease)
 	c.name("origin", p.Origin)
 	c.checkpoint("previous", p.Previous)
-	oneOf(c, "cause", p.Cause, PeriodRoll, PeriodRollback)
+	switch p.Op {
+	case PeriodHold, PeriodRelease:
+		oneOf(c, "cause", p.Cause, PeriodOrder)
+		c.name("hold", p.Hold)
+		c.name("basis", p.Basis)
+		c.require(p.Previous == "", "previous", "is not of a hold")
+		c.require(p.Retention == nil, "retention", "is not of a hold")
+		c.require(p.StateDigest == "", "state_digest", "is not of a hold")
+		return
+	case PeriodPrune:
+		oneOf(c, "cause", p.Cause, PeriodRetention)
+		c.require(p.Previous != "", "previous", "is missing")
+	case PeriodOpen, PeriodSeal:
+		oneOf(c, "cause", p.Cause, PeriodRoll, PeriodRollback)
+	}
+	if p.Retention == nil {
+		c.fail("retention", "is missing")
+		return
+	}
 	c.time("retention.not_before", p.Retention.NotBefore)
 	c.time("retention.delete_by", p.Retention.DeleteBy)
 	c.require(p.Retention.NotBefore <= p.Retention.DeleteBy, "retention.delete_by", "is before not_before")
 	c.hash("state_digest", p.StateDigest)
+	c.require(p.Hold == "" && p.Basis == "", "hold", "is of a hold alone")
 }
 
 var errKey = errors.New("not an acceptable Ed25519 public key")

@@ -7,7 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/evidence"
@@ -24,17 +30,26 @@ type Archive struct {
 	cfg     config.Ledger
 	store   ledger.Store
 	persons personStore // nil where the person map is not at hand
+	open    string      // origin of the period that is open, as the directory says
+	former  bool        // the period is closed
+	pruned  *pruned     // of a former period, nil if it was not pruned
 }
 
-// OpenArchive opens a data directory for reading. The person map is used where
-// it is there and may be read: it is kept apart from the log, and an archive
-// without it answers with references instead of names.
+// OpenArchive opens a data directory for reading, at the period that is open. The
+// person map is used where it is there and may be read: it is kept apart from the
+// log, and an archive without it answers with references instead of names.
 func OpenArchive(ctx context.Context, dataDir string) (*Archive, error) {
+	return OpenPeriod(ctx, dataDir, "")
+}
+
+// OpenPeriod is OpenArchive for one period of the log, "2026-11"; "" is the one
+// that is open. What was pruned of it cannot be read.
+func OpenPeriod(ctx context.Context, dataDir, period string) (*Archive, error) {
 	cfg, err := readLedger(dataDir)
 	if err != nil {
 		return nil, fmt.Errorf("opening archive: %w", err)
 	}
-	a := &Archive{dataDir: dataDir, cfg: cfg}
+	a := &Archive{dataDir: dataDir, cfg: cfg, open: cfg.Origin(), former: period != "" && period != cfg.Period}
 	e := newEngine(dataDir, cfg, engineOptions{})
 	if a.store, err = e.reader(ctx); err != nil {
 		return nil, fmt.Errorf("opening archive: %w", err)
@@ -42,6 +57,12 @@ func OpenArchive(ctx context.Context, dataDir string) (*Archive, error) {
 	if a.persons, err = e.knownPersons(ctx); err != nil {
 		a.persons = nil
 		return nil, errors.Join(fmt.Errorf("opening person map: %w", err), a.Close())
+	}
+	if a.former {
+		a.cfg.Period = period
+		if a.pruned, err = a.knownPruned(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("opening archive: %w", err), a.Close())
+		}
 	}
 	return a, nil
 }
@@ -155,6 +176,10 @@ func Trust(dataDir, issuer string) (evidence.Trust, error) {
 	if err != nil {
 		return evidence.Trust{}, err
 	}
+	logs, err := formerKeys(dataDir)
+	if err != nil {
+		return evidence.Trust{}, err
+	}
 	manifest, err := evidence.NewKey(cfg.Family, keys.manifestPublic)
 	if err != nil {
 		return evidence.Trust{}, err
@@ -175,12 +200,66 @@ func Trust(dataDir, issuer string) (evidence.Trust, error) {
 	}
 	return evidence.Trust{
 		Witnesses: witnesses, Quorum: cfg.WitnessQuorum,
-		Logs: []evidence.Key{logKey}, Manifests: []evidence.Key{manifest}, Issuers: issuers,
+		Logs: append(logs, logKey), Manifests: []evidence.Key{manifest}, Issuers: issuers,
 		Require: []evidence.Dimension{
 			evidence.Signature, evidence.WriterKeys, evidence.Inclusion, evidence.Checkpoints, evidence.Sequence,
 			evidence.Completeness, evidence.Chain,
 		},
 	}, nil
+}
+
+// formerKeys are the keys of the periods that were closed here, by origin.
+func formerKeys(dataDir string) (keys []evidence.Key, err error) {
+	files, err := filepath.Glob(filepath.Join(dataDir, keysDir, "*.vkey")) // sorted
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f) //nolint:gosec // below the data directory
+		if err != nil {
+			return nil, err
+		}
+		k, err := evidence.ParseKey(strings.TrimSpace(string(text)))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f, err)
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// logKey is the key of the archive's checkpoints.
+func (a *Archive) logKey(keys keyRing) (evidence.Key, note.Verifier, error) {
+	if !a.former {
+		if keys.log == nil {
+			return evidence.Key{}, nil, errNotHere("log")
+		}
+		k, err := evidenceKey(a.cfg.Origin(), keys.log)
+		if err != nil {
+			return evidence.Key{}, nil, err
+		}
+		v, err := logVerifier(keys, a.cfg.Origin())
+		return k, v, err
+	}
+	text, err := os.ReadFile(vkeyFile(a.dataDir, a.cfg.Origin()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return evidence.Key{}, nil, fmt.Errorf("no period %q of %s was closed here: lineal ledger periods lists them", a.cfg.Period, a.cfg.Family)
+	}
+	if err != nil {
+		return evidence.Key{}, nil, err
+	}
+	vkey := strings.TrimSpace(string(text))
+	k, err := evidence.ParseKey(vkey)
+	if err != nil {
+		return evidence.Key{}, nil, err
+	}
+	v, err := note.NewVerifier(vkey)
+	return k, v, err
+}
+
+// Periods lists the periods of the log, from the first to the open one.
+func (a *Archive) Periods(ctx context.Context) ([]Period, error) {
+	return periodsOf(ctx, a.store, a.cfg.Family)
 }
 
 func evidenceKey(name string, key ed25519.PrivateKey) (evidence.Key, error) {

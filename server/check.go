@@ -17,11 +17,13 @@ import (
 // check; to the ledger itself entries are opaque.
 type admission struct {
 	manifest string // keyid of the manifest key, which may sign for the admin
+	origin   string
 	keys     map[string]ed25519.PublicKey
 	writers  map[string]string // keyid → gw.id it was added for
 	tails    map[string]tail   // gw.id → last record
 
-	read func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error]
+	read readRange
+	blob func(ctx context.Context, digest string) (ledger.Blob, error)
 	next int64 // entries taken in
 
 	open permits // of those entries
@@ -36,24 +38,41 @@ type tail struct {
 	Seq   int64  `json:"seq"`
 	Hash  string `json:"hash"`
 	Index int64  `json:"index"`
+	// Origin is of the period that holds it, "" if that is the one spoken of.
+	Origin string `json:"origin,omitempty"`
 }
+
+// readRange is [ledger.Source].ReadRange.
+type readRange func(ctx context.Context, origin string, from, to int64) iter.Seq2[ledger.Entry, error]
 
 // newAdmission makes an admission that takes in the log so far, through read,
 // so that a start continues exactly where the last run ended.
-func newAdmission(manifest ed25519.PublicKey, read func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error]) *admission {
+func newAdmission(manifest ed25519.PublicKey, read readRange) *admission {
 	return &admission{
 		manifest: record.KeyID(manifest), keys: map[string]ed25519.PublicKey{record.KeyID(manifest): manifest},
 		writers: make(map[string]string), tails: make(map[string]tail), read: read,
 	}
 }
 
+// admissionOf is the check of the sequencer over one origin of a log.
+func admissionOf(manifest ed25519.PublicKey, src ledger.Source, origin string) *admission {
+	a := newAdmission(manifest, src.ReadRange)
+	a.origin, a.blob = origin, src.Blob
+	return a
+}
+
 // catchUp takes in the entries up to an index. Until this process holds the
 // lease, another one may add entries; who judged without them would refuse
 // every record that follows one of them, and for good.
 func (a *admission) catchUp(ctx context.Context, to int64) error {
-	for e, err := range a.read(ctx, a.next, to) {
+	for e, err := range a.read(ctx, a.origin, a.next, to) {
 		if err != nil {
 			return fmt.Errorf("reading the log: %w", err)
+		}
+		if a.next == 0 {
+			if err := a.begin(ctx, e.Envelope); err != nil {
+				return fmt.Errorf("beginning of the log: %w", err)
+			}
 		}
 		if err := a.admit(e.Envelope); err != nil {
 			return fmt.Errorf("entry %d of the log: %w", e.Index, err)
@@ -132,11 +151,14 @@ func (a *admission) follows(w record.Writer) error {
 
 // learn takes in key records, which only the manifest key may sign.
 func (a *admission) learn(rec record.Record, keyID string) error {
-	if rec.Kind != record.KindKey {
+	if rec.Kind != record.KindKey && rec.Kind != record.KindPeriod {
 		return nil
 	}
 	if keyID != a.manifest {
-		return fmt.Errorf("a key record that the manifest key did not sign")
+		return fmt.Errorf("a %s record that the manifest key did not sign", rec.Kind)
+	}
+	if rec.Kind == record.KindPeriod {
+		return nil
 	}
 	k := rec.KeyChange
 	if k.Role == record.RoleIssuer {

@@ -88,7 +88,7 @@ func (a *Archive) desk(ctx context.Context, follow func(*search.Desk, context.Co
 func (a *Archive) openDesk(ctx context.Context) (*Desk, error) {
 	d := &Desk{Kept: true}
 	dir := a.dataDir
-	if !writable(dir) {
+	if a.former || !writable(dir) { // the one in the directory is of the open period
 		var err error
 		if dir, err = os.MkdirTemp("", "lineal-index-"); err != nil {
 			return nil, fmt.Errorf("opening index: %w", err)
@@ -138,6 +138,10 @@ func (a *Archive) payloads(ctx context.Context, from, to int64) iter.Seq2[search
 		for e, err := range a.store.ReadRange(ctx, a.cfg.Origin(), from, to) {
 			if err != nil {
 				yield(search.Payload{}, fmt.Errorf("reading records: %w", err))
+				return
+			}
+			if e.Pruned() {
+				yield(search.Payload{}, fmt.Errorf("reading record %d: %w", e.Index, errPruned))
 				return
 			}
 			envelope, err := record.Open(e.Envelope)

@@ -49,22 +49,11 @@ func Erase(ctx context.Context, dataDir, ref, basis string, now func() time.Time
 	if _, err := persons.Lookup(ctx, ref); err != nil {
 		return rep, fmt.Errorf("erasing: %w", err)
 	}
-	keys, err := loadKeys(dataDir)
-	if err != nil {
-		return rep, fmt.Errorf("erasing: %w", err)
-	}
-	if keys.manifest == nil || keys.log == nil {
-		return rep, fmt.Errorf("erasing: %w", errNotHere("manifest or log"))
-	}
-	l, err := newLedgerService(ctx, newEngine(dataDir, cfg, engineOptions{now: now, logger: logger}),
-		ledgerConfig{Ledger: cfg, dataDir: dataDir, keys: keys, sequences: true, now: now, logger: logger})
+	l, err := adminService(ctx, newEngine(dataDir, cfg, engineOptions{now: now, logger: logger}), dataDir, cfg, now, logger)
 	if err != nil {
 		return rep, fmt.Errorf("erasing: %w", err)
 	}
 	defer func() { err = errors.Join(err, l.close(ctx)) }()
-	if err := l.openRecorders(ctx, func(r config.Role) bool { return r == config.RoleLedger }, buildDigest()); err != nil {
-		return rep, fmt.Errorf("erasing: %w", err)
-	}
 	rep.CompleteBy = now().Add(eraseWithin).UTC()
 	rec := l.admin.own(record.KindErasure)
 	rec.Erasure = &record.Erasure{Target: record.ErasePerson, Ref: ref, Basis: basis, CompleteBy: record.At(rep.CompleteBy)}
@@ -115,25 +104,13 @@ func personMap(ctx context.Context, dataDir string, now func() time.Time, logger
 	return cfg, persons, nil
 }
 
-// erased are the references of the log's erasure records, in their order.
+// erased are the references of the erasure records of all periods, in their order.
 func erased(ctx context.Context, store ledger.Store, cfg config.Ledger) (refs []string, err error) {
-	head, err := store.Head(ctx, cfg.Family)
-	if err != nil {
-		return nil, err
-	}
-	for e, err := range store.ReadRange(ctx, head.Origin, 0, head.Size) {
+	for rec, err := range recordsOf(ctx, store, cfg.Family, `"kind":"erasure"`) {
 		if err != nil {
 			return nil, err
 		}
-		envelope, err := record.Open(e.Envelope)
-		if err != nil {
-			return nil, fmt.Errorf("entry %d: %w", e.Index, err)
-		}
-		r, err := envelope.Record()
-		if err != nil {
-			return nil, fmt.Errorf("entry %d: %w", e.Index, err)
-		}
-		if r.Erasure != nil && r.Erasure.Target == record.ErasePerson {
+		if r := rec.record; r.Erasure != nil && r.Erasure.Target == record.ErasePerson {
 			refs = append(refs, r.Erasure.Ref)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
@@ -169,7 +171,11 @@ func (e *exporter) open(ctx context.Context, keys keyRing, now time.Time) error 
 		return err
 	}
 	e.reader, e.policies = ledger.NewReader(e.a.store, tiles), map[string]bool{}
-	if e.last, err = proven(ctx, tiles, e.a.cfg.Origin(), keys); err != nil {
+	logKey, verifier, err := e.a.logKey(keys)
+	if err != nil {
+		return err
+	}
+	if e.last, err = proven(ctx, tiles, verifier); err != nil {
 		return err
 	}
 	if e.sel.To > 0 {
@@ -191,9 +197,7 @@ func (e *exporter) open(ctx context.Context, keys keyRing, now time.Time) error 
 	if c.Signer, err = evidence.NewSigner(e.a.cfg.Family, keys.manifest); err != nil {
 		return err
 	}
-	if c.LogKey, err = evidenceKey(e.last.Origin, keys.log); err != nil {
-		return err
-	}
+	c.LogKey = logKey
 	if c.IssuerKeys, err = pinnedKeys(keys.issuer); err != nil {
 		return err
 	}
@@ -223,11 +227,7 @@ func (e *exporter) ending(ctx context.Context, size int64) (ledger.Checkpoint, e
 
 // proven is the newest checkpoint that this process's tiles prove. Where another
 // process sequences, the store may be a little ahead of it.
-func proven(ctx context.Context, tiles *disk.Store, origin string, keys keyRing) (ledger.Checkpoint, error) {
-	verifier, err := logVerifier(keys, origin)
-	if err != nil {
-		return ledger.Checkpoint{}, err
-	}
+func proven(ctx context.Context, tiles *disk.Store, verifier note.Verifier) (ledger.Checkpoint, error) {
 	msg, err := tiles.GetCheckpoint(ctx)
 	if err != nil {
 		return ledger.Checkpoint{}, err
@@ -249,6 +249,14 @@ func (e *exporter) continueFrom(ctx context.Context) error {
 
 // fill adds the records and what they name.
 func (e *exporter) fill(ctx context.Context) error {
+	if e.a.pruned != nil {
+		if e.sel.selected() || e.sel.From > 0 || e.last.Size != e.a.pruned.Size {
+			return fmt.Errorf("%w: only the whole of it can be exported", errPruned)
+		}
+		if err := e.addPruning(ctx); err != nil {
+			return err
+		}
+	}
 	if !e.sel.selected() && e.sel.From == 0 {
 		for entry, err := range e.a.store.ReadRange(ctx, e.last.Origin, 0, e.last.Size) {
 			if err != nil {
@@ -385,6 +393,10 @@ func (e *exporter) prove(ctx context.Context, index int64) error {
 // add takes in a record, and what it names by digest as far as that is still
 // kept: the verifier says what is missing.
 func (e *exporter) add(ctx context.Context, entry ledger.Entry) error {
+	if entry.Pruned() && e.a.pruned != nil {
+		e.contents.Pruned[entry.Index] = entry.LeafHash
+		return nil
+	}
 	e.contents.Records = append(e.contents.Records, evidence.Record{Index: entry.Index, Envelope: entry.Envelope})
 	envelope, err := record.Open(entry.Envelope)
 	if err != nil {
@@ -426,5 +438,39 @@ func (e *exporter) addPolicy(ctx context.Context, digest string) error {
 	}
 	e.policies[digest] = true
 	e.contents.Policies = append(e.contents.Policies, evidence.PolicyBundle{Digest: digest, Bytes: b.Bytes})
+	return nil
+}
+
+// errPruned says that the bodies of a period are gone.
+var errPruned = errors.New("the period was pruned at the end of its retention")
+
+// addPruning adds the record that says what was pruned, and proves that the open
+// period, or a later one, has it.
+func (e *exporter) addPruning(ctx context.Context) error {
+	at := e.a.pruned.at.entry
+	later := *e.a
+	later.cfg, later.former = inPeriod(e.a.cfg, at.Origin), at.Origin != e.a.open
+	keys, err := loadKeys(e.a.dataDir)
+	if err != nil {
+		return err
+	}
+	_, verifier, err := later.logKey(keys)
+	if err != nil {
+		return err
+	}
+	tiles, err := later.openTiles()
+	if err != nil {
+		return err
+	}
+	c, err := proven(ctx, tiles, verifier)
+	if err != nil {
+		return err
+	}
+	proof, err := ledger.NewReader(e.a.store, tiles).ProveIndex(ctx, at.Index, c)
+	if err != nil {
+		return fmt.Errorf("proving the pruning: %w", err)
+	}
+	e.contents.Pruned = map[int64]evidence.Hash{}
+	e.contents.Pruning = evidence.Pruning{Envelope: at.Envelope, Index: at.Index, Proof: proof.Hashes, Checkpoint: c.Note, Kept: e.a.pruned.list}
 	return nil
 }

@@ -20,7 +20,7 @@ type forger struct {
 	log  string
 }
 
-func nothing(context.Context, int64, int64) iter.Seq2[ledger.Entry, error] {
+func nothing(context.Context, string, int64, int64) iter.Seq2[ledger.Entry, error] {
 	return func(func(ledger.Entry, error) bool) {}
 }
 

@@ -41,6 +41,7 @@ type ledgerConfig struct {
 	dataDir   string
 	keys      keyRing
 	sequences bool // this process takes part in the sequencing
+	byHand    bool // it sequences when it is told to, and else not
 	createLog bool
 	createDir bool             // make the directory of the tiles
 	guard     disk.GuardConfig // of the data directory; Dir is filled in
@@ -110,6 +111,9 @@ func newLedgerService(ctx context.Context, e engine, cfg ledgerConfig) (_ *ledge
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	l.cancel = cancel
+	if cfg.byHand {
+		return l, nil
+	}
 	l.wg.Go(func() {
 		if err := l.order.run(run); err != nil {
 			l.fail(fmt.Errorf("sequencer: %w", err))
@@ -277,13 +281,18 @@ func (l *ledgerService) keepBeating(r *recorder, build string) {
 	})
 }
 
-// checkpointBody is the last published checkpoint as heartbeats state it.
+// checkpointBody is the last published checkpoint as heartbeats state it: of the
+// period that is open, which another process may have opened.
 func (l *ledgerService) checkpointBody(ctx context.Context) string {
-	c, err := l.store.LastCheckpoint(ctx, l.cfg.Origin(), true)
+	head, err := l.store.Head(ctx, l.cfg.Family)
 	if err != nil {
 		return ""
 	}
-	return record.CheckpointBody(c.Origin, uint64(c.Size), c.Root) //nolint:gosec // a size is never negative
+	c, err := l.store.LastCheckpoint(ctx, head.Origin, true)
+	if err != nil {
+		return ""
+	}
+	return bodyOf(c)
 }
 
 // flush returns when every outcome recorded so far is sequenced and published.
@@ -294,6 +303,13 @@ func (l *ledgerService) flush(ctx context.Context) error {
 		}
 	}
 	return l.order.flush(ctx)
+}
+
+// abandon closes without sequencing anything more.
+func (l *ledgerService) abandon(ctx context.Context) error {
+	l.cancel()
+	l.wg.Wait()
+	return errors.Join(l.order.close(ctx), l.store.Close())
 }
 
 // close stops in the order of the data: recorders first, then everything they

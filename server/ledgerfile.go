@@ -79,6 +79,12 @@ func noteLedger(dataDir string, l config.Ledger) error {
 	if err != nil {
 		return err
 	}
+	if _, err := os.Lstat(filepath.Join(dataDir, rollingFile)); err == nil {
+		return fmt.Errorf("%s: a roll of the log has begun: lineal ledger roll finishes it", dataDir)
+	}
+	if was.Family == l.Family && was.Node == l.Node && was.Period != l.Period {
+		return fmt.Errorf("%s is of the period %s, not %s: lineal ledger roll opens the next", dataDir, was.Period, l.Period)
+	}
 	if was.Origin() != l.Origin() || was.Node != l.Node {
 		return fmt.Errorf("%s is of node %q of %s, not of node %q of %s", dataDir, was.Node, was.Origin(), l.Node, l.Origin())
 	}

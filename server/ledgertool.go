@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"log/slog"
 	"net/http"
 	"time"
@@ -36,7 +35,7 @@ func (a *Archive) Fsck(ctx context.Context) (FsckReport, error) {
 	if err != nil {
 		return FsckReport{}, err
 	}
-	verifier, err := logVerifier(keys, a.cfg.Origin())
+	_, verifier, err := a.logKey(keys)
 	if err != nil {
 		return FsckReport{}, err
 	}
@@ -45,8 +44,14 @@ func (a *Archive) Fsck(ctx context.Context) (FsckReport, error) {
 		return FsckReport{}, err
 	}
 	rep := FsckReport{Tiles: tilesPath(a.dataDir, a.cfg)}
-	if rep.FsckReport, err = ledger.Fsck(ctx, ledger.FsckConfig{Source: a.store, Tiles: tiles, Log: a.cfg.Family, Verifier: verifier}); err != nil {
+	if rep.FsckReport, err = ledger.Fsck(ctx, ledger.FsckConfig{
+		Source: a.store, Tiles: tiles, Log: a.cfg.Family, Verifier: verifier, Closed: a.former, Pruned: a.pruned.gone(),
+	}); err != nil {
 		return rep, err
+	}
+	if a.former {
+		rep.Records = a.checkFormer(ctx, keys, rep.Size)
+		return rep, nil
 	}
 	snaps, err := newSnapshots(rep.Tiles, rep.Origin, keys.log)
 	if err != nil {
@@ -54,6 +59,15 @@ func (a *Archive) Fsck(ctx context.Context) (FsckReport, error) {
 	}
 	rep.Records = checkRecords(ctx, admissionOf(keys.manifestPublic, a.store, rep.Origin), snaps, rep.Size)
 	return rep, nil
+}
+
+// checkFormer reads all entries of a closed period. Of one that was pruned, the
+// tree and the pruning say what is left.
+func (a *Archive) checkFormer(ctx context.Context, keys keyRing, size int64) error {
+	if a.pruned != nil {
+		return nil
+	}
+	return admissionOf(keys.manifestPublic, a.store, a.cfg.Origin()).catchUp(ctx, size)
 }
 
 // checkRecords reads all entries, and compares the snapshot with what they say.
@@ -181,20 +195,13 @@ func Rebuild(ctx context.Context, dataDir string, now func() time.Time, logger *
 func resetWriters(ctx context.Context, store ledger.Store, family string, known *admission) ([]string, error) {
 	tails := make(map[string]ledger.Tail, len(known.tails))
 	for id, t := range known.tails {
-		last, err := known.entry(ctx, t.Index)
+		last, err := known.last(ctx, t)
 		if err != nil {
 			return nil, fmt.Errorf("reading the last record of %s: %w", id, err)
 		}
 		tails[id] = ledger.Tail{Prev: t.Hash, RecordID: last.RecordID}
 	}
 	return store.ResetWriters(ctx, family, known.next, tails)
-}
-
-// admissionOf is the check of the sequencer over one origin of a log.
-func admissionOf(manifest ed25519.PublicKey, src ledger.Source, origin string) *admission {
-	return newAdmission(manifest, func(ctx context.Context, from, to int64) iter.Seq2[ledger.Entry, error] {
-		return src.ReadRange(ctx, origin, from, to)
-	})
 }
 
 // logVerifier verifies the checkpoints of a data directory's log.

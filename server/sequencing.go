@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -114,6 +115,9 @@ func (q *sequencing) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if head.Origin != q.origin {
+		return fmt.Errorf("%w: the log is at %s, and this process is of %s: lineal ledger roll", ledger.ErrFork, head.Origin, q.origin)
+	}
 	if q.check == nil {
 		check := admissionOf(q.manifest, q.store, head.Origin)
 		check.keep = q.keep
@@ -173,7 +177,7 @@ func (q *sequencing) keepLast(ctx context.Context) {
 		return
 	}
 	// What was judged and not stored is not known to be in the log.
-	if head, err := q.store.Head(ctx, q.family); err == nil && head.Size >= last.next && (last == q.check || head.Size == last.next) {
+	if head, err := q.store.Head(ctx, q.family); err == nil && head.Origin == q.origin && head.Size >= last.next && (last == q.check || head.Size == last.next) {
 		q.keep(ctx, last)
 	}
 }
@@ -185,14 +189,15 @@ func (q *sequencing) flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var size int64 // of the log when intake had passed on
+	var size int64    // of the log when intake had passed on
+	var origin string // then
 	for {
 		if seq := q.holding(); seq != nil {
 			_, err := seq.Flush(ctx)
 			if !errors.Is(err, ledger.ErrEpochLost) { // else another goes on with it
 				return err
 			}
-		} else if done, err := q.published(ctx, intake.MaxID, &size); err != nil {
+		} else if done, err := q.published(ctx, intake.MaxID, &size, &origin); err != nil {
 			return err
 		} else if done {
 			return q.followUp(ctx)
@@ -205,7 +210,7 @@ func (q *sequencing) flush(ctx context.Context) error {
 
 // published reports whether the rows of intake up to an id have their indexes,
 // and a published checkpoint covers them. *size is 0 until the first holds.
-func (q *sequencing) published(ctx context.Context, id int64, size *int64) (bool, error) {
+func (q *sequencing) published(ctx context.Context, id int64, size *int64, origin *string) (bool, error) {
 	if *size == 0 {
 		rows, err := q.store.ReadIntake(ctx, q.family, 1)
 		if err != nil || len(rows) > 0 && rows[0].IntakeID <= id {
@@ -215,9 +220,9 @@ func (q *sequencing) published(ctx context.Context, id int64, size *int64) (bool
 		if err != nil {
 			return false, err
 		}
-		*size = head.Size
+		*size, *origin = head.Size, head.Origin
 	}
-	c, err := q.store.LastCheckpoint(ctx, q.origin, true)
+	c, err := q.store.LastCheckpoint(ctx, *origin, true)
 	if errors.Is(err, ledger.ErrNotFound) {
 		return false, nil
 	}

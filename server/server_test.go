@@ -350,7 +350,7 @@ func TestAdmission(t *testing.T) {
 
 	// Another process adds entries between this one's start and its lease.
 	log := [][]byte{key, first}
-	a := newAdmission(manifestKey(t, keys), func(_ context.Context, from, to int64) iter.Seq2[ledger.Entry, error] {
+	a := newAdmission(manifestKey(t, keys), func(_ context.Context, _ string, from, to int64) iter.Seq2[ledger.Entry, error] {
 		return func(yield func(ledger.Entry, error) bool) {
 			for i := from; i < min(to, int64(len(log))); i++ {
 				if !yield(ledger.Entry{Index: i, Envelope: log[i]}, nil) {

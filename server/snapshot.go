@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/hkdf"
@@ -150,11 +151,11 @@ func (a *admission) resume(ctx context.Context, s *snapshots, size int64) error 
 
 // stands insists that the log has a writer's record at the index of its tail.
 func (a *admission) stands(ctx context.Context, id string, t tail, size int64) error {
-	if t.Index < 0 || t.Index >= size {
+	if t.Index < 0 || t.Origin == "" && t.Index >= size {
 		return fmt.Errorf("index %d of %d", t.Index, size)
 	}
-	e, err := a.entry(ctx, t.Index)
-	if err != nil {
+	e, err := a.last(ctx, t)
+	if err != nil || e.Pruned() { // of a former period, and nobody can look any more
 		return err
 	}
 	env, err := record.Open(e.Envelope)
@@ -173,7 +174,16 @@ func (a *admission) stands(ctx context.Context, id string, t tail, size int64) e
 
 // entry reads one entry of the log.
 func (a *admission) entry(ctx context.Context, index int64) (ledger.Entry, error) {
-	for e, err := range a.read(ctx, index, index+1) {
+	return entryAt(ctx, a.read, a.origin, index)
+}
+
+// last reads a writer's last record, which may be of a former period.
+func (a *admission) last(ctx context.Context, t tail) (ledger.Entry, error) {
+	return entryAt(ctx, a.read, cmp.Or(t.Origin, a.origin), t.Index)
+}
+
+func entryAt(ctx context.Context, read readRange, origin string, index int64) (ledger.Entry, error) {
+	for e, err := range read(ctx, origin, index, index+1) {
 		return e, err
 	}
 	return ledger.Entry{}, fmt.Errorf("entry %d: %w", index, ledger.ErrNotFound)

@@ -13,12 +13,18 @@ import (
 	"github.com/lineal-auth/lineal/server"
 )
 
-// withArchive opens a data directory for reading around one command.
+// withArchive opens a data directory for reading around one command, at the period
+// that is open.
 func withArchive(ctx context.Context, dataDir string, do func(*server.Archive) error) error {
+	return withPeriod(ctx, dataDir, "", do)
+}
+
+// withPeriod is withArchive for a period; "" is the one that is open.
+func withPeriod(ctx context.Context, dataDir, period string, do func(*server.Archive) error) error {
 	if dataDir == "" {
 		return &exitError{code: exitUsage, err: errors.New("no data directory"), hint: "--data DIR; `lineal demo --keep` prints its own"}
 	}
-	a, err := server.OpenArchive(ctx, dataDir)
+	a, err := server.OpenPeriod(ctx, dataDir, period)
 	if err != nil {
 		return failed(err, "--data must name the data directory of a deployment")
 	}
@@ -30,7 +36,7 @@ func withArchive(ctx context.Context, dataDir string, do func(*server.Archive) e
 }
 
 func newExport(s streams) *cobra.Command {
-	var dataDir, out string
+	var dataDir, out, period string
 	var sel server.Selection
 	c := &cobra.Command{
 		Use: "export --data DIR --out FILE", Short: "Write an evidence bundle: the whole log, a range of it, or some records",
@@ -41,10 +47,11 @@ func newExport(s streams) *cobra.Command {
 			"in the log, and never that they are all.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withArchive(c.Context(), dataDir, func(a *server.Archive) error { return export(c.Context(), s, a, out, sel) })
+			return withPeriod(c.Context(), dataDir, period, func(a *server.Archive) error { return export(c.Context(), s, a, out, sel) })
 		},
 	}
 	c.Flags().StringVar(&dataDir, "data", "", "the deployment's data directory")
+	c.Flags().StringVar(&period, "period", "", "a period that was closed; else the one that is open")
 	c.Flags().StringVar(&out, "out", "evidence.zip", "the bundle to write; it must not exist")
 	c.Flags().StringArrayVar(&sel.IDs, "select", nil, "a record, call, transaction, token or receipt; repeat it for more")
 	c.Flags().StringVar(&sel.Txn, "txn", "", "the records of a transaction")
@@ -93,7 +100,7 @@ func newTrace(s streams) *cobra.Command {
 			if len(args) == 0 && f == (server.Filter{}) {
 				return usage(errors.New("neither an id nor a flag says what to trace"), "lineal trace --help")
 			}
-			return withDesk(c.Context(), dataDir, func(_ *server.Archive, d *server.Desk) error {
+			return withDesk(c.Context(), dataDir, a.period, func(_ *server.Archive, d *server.Desk) error {
 				if len(args) == 0 {
 					return tell(c.Context(), s, d, f, limit, asJSON)
 				}

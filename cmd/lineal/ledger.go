@@ -21,7 +21,7 @@ func newLedger(s streams) *cobra.Command {
 		Use: "ledger", Short: "Create, check, repair and serve the log of a deployment",
 		Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newLedgerInit(s), newLedgerJoin(s), newLedgerUpgrade(s), newLedgerMove(s), newLedgerFsck(s), newLedgerRebuild(s), newLedgerServe(s), newLedgerKey(s))
+	c.AddCommand(newLedgerInit(s), newLedgerJoin(s), newLedgerUpgrade(s), newLedgerMove(s), newLedgerRoll(s), newLedgerPeriods(s), newLedgerPrune(s), newLedgerHold(s), newLedgerFsck(s), newLedgerRebuild(s), newLedgerServe(s), newLedgerKey(s))
 	return c
 }
 
@@ -42,7 +42,7 @@ func newLedgerInit(s streams) *cobra.Command {
 }
 
 func newLedgerFsck(s streams) *cobra.Command {
-	var dataDir string
+	var dataDir, period string
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "fsck --data DIR", Args: cobra.NoArgs,
@@ -52,10 +52,11 @@ func newLedgerFsck(s streams) *cobra.Command {
 			"that writer's previous one. It reads only, and may run beside the server.\n" +
 			"Exit code 1 if anything is wrong; the first line names the first thing.",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withArchive(c.Context(), dataDir, func(a *server.Archive) error { return fsck(c.Context(), s, a, asJSON) })
+			return withPeriod(c.Context(), dataDir, period, func(a *server.Archive) error { return fsck(c.Context(), s, a, asJSON) })
 		},
 	}
 	c.Flags().StringVar(&dataDir, "data", "", "the deployment's data directory")
+	c.Flags().StringVar(&period, "period", "", "a period that was closed; else the one that is open")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -75,7 +76,7 @@ func fsck(ctx context.Context, s streams, a *server.Archive, asJSON bool) error 
 	if asJSON {
 		err = json.NewEncoder(s.out).Encode(map[string]any{
 			"origin": rep.Origin, "size": rep.Size, "root": rep.Root[:], "files": rep.Files,
-			"checkpoints": rep.Checkpoints, "problems": problems, "ok": len(problems) == 0,
+			"checkpoints": rep.Checkpoints, "pruned": rep.Pruned, "problems": problems, "ok": len(problems) == 0,
 		})
 	} else {
 		for _, p := range problems {
@@ -84,6 +85,9 @@ func fsck(ctx context.Context, s streams, a *server.Archive, asJSON bool) error 
 		if err == nil {
 			_, err = fmt.Fprintf(s.out, "origin       %s\nentries      %d, root %x\nfiles        %d in %s\ncheckpoints  %d\n",
 				rep.Origin, rep.Size, rep.Root, rep.Files, rep.Tiles, rep.Checkpoints)
+		}
+		if err == nil && rep.Pruned > 0 {
+			_, err = fmt.Fprintf(s.out, "pruned       %d bodies, as the log says\n", rep.Pruned)
 		}
 	}
 	if err != nil {

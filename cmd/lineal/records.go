@@ -15,6 +15,7 @@ import (
 
 // asked is what a command line asks about records.
 type asked struct {
+	period       string
 	f            server.Filter
 	effect, kind string
 	since, until string
@@ -22,6 +23,7 @@ type asked struct {
 
 func (a *asked) flags(c *cobra.Command) {
 	flags := c.Flags()
+	flags.StringVar(&a.period, "period", "", "of a period that was closed; else of the one that is open")
 	flags.StringVar(&a.f.Person, "person", "", "only those of a person, by reference")
 	flags.StringVar(&a.f.Agent, "agent", "", "only those with an agent anywhere in the chain")
 	flags.StringVar(&a.f.Callee, "callee", "", "only those to a resource or tool")
@@ -96,7 +98,7 @@ func newRecords(s streams) *cobra.Command {
 			if f.From = after; output != "jsonl" && output != "csv" {
 				return usage(fmt.Errorf("-o %q is neither jsonl nor csv", output), "")
 			}
-			return withDesk(c.Context(), dataDir, func(_ *server.Archive, d *server.Desk) error { return list(c.Context(), s, d, f, output) })
+			return withDesk(c.Context(), dataDir, a.period, func(_ *server.Archive, d *server.Desk) error { return list(c.Context(), s, d, f, output) })
 		},
 	}
 	a.flags(c)
@@ -110,8 +112,8 @@ func newRecords(s streams) *cobra.Command {
 }
 
 // withDesk opens a data directory and the index of its log around one command.
-func withDesk(ctx context.Context, dataDir string, do func(*server.Archive, *server.Desk) error) error {
-	return withArchive(ctx, dataDir, func(a *server.Archive) error {
+func withDesk(ctx context.Context, dataDir, period string, do func(*server.Archive, *server.Desk) error) error {
+	return withPeriod(ctx, dataDir, period, func(a *server.Archive) error {
 		d, err := a.Desk(ctx)
 		if err != nil {
 			return failed(err, "lineal ledger rebuild --index makes the index anew")
@@ -173,7 +175,7 @@ func joined(a, b error) error {
 func unrecorded(w io.Writer, d *server.Desk) error {
 	note := "this look is not recorded: the archive was only read; the API of a running server records each"
 	if !d.Kept {
-		note += "; the index was made for this answer alone, because the directory cannot be written"
+		note += "; the index was made for this answer alone: the directory cannot be written, or the period is closed"
 	}
 	_, err := fmt.Fprintln(w, note)
 	return err

@@ -35,7 +35,7 @@ func newReplay(s streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return withDesk(c.Context(), dataDir, func(archive *server.Archive, d *server.Desk) error {
+			return withDesk(c.Context(), dataDir, a.period, func(archive *server.Archive, d *server.Desk) error {
 				r, err := archive.Replay(c.Context(), d, f, proposed)
 				if err != nil {
 					return failed(err, "lineal policy check says what is wrong with a set")

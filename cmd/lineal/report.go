@@ -32,7 +32,7 @@ func newReport(s streams) *cobra.Command {
 			if err != nil {
 				return usage(err, "2026-11-23T08:00:00Z, 2026-11-23 or 24h")
 			}
-			return withDesk(c.Context(), dataDir, func(_ *server.Archive, d *server.Desk) error {
+			return withDesk(c.Context(), dataDir, "", func(_ *server.Archive, d *server.Desk) error {
 				r, err := d.Report(c.Context(), args[0], cfg)
 				if server.IsNoReport(err) {
 					return usage(err, "")

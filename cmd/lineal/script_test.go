@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -11,9 +12,12 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/server"
 
 	"github.com/lineal-auth/lineal/internal/pgtest"
@@ -38,7 +42,7 @@ func TestScripts(t *testing.T) {
 			e.Values[runningKey{}] = new(atomic.Pointer[server.Server])
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"newkey": newKey, "flip": flip, "operate": operate, "settle": settle, "demoed": demoScript},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"newkey": newKey, "flip": flip, "operate": operate, "settle": settle, "demoed": demoScript, "longago": longAgo, "trust": trust},
 	})
 }
 
@@ -63,4 +67,34 @@ func flip(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	data[len(data)/2] ^= 1
 	ts.Check(os.WriteFile(path, data, 0o600))
+}
+
+// longAgo runs `lineal ledger init`, `roll`, or a hold and its release with a
+// configuration, a thousand days ago: the retention of what is closed then has ended.
+func longAgo(ts *testscript.TestScript, _ bool, args []string) {
+	cfg, err := config.Load(ts.MkAbs(args[1]))
+	ts.Check(err)
+	cfg.DataDir = ts.MkAbs("data")
+	then := func() time.Time { return time.Now().AddDate(0, 0, -1000) }
+	switch args[0] {
+	case "init":
+		ts.Check(server.Init(context.Background(), cfg.DataDir, cfg.Ledger, then, nil))
+	case "hold":
+		ts.Check(server.AddHold(context.Background(), cfg.DataDir, "early", "", "audit", then, nil))
+		ts.Check(server.ReleaseHold(context.Background(), cfg.DataDir, "early", then, nil))
+	case "roll":
+		_, err := server.Roll(context.Background(), cfg, "", then, nil)
+		ts.Check(err)
+	}
+}
+
+// trust writes the policy file of the deployment in data, which requires nothing
+// beyond what every bundle needs.
+func trust(ts *testscript.TestScript, _ bool, args []string) {
+	t, err := server.Trust(ts.MkAbs("data"), "https://sts.acme.example")
+	ts.Check(err)
+	t.Require = nil
+	var text bytes.Buffer
+	ts.Check(evidence.WritePolicy(&text, t))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text.Bytes(), 0o600))
 }

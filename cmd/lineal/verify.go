@@ -17,19 +17,21 @@ func newVerify(s streams) *cobra.Command {
 	var policyPath string
 	var asJSON, propose bool
 	c := &cobra.Command{
-		Use:   "verify BUNDLE --policy FILE",
+		Use:   "verify BUNDLE... --policy FILE",
 		Short: "Verify an evidence bundle offline, trusting only a policy file",
 		Long: "Verify an evidence bundle offline. Trust comes from the policy file alone: nothing in\n" +
 			"the bundle vouches for the bundle. Exit: 0 valid; 1 something is wrong; 2 a required\n" +
 			"dimension is not proven; 3 the bundle or the policy cannot be opened.\n" +
+			"Several bundles are those of periods that follow each other, the earliest first: each is\n" +
+			"verified, and each later one as the continuation of the one before.\n" +
 			"With --propose nothing is verified: of a bundle of a log that the policy does not name, such as\n" +
 			"the next period, it prints the line to add, if a manifest key of the policy vouches for it.",
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if propose {
 				return proposeLog(s, args[0], policyPath)
 			}
-			return verify(s, args[0], policyPath, asJSON)
+			return verify(s, args, policyPath, asJSON)
 		},
 	}
 	c.Flags().StringVar(&policyPath, "policy", "", "the policy file (required)")
@@ -75,28 +77,50 @@ func proposeLog(s streams, bundle, policyPath string) error {
 	return err
 }
 
-func verify(s streams, bundle, policyPath string, asJSON bool) error {
-	policy, err := readPolicy(bundle, policyPath)
+func verify(s streams, paths []string, policyPath string, asJSON bool) error {
+	policy, err := readPolicy(paths[0], policyPath)
 	if err != nil {
 		return err
 	}
-	report, err := evidence.VerifyFile(bundle, policy)
-	if err != nil {
-		return &exitError{code: exitVerifyUsage, err: err}
-	}
-	if asJSON {
-		out, err := report.JSON()
-		if err != nil {
-			return failed(err, "")
+	bundles := make([][]byte, len(paths))
+	for i, path := range paths {
+		if bundles[i], err = os.ReadFile(path); err != nil { //nolint:gosec // the auditor names the file
+			return &exitError{code: exitVerifyUsage, err: err}
 		}
-		if _, err := fmt.Fprintf(s.out, "%s\n", out); err != nil {
-			return failed(err, "")
-		}
-	} else if err := report.WriteText(s.out); err != nil {
-		return failed(err, "")
 	}
-	if code := report.ExitCode(); code != exitOK {
+	code := exitOK
+	for i, report := range evidence.VerifyPeriods(bundles, policy) {
+		if i > 0 && !asJSON {
+			if _, err := fmt.Fprintln(s.out); err != nil {
+				return failed(err, "")
+			}
+		}
+		if err := printReport(s, report, asJSON); err != nil {
+			return err
+		}
+		if c := report.ExitCode(); code == exitOK || c == 1 { // wrong is worse than not proven
+			code = c
+		}
+	}
+	if code != exitOK {
 		return &exitError{code: code}
+	}
+	return nil
+}
+
+func printReport(s streams, report evidence.Report, asJSON bool) error {
+	if !asJSON {
+		if err := report.WriteText(s.out); err != nil {
+			return failed(err, "")
+		}
+		return nil
+	}
+	out, err := report.JSON()
+	if err == nil {
+		_, err = fmt.Fprintf(s.out, "%s\n", out)
+	}
+	if err != nil {
+		return failed(err, "")
 	}
 	return nil
 }

@@ -354,15 +354,16 @@ func (s *Store) Prune(ctx context.Context, p ledger.Pruning) error {
 		}
 		return nil
 	}
-	err := prune(p.Records, func(t *tx, ids []string) *int64 {
-		return changed(t.add(`UPDATE body b SET envelope = ''::bytea FROM entry e WHERE b.record_id = ANY ($1::text[]) AND e.record_id = b.record_id AND e.origin = $2`,
-			ids, p.Origin))
+	// Blobs first: who repeats this finds them by the bodies.
+	err := prune(p.Blobs, func(t *tx, digests []string) *int64 {
+		t.add(`DELETE FROM data_key WHERE digest = ANY ($1::text[])`, digests)
+		t.add(`DELETE FROM blob WHERE digest = ANY ($1::text[])`, digests)
+		return nil
 	})
 	if err == nil {
-		err = prune(p.Blobs, func(t *tx, digests []string) *int64 {
-			t.add(`DELETE FROM data_key WHERE digest = ANY ($1::text[])`, digests)
-			t.add(`DELETE FROM blob WHERE digest = ANY ($1::text[])`, digests)
-			return nil
+		err = prune(p.Records, func(t *tx, ids []string) *int64 {
+			return changed(t.add(`UPDATE body b SET envelope = ''::bytea FROM entry e WHERE b.record_id = ANY ($1::text[]) AND e.record_id = b.record_id AND e.origin = $2`,
+				ids, p.Origin))
 		})
 	}
 	if err != nil {

@@ -288,19 +288,20 @@ func (s *Store) Prune(ctx context.Context, p ledger.Pruning) error {
 		}
 		return nil
 	}
-	err := prune(p.Records, func(ctx context.Context, id string) error {
-		n, err := changed(s.conn.ExecContext(ctx, `UPDATE body SET envelope = x'' WHERE record_id = ?1
-			AND EXISTS (SELECT 1 FROM entry WHERE record_id = ?1 AND origin = ?2)`, id, p.Origin))
-		if err == nil && n != 1 {
-			err = fmt.Errorf("record %s of %s: %w", id, p.Origin, ledger.ErrNotFound)
-		}
-		return err
+	// Blobs first: who repeats this finds them by the bodies.
+	err := prune(p.Blobs, func(ctx context.Context, digest string) error {
+		_, kerr := s.conn.ExecContext(ctx, `DELETE FROM data_key WHERE digest = ?`, digest)
+		_, berr := s.conn.ExecContext(ctx, `DELETE FROM blob WHERE digest = ?`, digest)
+		return errors.Join(kerr, berr)
 	})
 	if err == nil {
-		err = prune(p.Blobs, func(ctx context.Context, digest string) error {
-			_, kerr := s.conn.ExecContext(ctx, `DELETE FROM data_key WHERE digest = ?`, digest)
-			_, berr := s.conn.ExecContext(ctx, `DELETE FROM blob WHERE digest = ?`, digest)
-			return errors.Join(kerr, berr)
+		err = prune(p.Records, func(ctx context.Context, id string) error {
+			n, err := changed(s.conn.ExecContext(ctx, `UPDATE body SET envelope = x'' WHERE record_id = ?1
+				AND EXISTS (SELECT 1 FROM entry WHERE record_id = ?1 AND origin = ?2)`, id, p.Origin))
+			if err == nil && n != 1 {
+				err = fmt.Errorf("record %s of %s: %w", id, p.Origin, ledger.ErrNotFound)
+			}
+			return err
 		})
 	}
 	if err == nil {

@@ -261,7 +261,7 @@ func TestB13EngineByConfiguration(t *testing.T) {
 	agent := opatest.Start(t, file)
 	d := newDeployment(t)
 	d.init(t)
-	d.cfg.Policy = config.Policy{Engine: "opa", URL: agent.URL, Deadline: time.Second}
+	d.cfg.Policy = config.Policy{Engine: "opa", URL: agent.URL, Deadline: 2 * time.Second}
 	s := d.start(t)
 	defer d.stop(t, s)
 	if before := s.policyRecords(t); len(before) != 1 || before[0].Engine != "opa" || before[0].BundleDigest != s.rules.version() {

@@ -112,7 +112,10 @@ func testDeadline(t *testing.T, open Opener) {
 	r := newRig(t, open)
 	release := make(chan struct{})
 	g := &gate{Store: r.store, before: until(release)}
-	w := r.writer(func(c *ledger.WriterConfig) { c.Store, c.Deadline = g, 50*time.Millisecond })
+	var ahead atomic.Int64 // of the writer's clock
+	w := r.writer(func(c *ledger.WriterConfig) {
+		c.Store, c.Now = g, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
 	ctx := r.ctx()
 	d := draft("in flight")
 	d.IfAbandoned = func(a ledger.Ack) *ledger.Draft {
@@ -124,7 +127,12 @@ func testDeadline(t *testing.T, open Opener) {
 		t.Fatal(err)
 	}
 	eventually(t, "append", func() bool { return g.calls.Load() == 1 })
-	_, err = w.Append(ctx, draft("queued"))
+	queued, err := w.Begin(ctx, draft("queued"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ahead.Store(int64(2 * patience))
+	_, err = queued.Wait(ctx)
 	wantErr(t, "queued draft", err, ledger.ErrUnavailable)
 	_, err = p.Wait(ctx)
 	wantErr(t, "draft in flight", err, ledger.ErrAmbiguous)

@@ -191,7 +191,7 @@ func TestA3ModelOperations(t *testing.T) {
 				t.Errorf("%s%s%s went to %s", c.base, version, c.rest, last.path)
 			}
 		}
-		for _, wrong := range []string{c.base + "/v1/v1/v1" + c.rest, c.base + "/v2" + c.rest, c.base + c.rest + "/", c.base + c.rest + "/x"} {
+		for _, wrong := range []string{c.base + "/v1/v1/v1" + c.rest, c.base + "/v2" + c.rest, c.base + c.rest + "/", c.base + c.rest + "/x/y/z"} {
 			m := m.in(t)
 			m.wantRefusal(m.send(post(c.token, wrong, c.body)), 404, gateway.CodeOperationUnknown, "operation_unknown")
 		}
@@ -200,7 +200,7 @@ func TestA3ModelOperations(t *testing.T) {
 		a.method = http.MethodPut
 		m.wantRefusal(m.send(a), 405, gateway.CodeMethodNotAllowed, "method_not_allowed")
 	}
-	for _, path := range []string{"/openai/v1/files", "/openai/v1/assistants", "/openai/v1/conversations", "/openai/v1/responses/resp_1", "/openai/v1/models/small", "/openai/v1", "/openai/v1/messages"} {
+	for _, path := range []string{"/openai/v1/files", "/openai/v1/assistants", "/openai/v1/conversations/conv_1/files", "/openai/v1/responses/resp_1/output", "/openai/v1/models/small", "/openai/v1", "/openai/v1/messages"} {
 		m := m.in(t)
 		m.wantRefusal(m.send(post(openAI, path, chat)), 404, gateway.CodeOperationUnknown, "operation_unknown")
 	}
@@ -270,7 +270,7 @@ func TestP1ModelMembers(t *testing.T) {
 		{"response", responses, respond, ""},
 		{"items", responses, `{"model":"small","input":[{"role":"user","content":[{"type":"input_text","text":"x"}]},{"type":"function_call_output","call_id":"c","output":"1"}]}`, ""},
 		{"unknown", responses, with(respond, `"access_programs":{}`), "request_unreadable"},
-		{"background", responses, with(respond, `"background":true`), "request_unreadable"},
+		{"background", responses, with(respond, `"background":"yes"`), "request_unreadable"},
 		{"folded", responses, with(respond, `"Model":"large"`), "request_unreadable"},
 		{"stored prompt", responses, with(respond, `"prompt":{"id":"p"}`), "request_unreadable"},
 		{"moderation model", "/openai/v1/chat/completions", with(chat, `"moderation":{"model":"huge"}`), "request_unreadable"},
@@ -562,6 +562,147 @@ func TestS1ResponsesAreBound(t *testing.T) {
 	})
 	if got := m.send(post(mine, "/openai/v1/responses", respond)); got.status != 429 || !bytes.Contains(got.body, []byte("slow down")) {
 		t.Errorf("the provider's own error: %d %s", got.status, got.body)
+	}
+}
+
+// keeps is a provider that keeps one response and one conversation, for all who
+// share its key.
+func keeps(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	path := strings.TrimPrefix(r.URL.Path, "/v1")
+	switch {
+	case path == "/conversations":
+		_, _ = io.WriteString(w, `{"id":"conv_A","object":"conversation","metadata":{}}`)
+	case strings.Contains(path, "items"):
+		_, _ = io.WriteString(w, `{"object":"list","data":[{"id":"msg_1","type":"message","content":"kept"}],"first_id":"msg_1","last_id":"msg_1","has_more":false}`)
+	case strings.HasPrefix(path, "/conversations/"):
+		_, _ = io.WriteString(w, `{"id":"conv_A","object":"conversation","metadata":{"k":"kept"}}`)
+	default:
+		_, _ = io.WriteString(w, `{"id":"resp_A","object":"response","status":"completed","model":"small","output":[{"type":"message","content":"kept"}]}`)
+	}
+}
+
+// TestS1StoredIsBound: what a provider keeps for all who share its key is read,
+// changed and deleted by whom it was made for: each operation, for its own and
+// for others.
+func TestS1StoredIsBound(t *testing.T) {
+	m := newModels(t, nil)
+	m.up.answers(keeps)
+	mine := m.openAI()
+	other := m.token(mint{audience: m.url + "/openai/v1", grants: m.grants(nil), person: "AAAAAAAAAAAAAAAAAAAAAA"})
+	agent := m.token(mint{audience: m.url + "/openai/v1", grants: m.grants(nil), actors: []identity.Agent{app, orch}})
+	operations := []struct{ method, path, body string }{
+		{"GET", "/responses/resp_A", ""},
+		{"GET", "/responses/resp_A/input_items?limit=2", ""},
+		{"POST", "/responses/resp_A/cancel", ""},
+		{"GET", "/conversations/conv_A", ""},
+		{"POST", "/conversations/conv_A", `{"metadata":{"a":"b"}}`},
+		{"GET", "/conversations/conv_A/items?after=x&order=asc", ""},
+		{"POST", "/conversations/conv_A/items", `{"items":[{"type":"message","role":"user","content":"hi"}]}`},
+		{"GET", "/conversations/conv_A/items/msg_1", ""},
+		{"DELETE", "/conversations/conv_A/items/msg_1", ""},
+		{"DELETE", "/responses/resp_A", ""},
+		{"DELETE", "/conversations/conv_A", ""},
+	}
+	do := func(m *models, as identity.Agent, tok, method, path, body string) answer {
+		a := post(tok, "/openai/v1"+path, body)
+		a.method, a.as = method, as
+		if body == "" {
+			a.header.Del("Content-Type")
+		}
+		return m.send(a)
+	}
+	for _, o := range operations {
+		if got := do(m, research, mine, o.method, o.path, o.body); got.header.Get("Lineal-Code") != "handle_unknown" {
+			t.Errorf("before it was made: %s %s: %d %s", o.method, o.path, got.status, got.body)
+		}
+	}
+	for path, body := range map[string]string{"/responses": respond, "/conversations": `{"items":[],"metadata":{}}`} {
+		if got := do(m, research, mine, "POST", path, body); got.status != 200 {
+			t.Fatalf("%s: %d %s", path, got.status, got.body)
+		}
+	}
+	for _, o := range operations {
+		for name, c := range map[string]struct {
+			as     identity.Agent
+			tok    string
+			passes bool
+		}{"its own": {research, mine, true}, "another person": {research, other, false}, "another agent": {orch, agent, false}} {
+			m := m.in(t)
+			before := len(m.up.requests())
+			got := do(m, c.as, c.tok, o.method, o.path, o.body)
+			if code := got.header.Get("Lineal-Code"); (code == "") != c.passes || !c.passes && code != "handle_unknown" {
+				t.Errorf("%s, %s %s: %d %s", name, o.method, o.path, got.status, got.body)
+			}
+			if !c.passes && (len(m.up.requests()) > before || bytes.Contains(got.body, []byte("kept"))) {
+				t.Errorf("%s, %s %s: it reached the provider: %s", name, o.method, o.path, got.body)
+			}
+			if d := m.oneDecision(); d.Callee.Op != "llm:stored" || (d.Verdict.Effect == record.Permit) != c.passes {
+				t.Errorf("%s, %s %s: recorded %+v", name, o.method, o.path, d.Verdict)
+			}
+		}
+	}
+}
+
+// TestA3StoredOperations: what is not known of a stored operation is refused, and
+// what is kept may hold nothing that a later call would not be judged by.
+func TestA3StoredOperations(t *testing.T) {
+	m := newModels(t, nil)
+	m.up.answers(keeps)
+	mine := m.openAI()
+	for path, body := range map[string]string{"/responses": respond, "/conversations": `{}`} {
+		if got := m.send(post(mine, "/openai/v1"+path, body)); got.status != 200 {
+			t.Fatalf("%s: %d %s", path, got.status, got.body)
+		}
+	}
+	const items = "/conversations/conv_A/items"
+	for name, c := range map[string]struct{ method, path, body, code string }{
+		"as it is":             {"POST", items, `{"items":[{"role":"user","content":"hi"}]}`, ""},
+		"a method":             {"PUT", "/responses/resp_A", "", "method_not_allowed"},
+		"a body":               {"GET", "/responses/resp_A", `{"a":1}`, "request_unreadable"},
+		"a stream":             {"GET", "/responses/resp_A?stream=true", "", "request_unreadable"},
+		"a doubled key":        {"GET", items + "?after=a&after=b", "", "request_unreadable"},
+		"an unknown member":    {"POST", "/conversations", `{"model":"large"}`, "request_unreadable"},
+		"a folded member":      {"POST", items, `{"items":[],"Items":[]}`, "request_unreadable"},
+		"a fetched image":      {"POST", items, `{"items":[{"role":"user","content":[{"type":"input_image","image_url":"https://evil.test/x"}]}]}`, "policy_denied"},
+		"tools":                {"POST", items, `{"items":[{"type":"additional_tools","role":"developer","tools":[{"type":"web_search"}]}]}`, "policy_denied"},
+		"a server":             {"POST", items, `{"items":[{"type":"mcp_call","id":"x"}]}`, "provider_tool_denied"},
+		"somebody's item":      {"POST", items, `{"items":[{"type":"item_reference","id":"x"}]}`, "request_unreadable"},
+		"somebody's file":      {"POST", items, `{"items":[{"role":"user","content":[{"type":"input_file","file_id":"f"}]}]}`, "request_unreadable"},
+		"an id of two":         {"GET", "/responses/resp_A,resp_B", "", "operation_unknown"},
+		"Anthropic's has none": {"GET", "/../anthropic/v1/responses/resp_A", "", "request_unreadable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := m.in(t)
+			before := len(m.up.requests())
+			a := post(mine, "/openai/v1"+c.path, c.body)
+			a.method = c.method
+			got := m.send(a)
+			if code := got.header.Get("Lineal-Code"); code != c.code || (len(m.up.requests()) > before) != (c.code == "") {
+				t.Errorf("%d %q %s", got.status, code, got.body)
+			}
+			m.oneDecision()
+		})
+	}
+	for name, c := range map[string]struct{ answer, code string }{
+		"its own":         {`{"id":"resp_A","object":"response","model":"small"}`, ""},
+		"another":         {`{"id":"resp_B","object":"response","model":"small"}`, "upstream_invalid"},
+		"two ids":         {`{"id":"resp_A","ID":"resp_B","object":"response"}`, "upstream_invalid"},
+		"no id":           {`{"object":"response"}`, "upstream_invalid"},
+		"a model unasked": {`{"id":"resp_A","object":"response","model":"huge"}`, "policy_denied"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := m.in(t)
+			m.up.answers(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = io.WriteString(w, c.answer)
+			})
+			a := post(mine, "/openai/v1/responses/resp_A", "")
+			a.method = "GET"
+			if got := m.send(a); got.header.Get("Lineal-Code") != c.code || c.code != "" && bytes.Contains(got.body, []byte("resp_B")) {
+				t.Errorf("%d %s", got.status, got.body)
+			}
+		})
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -222,6 +223,60 @@ func FuzzP4Answer(f *testing.F) {
 			}
 			if len(reports) == 2 && reports[0] != reports[1] {
 				t.Fatalf("%s: the report depends on the cut: %s, %s", api.path, reports[0], reports[1])
+			}
+		}
+	})
+}
+
+// FuzzS1Stored: whatever is asked of what a provider keeps, the id in the path is
+// checked, the path goes on as it was matched, and a body as the tree that was
+// judged, with nothing in it that a call would be judged by.
+func FuzzS1Stored(f *testing.F) {
+	for _, seed := range []struct{ method, path, body string }{
+		{"GET", "/responses/resp_1", ""}, {"POST", "/responses/resp_1/cancel", ""}, {"GET", "/v1/responses/resp_1/input_items", ""},
+		{"POST", "/conversations", `{"items":[{"role":"user","content":"hi"}],"metadata":{}}`},
+		{"POST", "/conversations/c/items", `{"items":[{"role":"user","content":[{"type":"input_image","image_url":"https://a.test/x"}]}]}`},
+		{"DELETE", "/conversations/c/items/i", ""}, {"POST", "/conversations/c", `{"metadata":{"a":"b"}}`}, {"GET", "/responses/a,b", ""},
+	} {
+		f.Add(seed.method, seed.path, []byte(seed.body))
+	}
+	p := llm.NewOpenAI(llm.Config{})
+	f.Fuzz(func(t *testing.T, method, path string, body []byte) {
+		trimmed := strings.TrimPrefix(strings.TrimPrefix(path, "/v1"), "/v1")
+		segments := strings.Split(trimmed, "/")
+		if len(segments) < 2 || segments[1] != "responses" && segments[1] != "conversations" {
+			return
+		}
+		req := httptest.NewRequest(http.MethodGet, "/x", nil)
+		req.Method, req.URL.Path, req.Header = method, path, http.Header{"Content-Type": {"application/json"}}
+		got, err := p.Read(req, path, body, gateway.Caller{})
+		if err != nil || got.Action != "llm:stored" {
+			return
+		}
+		if got.Suffix != trimmed || got.Method != method || got.Answer == nil || !got.Discovery {
+			t.Fatalf("%s %q goes on as %s %q", method, path, got.Method, got.Suffix)
+		}
+		if len(segments) > 2 && (len(got.Handles) != 1 || got.Handles[0].ID != segments[2] || got.Handles[0].Chosen) {
+			t.Fatalf("%q is not checked: %+v", path, got.Handles)
+		}
+		if got.Body == nil {
+			return
+		}
+		sent, err := strictjson.Parse(body, strictjson.Limits{})
+		if err != nil {
+			t.Fatalf("read, but not parsed: %v", err)
+		}
+		on, err := strictjson.Parse(got.Body, strictjson.Limits{})
+		if err != nil || !on.Equal(sent) {
+			t.Fatalf("%q goes on as %q (%v)", body, got.Body, err)
+		}
+		items, _ := on.Get("items")
+		for _, item := range items.Items() {
+			content, _ := item.Get("content")
+			for _, part := range content.Items() {
+				if raw := text(part, "image_url"); raw != "" && !strings.HasPrefix(raw, "data:") {
+					t.Fatalf("a URL is kept unseen: %q", body)
+				}
 			}
 		}
 	})

@@ -14,8 +14,9 @@
 // apart.
 //
 // An answer is never changed, and never read for authority: a tool call in it
-// permits nothing. The package does not speak WebSocket, does not translate
-// between the APIs, and serves no operation that reads stored state back.
+// permits nothing. What a provider keeps, responses and conversations, is read,
+// changed and deleted by whom it was made for, and by nobody else. The package
+// does not speak WebSocket, and does not translate between the APIs.
 package llm
 
 import (
@@ -54,7 +55,7 @@ type Anthropic struct{ api }
 
 // NewOpenAI returns the reader.
 func NewOpenAI(cfg Config) *OpenAI {
-	return &OpenAI{api{cfg: cfg, table: openAI, headers: []string{"Openai-Beta"}}}
+	return &OpenAI{api{cfg: cfg, table: openAI, stored: openAIStored, headers: []string{"Openai-Beta"}}}
 }
 
 // NewAnthropic returns the reader.
@@ -66,6 +67,7 @@ func NewAnthropic(cfg Config) *Anthropic {
 type api struct {
 	cfg     Config
 	table   map[string]operation // by path below the version
+	stored  []stored             // on what the provider keeps
 	headers []string             // of the caller that go on
 }
 
@@ -107,6 +109,9 @@ func (a api) Read(req *http.Request, suffix string, data []byte, _ gateway.Calle
 	op, known := a.table[path]
 	switch {
 	case !known:
+		if out, known, err := a.readStored(req, path, data); known {
+			return out, err
+		}
 		return gateway.Request{}, gateway.Refuse(gateway.CodeOperationUnknown, "%s %s", req.Method, suffix)
 	case req.Method != op.method:
 		return gateway.Request{}, gateway.Refuse(gateway.CodeMethodNotAllowed, "method %s", req.Method)

@@ -44,7 +44,7 @@ var (
 		"top_logprobs", "top_p", "user", "verbosity", "web_search_options",
 	}
 	responseMembers = []string{
-		"context_management", "conversation", "include", "input", "instructions", "max_output_tokens", "max_tool_calls", "metadata", "model",
+		"background", "context_management", "conversation", "include", "input", "instructions", "max_output_tokens", "max_tool_calls", "metadata", "model",
 		"parallel_tool_calls", "previous_response_id", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
 		"reasoning", "safety_identifier", "service_tier", "store", "stream", "stream_options", "temperature", "text", "tool_choice",
 		"tools", "top_logprobs", "top_p", "truncation", "user",
@@ -106,7 +106,15 @@ func (b *body) response(api string, members []string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(b.flags("stream", "store"), b.maxTokens("max_output_tokens"), b.items(), b.responseTools(tools, ""), b.stored())
+	return errors.Join(b.flags("stream", "store"), b.background(), b.maxTokens("max_output_tokens"), b.items(), b.responseTools(tools, ""), b.stored())
+}
+
+// background is true or false: the response is then read back by its id.
+func (b *body) background() error {
+	if m, ok := b.v.Get("background"); ok && !m.IsNull() && m.Kind() != strictjson.KindBool {
+		return gateway.Refuse(gateway.CodeRequestUnreadable, "background is neither true nor false")
+	}
+	return nil
 }
 
 // itemTypes are the kinds of input that are known to lead nowhere but into the

@@ -234,7 +234,7 @@ func TestO6SchemaOfAnotherVersion(t *testing.T) {
 	}{
 		{"same", "", "", true},
 		{"older, without a fact", "  narrowed: Bool,\n", "", true},
-		{"older, without an action", `, "llm:models" in`, ` in`, true},
+		{"older, without an action", `, "llm:stored" in`, ` in`, true},
 		{"a new fact", "narrowed: Bool,", "narrowed: Bool,\n  mood: String,", false},
 		{"another type", "depth: Long", "depth: String", false},
 		{"optional", "one_domain: Bool", "one_domain?: Bool", false},

@@ -100,7 +100,7 @@ func TestEveryActionHasOne(t *testing.T) {
 		"http:PATCH": policy.KindOperation, "http:DELETE": policy.KindOperation,
 		"mcp:initialize": policy.KindService, "mcp:server/discover": policy.KindService, "mcp:tools/list": policy.KindService,
 		"mcp:resources/list": policy.KindService, "mcp:prompts/list": policy.KindService, "mcp:control": policy.KindService,
-		"a2a:card": policy.KindService, "llm:models": policy.KindService,
+		"a2a:card": policy.KindService, "llm:models": policy.KindService, "llm:stored": policy.KindService,
 	}
 	for _, a := range scope.Actions() {
 		if kinds[a] == "" {

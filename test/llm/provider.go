@@ -49,9 +49,37 @@ var answers = map[string]struct{ whole, stream string }{
 	"/v1/messages/count_tokens": {`{"input_tokens":14}`, ""},
 }
 
+// The ids of what the provider keeps.
+const (
+	responseID     = "resp_67ccd2bed1ec8190b14f964abc0542670bb6a6b452d3795b"
+	conversationID = "conv_689667905b048191b4740501625afd940c7533ace33a2dab"
+)
+
+const (
+	keptConversation = `{"id":"` + conversationID + `","object":"conversation","created_at":1741900000,"metadata":{"topic":"demo"}}`
+	keptItems        = `{"object":"list","data":[{"id":"msg_abc","type":"message","status":"completed","role":"user","content":[{"type":"input_text","text":"Hello!"}]}],"first_id":"msg_abc","last_id":"msg_abc","has_more":false}`
+)
+
+// kept are the answers about what was stored, by method and path.
+var kept = map[string]string{
+	"GET /v1/responses/" + responseID:                  answers["/v1/responses"].whole,
+	"POST /v1/responses/" + responseID + "/cancel":     answers["/v1/responses"].whole,
+	"GET /v1/responses/" + responseID + "/input_items": keptItems,
+	"DELETE /v1/responses/" + responseID:               `{"id":"` + responseID + `","object":"response","deleted":true}`,
+
+	"POST /v1/conversations":                              keptConversation,
+	"GET /v1/conversations/" + conversationID:             keptConversation,
+	"GET /v1/conversations/" + conversationID + "/items":  keptItems,
+	"POST /v1/conversations/" + conversationID + "/items": keptItems,
+	"DELETE /v1/conversations/" + conversationID:          `{"id":"` + conversationID + `","object":"conversation.deleted","deleted":true}`,
+}
+
 func (p provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	answer, known := answers[r.URL.Path]
+	if whole, ok := kept[r.Method+" "+r.URL.Path]; ok {
+		answer.whole, known = whole, true
+	}
 	if !known || r.Header.Get("Authorization")+r.Header.Get("X-Api-Key") != providerKey {
 		http.Error(w, "no such path, or not the gateway's key", http.StatusTeapot)
 		return

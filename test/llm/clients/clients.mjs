@@ -44,6 +44,21 @@ async function refused(name, call, status, code) {
   }
   check("openai response stream, going on", text === "Hello!", text);
   await refused("openai foreign response", () => c.responses.create({ model: "small", input: "x", previous_response_id: "resp_of_somebody_else" }), 404, "handle_unknown");
+  const read = await c.responses.retrieve(answer.id);
+  check("openai stored response", read.output_text === "Hello!", read);
+  const input = await c.responses.inputItems.list(answer.id, { limit: 2 });
+  check("openai its input", input.data.length === 1, input);
+  check("openai cancel", (await c.responses.cancel(answer.id)).id === answer.id);
+  await c.responses.delete(answer.id);
+  await refused("openai somebody's response", () => c.responses.retrieve("resp_of_somebody_else"), 404, "handle_unknown");
+  const conversation = await c.conversations.create({ items: [{ type: "message", role: "user", content: "Hello!" }] });
+  check("openai conversation", (await c.conversations.retrieve(conversation.id)).id === conversation.id, conversation);
+  const items = await c.conversations.items.list(conversation.id);
+  check("openai its items", items.data.length === 1, items);
+  const inside = await c.responses.create({ model: "small", input: "Hello!", conversation: conversation.id });
+  check("openai response in it", inside.output_text === "Hello!", inside);
+  await c.conversations.delete(conversation.id);
+  await refused("openai somebody's conversation", () => c.conversations.retrieve("conv_of_somebody_else"), 404, "handle_unknown");
   const embedded = await c.embeddings.create({ model: "small", input: "x", encoding_format: "float" });
   check("openai embeddings", embedded.data.length === 1, embedded);
   const models = await c.models.list();

@@ -19,6 +19,7 @@ import (
 	"github.com/anthropics/anthropic-sdk-go"
 	anthropicoption "github.com/anthropics/anthropic-sdk-go/option"
 	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/conversations"
 	"github.com/openai/openai-go/v3/option"
 	"github.com/openai/openai-go/v3/responses"
 )
@@ -117,6 +118,9 @@ func openAI(ctx context.Context, r rig) error {
 	_, err = c.Responses.New(ctx, respond)
 	told(err).check("openai foreign response", http.StatusNotFound, "handle_unknown")
 
+	if err := openAIKept(ctx, c, answer.ID, told); err != nil {
+		return err
+	}
 	embedded, err := c.Embeddings.New(ctx, openai.EmbeddingNewParams{Model: "small", Input: openai.EmbeddingNewParamsInputUnion{OfString: openai.String("x")}})
 	check("openai embeddings", err == nil && len(embedded.Data) == 1, err)
 	models, err := c.Models.List(ctx)
@@ -132,6 +136,39 @@ func openAI(ctx context.Context, r rig) error {
 	told(err).check("openai upstream down", http.StatusBadGateway, "upstream_unreachable")
 	again, err := c.Chat.Completions.New(ctx, chat)
 	check("openai lives on", err == nil && again.Choices[0].Message.Content == "Hello!", err)
+	return nil
+}
+
+// openAIKept reads back, cancels and deletes what was stored, and asks for what
+// is somebody else's.
+func openAIKept(ctx context.Context, c *openai.Client, id string, told func(error) refusal) error {
+	got, err := c.Responses.Get(ctx, id, responses.ResponseGetParams{})
+	check("openai stored response", err == nil && got.OutputText() == "Hello!", err)
+	items, err := c.Responses.InputItems.List(ctx, id, responses.InputItemListParams{Limit: openai.Int(2)})
+	check("openai its input", err == nil && len(items.Data) == 1, err)
+	cancelled, err := c.Responses.Cancel(ctx, id)
+	check("openai cancel", err == nil && cancelled.ID == id, err)
+	check("openai delete", c.Responses.Delete(ctx, id) == nil)
+	_, err = c.Responses.Get(ctx, "resp_of_somebody_else", responses.ResponseGetParams{})
+	told(err).check("openai somebody's response", http.StatusNotFound, "handle_unknown")
+
+	made, err := c.Conversations.New(ctx, conversations.ConversationNewParams{})
+	check("openai conversation", err == nil && made.ID != "", err)
+	if err != nil {
+		return err
+	}
+	kept, err := c.Conversations.Items.List(ctx, made.ID, conversations.ItemListParams{})
+	check("openai its items", err == nil && len(kept.Data) == 1, err)
+	inside := responses.ResponseNewParams{
+		Model: "small", Input: responses.ResponseNewParamsInputUnion{OfString: openai.String("Hello!")},
+		Conversation: responses.ResponseNewParamsConversationUnion{OfString: openai.String(made.ID)},
+	}
+	answer, err := c.Responses.New(ctx, inside)
+	check("openai response in it", err == nil && answer.OutputText() == "Hello!", err)
+	_, err = c.Conversations.Delete(ctx, made.ID)
+	check("openai deleted", err == nil, err)
+	_, err = c.Conversations.Get(ctx, "conv_of_somebody_else")
+	told(err).check("openai somebody's conversation", http.StatusNotFound, "handle_unknown")
 	return nil
 }
 

@@ -209,18 +209,41 @@ func (v *verifier) checkDisclosures() {
 	v.pass(Disclosures, "%d of %d values", shown, len(named))
 }
 
-// checkExchange says that the countersigned answers of other organisations,
-// where records speak of them, are not in this form of the bundle.
+// checkExchange asks for what other organisations signed of calls between them.
+// Under whose keys that is, [Reconcile] asks, which has the other side's.
 func (v *verifier) checkExchange() {
-	n := 0
-	for _, e := range v.records {
-		if e.signed && e.record.Kind == record.KindDecision && e.record.Decision.Exchange != nil {
-			n++
+	n, missing := 0, 0
+	caller := map[string]bool{} // decisions whose callee has not answered
+	want := func(hash string) {
+		if hash == "" || v.exchanges[hash] == nil {
+			missing++
 		}
 	}
-	if n == 0 {
-		v.absent(Exchange, "no call crossed organisations")
-		return
+	for _, e := range v.records {
+		if !e.signed {
+			continue
+		}
+		switch d, o := e.record.Decision, e.record.Outcome; {
+		case d != nil && d.Exchange != nil && d.Exchange.Role == record.RoleCallee:
+			n++
+			want(d.Exchange.StatementHash)
+		case d != nil && d.Exchange != nil && d.Verdict.Effect == record.Permit:
+			n++
+			caller[e.record.ID] = true
+		case o != nil && caller[o.Of] && (o.Peer != nil || !o.Forwarded):
+			delete(caller, o.Of)
+			if o.Peer != nil {
+				want(o.Peer.ExchangeReceiptHash)
+			}
+		}
 	}
-	v.unproven(Exchange, "%d exchange receipts missing", n)
+	missing += len(caller)
+	switch {
+	case n == 0:
+		v.absent(Exchange, "no call crossed organisations")
+	case missing > 0:
+		v.unproven(Exchange, "%d exchange receipts missing", missing)
+	default:
+		v.pass(Exchange, "%d calls", n)
+	}
 }

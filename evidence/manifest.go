@@ -116,6 +116,7 @@ const (
 	issuersDir     = "issuers/"
 	policiesDir    = "policies/"
 	disclosuresDir = "disclosures/"
+	exchangeDir    = "exchange/"
 	firstFile      = "checkpoints/first"
 	lastFile       = "checkpoints/last"
 	consistFile    = "checkpoints/consistency"

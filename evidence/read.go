@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/lineal-auth/lineal/record"
 )
@@ -15,6 +16,12 @@ type Bundle struct {
 	records   []record.Record // by index
 	rules     map[string][]byte
 	disclosed map[string]record.Disclosure // by digest
+
+	entries   []SideRecord
+	exchanges map[string][]byte
+	family    string
+	whole     bool      // every record of the log up to its checkpoint
+	created   time.Time // as the manifest says
 }
 
 // Open takes a bundle apart. The error says that it is none, or that a file is
@@ -30,10 +37,12 @@ func Open(bundle []byte) (Bundle, error) {
 		}
 	}
 	v.readRecords()
-	b := Bundle{rules: v.rules, disclosed: map[string]record.Disclosure{}}
+	b := Bundle{rules: v.rules, disclosed: map[string]record.Disclosure{}, exchanges: v.exchanges, whole: v.manifest.Mode == ModeRange && v.manifest.From == 0}
+	b.created, _ = time.Parse(time.RFC3339, v.manifest.Created) // parsed before
 	for _, e := range v.records {
 		if e.readable {
-			b.records = append(b.records, e.record)
+			b.records, b.family = append(b.records, e.record), e.record.Log
+			b.entries = append(b.entries, SideRecord{e.index, e.hash, e.record})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.values)) {

@@ -67,6 +67,8 @@ type verifier struct {
 	rules    map[string][]byte // policy bundles by digest
 	values   map[string][]byte // disclosures by digest
 
+	exchanges map[string][]byte // what other organisations signed, by hash
+
 	first, last checkpoint // size -1 if there is none that verified
 	lastNote    []byte
 	keys        keyHistory
@@ -245,7 +247,7 @@ func (v *verifier) openManifest() bool {
 // failure: nobody would have looked at it.
 func (v *verifier) sortFiles() {
 	v.proofs, v.receipts = map[int64][]byte{}, map[string]string{}
-	v.rules, v.values = map[string][]byte{}, map[string][]byte{}
+	v.rules, v.values, v.exchanges = map[string][]byte{}, map[string][]byte{}, map[string][]byte{}
 	for _, name := range slices.Sorted(maps.Keys(v.files)) {
 		data := v.files[name]
 		if _, listed := v.manifest.Files[name]; !listed && name != manifestFile && name != manifestNote {
@@ -289,6 +291,10 @@ func (v *verifier) place(name string, data []byte) bool {
 		h, ok := parseDigestName(name, disclosuresDir, "")
 		v.values[h] = data
 		return ok
+	case exchangeDir:
+		h, ok := parseDigestName(name, exchangeDir, "")
+		v.exchanges[h] = data
+		return ok && h == digest(data)
 	}
 	switch name {
 	case manifestFile, manifestNote, firstFile, lastFile, consistFile, summaryFile, summaryPage,

@@ -50,6 +50,7 @@ type Contents struct {
 	IssuerKeys  [][]byte // JWK sets of the token issuers
 	Policies    []PolicyBundle
 	Disclosures []string // record.Disclosure.Encoded
+	Exchanges   [][]byte // what other organisations signed of calls between them
 
 	// LogKey is the key of the log's checkpoints, for [Propose]; zero leaves it
 	// out. No verification trusts it.
@@ -177,6 +178,9 @@ func (b *builder) attachments(c Contents) {
 			continue
 		}
 		b.addOnce(disclosuresDir+parsed.Digest(), []byte(d))
+	}
+	for _, x := range c.Exchanges {
+		b.addOnce(exchangeDir+digest(x), x)
 	}
 }
 

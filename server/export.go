@@ -419,8 +419,31 @@ func (e *exporter) add(ctx context.Context, entry ledger.Entry) error {
 	case rec.PolicyChange != nil:
 		return e.addPolicy(ctx, rec.PolicyChange.BundleDigest)
 	case rec.Decision != nil:
+		if x := rec.Decision.Exchange; x != nil {
+			if err := e.addExchange(ctx, x.StatementHash); err != nil {
+				return err
+			}
+		}
 		return e.addPolicy(ctx, rec.Decision.Policy.BundleDigest)
+	case rec.Outcome != nil && rec.Outcome.Peer != nil:
+		return e.addExchange(ctx, rec.Outcome.Peer.ExchangeReceiptHash)
 	}
+	return nil
+}
+
+// addExchange adds what a peer signed.
+func (e *exporter) addExchange(ctx context.Context, hash string) error {
+	if hash == "" {
+		return nil
+	}
+	b, err := e.a.store.Blob(ctx, hash)
+	switch {
+	case errors.Is(err, ledger.ErrNotFound): // the verifier says that it is missing
+		return nil
+	case err != nil:
+		return fmt.Errorf("exchange: %w", err)
+	}
+	e.contents.Exchanges = append(e.contents.Exchanges, b.Bytes)
 	return nil
 }
 

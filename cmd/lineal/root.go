@@ -47,7 +47,7 @@ func failed(err error, hint string) error {
 
 // commands is the one list of sub-commands, one file each.
 var commands = []func(streams) *cobra.Command{
-	newDemo, newDev, newServe, newSidecar, newRun, newDoctor, newToken, newPolicy, newTrace, newRecords, newFollow, newReport, newReplay, newAgent, newRegistry, newRevoke, newStatus, newHealthcheck, newLedger, newIssuerKeys, newExport, newErase, newVerify, newVersion,
+	newDemo, newDev, newServe, newSidecar, newRun, newDoctor, newToken, newPolicy, newTrace, newRecords, newFollow, newReport, newReplay, newAgent, newRegistry, newRevoke, newStatus, newHealthcheck, newLedger, newIssuerKeys, newExport, newErase, newVerify, newReconcile, newVersion,
 }
 
 func newRoot(s streams) *cobra.Command {

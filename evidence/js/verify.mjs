@@ -33,7 +33,7 @@ export async function verify(bundle, policyText) {
 class Verifier {
   constructor(policy) {
     Object.assign(this, { policy, findings: new Map(DIMENSIONS.map((d) => [d, { status: 'NOT PROVEN', failures: 0, unproven: 0, problems: [] }])) });
-    Object.assign(this, { manifest: {}, records: [], proofs: new Map(), receipts: new Map(), jwks: [], rules: new Map(), values: new Map() });
+    Object.assign(this, { manifest: {}, records: [], proofs: new Map(), receipts: new Map(), jwks: [], rules: new Map(), values: new Map(), exchanges: new Map() });
   }
 
   fail(d, problem) {
@@ -126,6 +126,7 @@ class Verifier {
       case 'issuers.json': this.jwks.push(data); return base === await digest(data);
       case 'policies': this.rules.set(base, data); return isDigest(base);
       case 'disclosures': this.values.set(base, data); return isDigest(base);
+      case 'exchange': this.exchanges.set(base, data); return base === await digest(data);
       default: return /^(manifest\.json|manifest\.sig|checkpoints\/(first|last|consistency)|report\.(json|html))$/.test(name);
     }
   }
@@ -487,9 +488,22 @@ class Verifier {
     this.pass('disclosure');
   }
   exchange() {
-    const n = this.signed('decision').filter((e) => e.record.exchange).length;
-    if (n > 0) this.unproven('exchange', `${n} exchange receipts missing`);
-    else this.absent('exchange');
+    const caller = new Set();
+    let n = 0, missing = 0;
+    const want = (hash) => { if (!this.exchanges.has(hash)) missing++; };
+    for (const e of this.records.filter((x) => x.signed)) {
+      const r = e.record;
+      if (r.kind === 'decision' && r.exchange?.role === 'callee') { n++; want(r.exchange.statement_hash); }
+      else if (r.kind === 'decision' && r.exchange && r.decision.effect === 'permit') { n++; caller.add(r.record_id); }
+      else if (r.kind === 'outcome' && caller.has(r.of) && (r.peer || !r.forwarded)) {
+        caller.delete(r.of);
+        if (r.peer) want(r.peer.exchange_receipt_hash);
+      }
+    }
+    missing += caller.size;
+    if (n === 0) this.absent('exchange');
+    else if (missing > 0) this.unproven('exchange', `${missing} exchange receipts missing`);
+    else this.pass('exchange');
   }
 }
 

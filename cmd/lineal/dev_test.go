@@ -107,6 +107,9 @@ func TestDev(t *testing.T) {
 	if out := runLineal(t, 0, "doctor", "--data", dir, "-o", "json"); !strings.Contains(out, `"ok": true`) {
 		t.Errorf("doctor: %s", out)
 	}
+	if out := runLineal(t, 0, "doctor", "--as-client", w.at.PublicURL+"/mcp/desktop", "--ca", w.at.CABundle); !strings.Contains(out, "/authorize") {
+		t.Errorf("doctor as a client: %s", out)
+	}
 	w.page()
 	w.rules()
 	w.own()

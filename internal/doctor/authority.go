@@ -296,7 +296,7 @@ func (x *visit) call(ctx context.Context, r config.SidecarRoute, p *probe, tok c
 		return "", find(CodeUnexpected, "%v", err)
 	}
 	if session := got.header.Get("Mcp-Session-Id"); session != "" {
-		x.leave(ctx, through, url, session)
+		leave(ctx, through, url, session, "")
 	}
 	if code := got.header.Get("Lineal-Code"); code != "" {
 		return "", callFinding(gateway.Code(code), got)
@@ -304,14 +304,17 @@ func (x *visit) call(ctx context.Context, r config.SidecarRoute, p *probe, tok c
 	return fmt.Sprintf("%s %s: %s", p.method, r.Path+p.path, got.status), nil
 }
 
-// leave ends the session that the call began.
-func (x *visit) leave(ctx context.Context, through *http.Client, url, session string) {
+// leave ends the session that a call began; token is "" where the client adds it.
+func leave(ctx context.Context, through *http.Client, url, session, token string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, url, http.NoBody)
 	if err != nil {
 		return
 	}
 	req.Header.Set("Mcp-Session-Id", session)
 	req.Header.Set("Mcp-Protocol-Version", "2025-11-25")
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	_, _ = send(through, req) // a server may refuse to
 }
 

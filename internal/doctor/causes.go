@@ -36,6 +36,11 @@ const (
 	CodeRoute           Code = "route_unknown"
 	CodeResource        Code = "resource_mismatch"
 
+	CodeUnchallenged Code = "challenge_missing"
+	CodeRenamed      Code = "challenge_renamed"
+	CodeMetadata     Code = "metadata_failed"
+	CodeNoLogin      Code = "login_unavailable"
+
 	CodeAgentUnknown  Code = "agent_unknown"
 	CodeAgentDisabled Code = "agent_disabled"
 	CodeSubject       Code = "subject_refused"
@@ -47,6 +52,7 @@ const (
 	CodePolicy   Code = "policy_denied"
 	CodeScope    Code = "insufficient_scope"
 	CodeRevoked  Code = "token_revoked"
+	CodeToken    Code = "token_refused"
 	CodeProof    Code = "proof_refused"
 	CodeUpstream Code = "upstream_failed"
 	CodeRefused  Code = "call_refused"
@@ -90,6 +96,11 @@ var causes = map[Code]cause{
 	CodeRoute:           {"The gateway has no such route.", "Correct `routes[].path`, or add the upstream to the gateway's configuration."},
 	CodeResource:        {"The gateway names this route by another URL than the agent does.", "Write `gateway` exactly as the gateway's public_url."},
 
+	CodeUnchallenged: {"A call without a token is not answered by 401 and a challenge that says where to get one.", "See that the URL leads to the gateway and not past it, and that no proxy between answers itself or drops WWW-Authenticate."},
+	CodeRenamed:      {"A proxy renames WWW-Authenticate on its way: clients that wait for it find no login.", "Have the proxy pass the header as it is, or map it back."},
+	CodeMetadata:     {"The resource's metadata, which the challenge names, cannot be read.", "Let the path /.well-known/ through to the gateway, without a token."},
+	CodeNoLogin:      {"The token service logs nobody in directly, or without PKCE.", "Configure `tokens.login`, or register the client as an agent with an identity."},
+
 	CodeAgentUnknown:  {"The token service does not know this agent.", "Register it: `lineal agent add`, or `agents` in the token service's configuration."},
 	CodeAgentDisabled: {"The agent is disabled: an operator has stopped it.", "Ask the operators why; `lineal agent enable` lets it take part again."},
 	CodeSubject:       {"The token service does not accept the sign-in or the delegation from this agent.", "For a sign-in: its provider and client must be registered for this agent. For a delegation: it must be for this agent's audience, and neither ended nor revoked."},
@@ -101,6 +112,7 @@ var causes = map[Code]cause{
 	CodePolicy:   {"The operator's policy does not permit this call.", "Ask for a rule that permits it; the record names the deciding one: `lineal policy explain` with the id of the request."},
 	CodeScope:    {"The token holds less than this call needs.", "Ask for what the call needs in `routes[].authorization_details`."},
 	CodeRevoked:  {"The gateway does not accept a token that was just issued: the agent, the person or the certificate is revoked.", "Ask the operators why: `lineal revoke list` has the entry, and the record of the call the finer code."},
+	CodeToken:    {"The gateway does not accept the token: it has ended, is revoked, or is for another resource.", "Have the person log in again; the record of the call has the finer code."},
 	CodeProof:    {"The token is bound to another key than this connection proves.", "A proxy between must pass TLS through, or the route must take DPoP."},
 	CodeUpstream: {"The gateway let the call through and what stands behind it did not serve it.", "Look at the upstream, and at the gateway's credential for it."},
 	CodeRefused:  {"The gateway refuses the call.", "Its record says why: `lineal trace` with the id of the request."},

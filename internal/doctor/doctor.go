@@ -13,6 +13,9 @@
 // A step that fails ends those that rest on it, so that the first failure is the
 // cause. Each cause has a stable [Code], a sentence and a remedy.
 //
+// [RunClient] takes the way of a client that has nothing but a URL instead, up to
+// where a person would log in.
+//
 // It changes nothing but what its exchanges and calls leave in the ledger. The
 // call is a harmless one where the protocol has one, or the body that it is
 // given. It prints no token, and asks nobody but the agent's own services.

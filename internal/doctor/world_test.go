@@ -56,6 +56,7 @@ func newWorld(t *testing.T) *world {
 	at, err := w.Serve(ctx, mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return tools }, nil))
 	check(t, err)
 	check(t, w.Start(ctx, func(cfg *config.Config) (testenv.Plan, error) {
+		cfg.Tokens.Login = &config.Login{Issuer: cfg.Tokens.PersonIssuers[0], ClientID: "login"}
 		plan := testenv.Plan{Policies: map[string]string{
 			"orders.cedar": `@id("orders") permit (principal, action in [Action::"use", Action::"discover"], resource in Service::"orders");`,
 		}}

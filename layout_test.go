@@ -71,6 +71,7 @@ var layout = map[string][]string{
 	"gateway/llm":         with(vocabulary, "gateway", "token", "registry"),
 	"gateway/rest":        with(vocabulary, "gateway", "token", "registry", "gateway/grpcstatus"),
 	"gateway/grpcstatus":  {"gateway"}, // refusals of every protocol over gRPC
+	"gateway/broker":      with(vocabulary, "gateway", "token", "registry"),
 	"gateway/extauthz":    with(vocabulary, "gateway", "token", "registry"),
 	"token/pkcs11":        {}, // gives a crypto.Signer
 	"export/ocsf":         {"record", "export"},

@@ -236,6 +236,9 @@ type MCP struct {
 	ElicitationHosts []string `yaml:"elicitation_hosts,omitempty"`
 	// Handles says who may use a task, as for an agent; default: "agent".
 	Handles string `yaml:"handles,omitempty"`
+	// Exchange is where the server's tokens come from, if it takes those of another
+	// issuer; default: it gets none.
+	Exchange *Exchange `yaml:"exchange,omitempty"`
 }
 
 // ResourceSet is a resource template of an MCP server. Delegations and policies

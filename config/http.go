@@ -10,12 +10,46 @@ import (
 // caller's own credential never reaches it.
 type UpstreamAuth struct {
 	// Kind is "none", "static" (a secret in a header), "mtls" (the gateway's
-	// certificate, for peer alone) or "delegation" (mtls, and the verified token
-	// in Lineal-Delegation where its may_act names peer).
+	// certificate, for peer alone), "delegation" (mtls, and the verified token in
+	// Lineal-Delegation where its may_act names peer) or "exchange" (a token of
+	// another issuer, for the same person, in exchange for the verified one).
 	Kind string `yaml:"upstream_auth"`
 	// Header and Secret are for static: "Authorization", "Bearer …".
 	Header string `yaml:"header,omitempty"`
 	Secret Secret `yaml:"secret,omitempty"`
+	// Exchange is for exchange.
+	Exchange *Exchange `yaml:"exchange,omitempty"`
+}
+
+// Exchange is where an upstream's tokens come from (RFC 8693): an issuer that
+// takes this deployment's tokens. It is shown the caller's token; the upstream
+// never is.
+type Exchange struct {
+	// TokenURL is its token endpoint.
+	TokenURL string `yaml:"token_url"`
+	// ClientID and ClientSecret are the gateway's there.
+	ClientID     string `yaml:"client_id"`
+	ClientSecret Secret `yaml:"client_secret"`
+	// Audience, Resource and Scope are what is asked for; one of the first two is
+	// required, default: not asked for.
+	Audience string `yaml:"audience,omitempty"`
+	Resource string `yaml:"resource,omitempty"`
+	Scope    string `yaml:"scope,omitempty"`
+	// CA is a PEM file of authorities of the token endpoint; default: the system's.
+	CA string `yaml:"ca,omitempty"`
+}
+
+func (e *Exchange) validate() error {
+	switch {
+	case e.ClientID == "" || e.ClientSecret == "":
+		return errors.New("exchange: client_id and client_secret are required")
+	case e.Audience == "" && e.Resource == "":
+		return errors.New("exchange: audience or resource is required")
+	}
+	if err := baseURL(e.TokenURL, true); err != nil {
+		return fmt.Errorf("exchange.token_url: %w", err)
+	}
+	return nil
 }
 
 // The kinds of UpstreamAuth.
@@ -24,6 +58,7 @@ const (
 	AuthStatic     = "static"
 	AuthMTLS       = "mtls"
 	AuthDelegation = "delegation"
+	AuthExchange   = "exchange"
 )
 
 // HTTP is a plain HTTP service.
@@ -72,6 +107,18 @@ type GRPC struct {
 }
 
 func (u Upstreams) validateHTTP() (errs []error) {
+	for i, m := range u.MCP {
+		if m.Exchange == nil {
+			continue
+		}
+		err := m.Exchange.validate()
+		if err == nil && m.Partner != "" {
+			err = errors.New("exchange: the route leads to a partner")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("upstreams.mcp[%d]: %w", i, err))
+		}
+	}
 	for i, h := range u.HTTP {
 		if err := h.validate(h.Upstream); err != nil {
 			errs = append(errs, fmt.Errorf("upstreams.http[%d]: %w", i, err))
@@ -94,9 +141,14 @@ func (a UpstreamAuth) validate(u Upstream) error {
 	if (a.Kind == AuthStatic) != (a.Header != "" && a.Secret != "") || (a.Header == "") != (a.Secret == "") {
 		return errors.New("header and secret are for upstream_auth static, which needs both")
 	}
+	if (a.Kind == AuthExchange) != (a.Exchange != nil) {
+		return errors.New("exchange is for upstream_auth exchange, which needs it")
+	}
 	switch a.Kind {
 	case AuthNone, AuthStatic:
 		return nil
+	case AuthExchange:
+		return a.Exchange.validate()
 	case AuthMTLS, AuthDelegation:
 		if u.Peer == "" {
 			return fmt.Errorf("upstream_auth %s: peer is required", a.Kind)
@@ -105,7 +157,7 @@ func (a UpstreamAuth) validate(u Upstream) error {
 	case "":
 		return errors.New("upstream_auth: required")
 	default:
-		return fmt.Errorf("upstream_auth: %q is none of none, static, mtls, delegation", a.Kind)
+		return fmt.Errorf("upstream_auth: %q is none of none, static, mtls, delegation, exchange", a.Kind)
 	}
 }
 

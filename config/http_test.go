@@ -15,6 +15,10 @@ func TestUpstreamAuthIsNeverImplied(t *testing.T) {
 	static.HTTP[0].Header, static.HTTP[0].Secret = "Authorization", "Bearer x"
 	both.HTTP[0].Peer, both.HTTP[0].Header, both.HTTP[0].Secret = "spiffe://acme.test/crm", "X", "y"
 	peer.HTTP[0].Peer = "spiffe://acme.test/crm"
+	theirs, open := http(AuthExchange), http(AuthExchange)
+	theirs.HTTP[0].Exchange = &Exchange{TokenURL: "https://sts.other.test/token", ClientID: "gw", ClientSecret: "x", Audience: "crm"}
+	open.HTTP[0].Exchange = &Exchange{TokenURL: "http://sts.other.test/token", ClientID: "gw", ClientSecret: "x", Audience: "crm"}
+	anywhere := Upstreams{MCP: []MCP{{Exchange: &Exchange{TokenURL: "https://sts.other.test/token", ClientID: "gw", ClientSecret: "x"}}}}
 	for name, c := range map[string]struct {
 		cfg  Config
 		want string // "" for nothing wrong
@@ -25,6 +29,10 @@ func TestUpstreamAuthIsNeverImplied(t *testing.T) {
 		"secret, not static": {Config{Upstreams: both}, "header and secret"},
 		"mtls, no peer":      {Config{Upstreams: http(AuthMTLS)}, "peer is required"},
 		"gRPC in the clear":  {Config{Upstreams: Upstreams{GRPC: []GRPC{{Upstream: Upstream{URL: "http://a.test"}, UpstreamAuth: UpstreamAuth{Kind: AuthNone}}}}}, "upstreams.grpc[0]: url"},
+		"exchange, nowhere":  {Config{Upstreams: http(AuthExchange)}, "exchange is for"},
+		"exchange in clear":  {Config{Upstreams: open}, "exchange.token_url: must be https"},
+		"exchange for all":   {Config{Upstreams: anywhere}, "upstreams.mcp[0]: exchange: audience or resource"},
+		"exchange":           {Config{Upstreams: theirs}, ""},
 		"none":               {Config{Upstreams: http(AuthNone)}, ""}, "static": {Config{Upstreams: static}, ""}, "delegation": {Config{Upstreams: peer}, ""},
 
 		"nowhere to ask":      {Config{Upstreams: static, ExtAuthz: &ExtAuthz{Routes: []string{"crm"}}}, "ext_authz: address"},

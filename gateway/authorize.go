@@ -80,10 +80,8 @@ func (c *call) allow() (Verdict, error) {
 	c.outcome = &outcome{status: record.StatusNotForwarded}
 	defer c.recordOutcome()
 	out := &http.Request{Method: c.request.Method, URL: c.route.Upstream, Header: http.Header{}}
-	if c.route.Credential != nil {
-		if err := c.route.Credential(out); err != nil {
-			return Verdict{}, c.failed(record.StatusNotForwarded, &Refusal{Code: CodeCredentialUnavailable, Err: err})
-		}
+	if err := c.credentials(c.r.Context(), out); err != nil {
+		return Verdict{}, c.failed(record.StatusNotForwarded, noCredential(err))
 	}
 	out.Header.Set("Lineal-Request-Id", c.id)
 	out.Header.Set("Lineal-Call-Digest", c.digest())

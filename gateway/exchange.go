@@ -97,7 +97,7 @@ func (x *exchange) Reply(body []byte, header http.Header) error {
 	c := x.c
 	ctx, cancel := context.WithTimeout(c.r.Context(), replyTimeout)
 	defer cancel()
-	reply := &call{g: c.g, w: c.w, r: c.r, id: c.id, route: c.route, verified: c.verified, request: Request{
+	reply := &call{g: c.g, w: c.w, r: c.r, id: c.id, route: c.route, verified: c.verified, raw: c.raw, decision: c.decision, request: Request{
 		Action: c.request.Action, Name: c.request.Name, Method: http.MethodPost, Suffix: c.request.Suffix, Header: header, Body: body,
 	}}
 	out, err := reply.outgoing(ctx)

@@ -48,7 +48,7 @@ func (c *call) send(ctx context.Context, cancel context.CancelCauseFunc) error {
 	p := new(progress)
 	out, err := c.outgoing(httptrace.WithClientTrace(ctx, p.trace()))
 	if err != nil {
-		return c.failed(record.StatusNotForwarded, &Refusal{Code: CodeCredentialUnavailable, Err: err})
+		return c.failed(record.StatusNotForwarded, noCredential(err))
 	}
 	timer := time.AfterFunc(c.timeout(), func() { cancel(errHeaderTimeout) })
 	defer timer.Stop()
@@ -144,8 +144,8 @@ func (c *call) outgoing(ctx context.Context) (*http.Request, error) {
 	if c.trace != "" {
 		out.Header.Set("Traceparent", c.trace)
 	}
-	if c.route.Credential != nil {
-		if err := c.route.Credential(out); err != nil {
+	if c.route.Credential != nil || c.route.Broker != nil {
+		if err := c.credentials(ctx, out); err != nil {
 			return nil, err
 		}
 		c.secrets = credentialOf(out.Header, c.request.Header)
@@ -179,6 +179,9 @@ func (c *call) checkAnswer(resp *http.Response) *Refusal {
 		return nil
 	case code == http.StatusUnauthorized, code == http.StatusForbidden && resp.Header.Get("WWW-Authenticate") != "",
 		code == http.StatusProxyAuthRequired:
+		if c.route.Broker != nil {
+			c.route.Broker.Forget(c.subject())
+		}
 		return Refuse(CodeUpstreamCredential, "upstream answered %d", code)
 	case code == http.StatusForbidden:
 		return Refuse(CodeUpstreamRefused, "upstream answered %d", code)

@@ -140,6 +140,9 @@ type Route struct {
 	Partner PartnerTokens
 	// PartnerOrg is its name in records; "": calls are not countersigned.
 	PartnerOrg string
+	// Broker gets the upstream's token for each call, in exchange for the caller's;
+	// nil: the upstream gets none of another issuer's.
+	Broker Broker
 	// Delegate names the agent behind the route. It gets the verified token in
 	// Lineal-Delegation, and only if the token's may_act names it
 	// (tokens.md §5); Upstream must then be https. The zero value: the upstream
@@ -257,7 +260,10 @@ func (g *Gateway) addRoute(r Route) (*Route, error) {
 	if !r.Delegate.IsZero() && r.Upstream.Scheme != "https" { // threat F1
 		return nil, fmt.Errorf("gateway: route %q: a delegation goes to its agent over mutual TLS only", r.Name)
 	}
-	if r.PassDenials && r.Credential != nil { // rule d of gateway.md §2
+	if r.Broker != nil && (r.Partner != nil || r.Credential != nil || !r.Delegate.IsZero()) {
+		return nil, fmt.Errorf("gateway: route %q: the upstream gets one credential", r.Name)
+	}
+	if r.PassDenials && (r.Credential != nil || r.Broker != nil) { // rule d of gateway.md §2
 		return nil, fmt.Errorf("gateway: route %q: denials of the gateway's own credential do not pass", r.Name)
 	}
 	if r.RequireDPoP && (g.cfg.Proofs == nil || r.AllowUnbound) {

@@ -72,6 +72,10 @@ func (s *Server) plainRoute(u config.Upstream, auth config.UpstreamAuth, prefix 
 			out.Header.Set(auth.Header, auth.Secret.Reveal())
 			return nil
 		}
+	case config.AuthExchange:
+		if r.Broker, err = s.broker(auth.Exchange); err != nil {
+			return gateway.Route{}, fmt.Errorf("upstream %s: %w", u.Name, err)
+		}
 	case config.AuthMTLS:
 	case config.AuthDelegation:
 		if r.Delegate, err = identity.ParseAgent(u.Peer); err != nil {

@@ -269,6 +269,11 @@ func (s *Server) routes(ctx context.Context) ([]gateway.Route, error) {
 			return nil, err
 		}
 		r.HeaderTimeout, r.Handles = 5*time.Minute, gateway.Handles(u.Handles)
+		if u.Exchange != nil {
+			if r.Broker, err = s.broker(u.Exchange); err != nil {
+				return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
+			}
+		}
 		routes = append(routes, r)
 	}
 	for _, u := range s.cfg.Upstreams.A2A {

@@ -50,6 +50,9 @@ func (s *Service) action(ctx context.Context, x *request) (answer, error) {
 			e = Explanation{Missing: []string{"The rules cannot be read now."}}
 			s.cfg.Logger.WarnContext(ctx, "explaining: "+err.Error())
 		}
+		for i := range e.Rules { // what an author wrote may look otherwise than it is read
+			e.Rules[i].Text = visibleLines(e.Rules[i].Text)
+		}
 		a.Explanation = &e
 	}
 	return answer{template: "action", title: "Action", data: a, cites: 1 + len(l.Outcomes)}, nil

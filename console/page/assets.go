@@ -2,6 +2,7 @@ package page
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -102,7 +103,7 @@ type viewerShown struct {
 // render writes a page. A template that fails writes nothing of it.
 func (x *request) render(ctx context.Context, w http.ResponseWriter, status int, a answer) {
 	f := frame{
-		Title: a.title, Page: a.template, Static: Prefix + "static/" + x.s.assets.version, Body: a.data,
+		Title: a.title, Page: cmp.Or(a.tab, a.template), Static: Prefix + "static/" + x.s.assets.version, Body: a.data,
 		Viewer: viewerShown{
 			Name: x.viewer.name, Role: x.viewer.role, Ref: x.viewer.ref, Known: x.viewer.by != "" && x.viewer.role != "",
 			Person: x.viewer.Person(), Session: x.viewer.session != "",

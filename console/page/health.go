@@ -119,11 +119,11 @@ func writersOf(beats []search.Entry, now time.Time) []writer {
 	var out []writer
 	for _, e := range beats {
 		r := e.Record
-		if r.Heartbeat == nil || slices.ContainsFunc(out, func(w writer) bool { return w.ID == r.Writer.ID }) {
+		if r.Heartbeat == nil || slices.ContainsFunc(out, func(w writer) bool { return w.ID == search.Visible(r.Writer.ID) }) {
 			continue
 		}
 		w := writer{
-			ID: r.Writer.ID, Role: string(r.Writer.Role), State: string(r.Heartbeat.State), Time: string(r.Time), Index: e.Index,
+			ID: search.Visible(r.Writer.ID), Role: string(r.Writer.Role), State: string(r.Heartbeat.State), Time: string(r.Time), Index: e.Index,
 			Permits: r.Heartbeat.Counts.Permit, Denials: r.Heartbeat.Counts.Deny, Gone: r.Heartbeat.Counts.Unavailable,
 		}
 		if at, err := r.Time.Time(); err == nil && w.State != "stop" {

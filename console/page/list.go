@@ -16,7 +16,7 @@ type Row struct {
 	Rules []string
 	// Link is the page of the action, else that of the entry.
 	Link string
-	// Callable says that the record is of a call.
+	// Decision says that the record is of a call.
 	Decision bool
 }
 
@@ -26,7 +26,9 @@ func rowsOf(es []search.Entry) []Row {
 		r := Row{Summary: e.Summary(), Index: e.Index, Link: entryLink(e.Index)}
 		if d := e.Record.Decision; d != nil {
 			r.Decision, r.Link = true, Prefix+"actions/"+e.Record.ID
-			r.Rules = d.Policy.Rules
+			for _, rule := range d.Policy.Rules {
+				r.Rules = append(r.Rules, search.Visible(rule))
+			}
 		}
 		out[i] = r
 	}

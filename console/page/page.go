@@ -254,9 +254,11 @@ type request struct {
 // and how many records it cites.
 type answer struct {
 	template, title string
-	data            any
-	cites           int
-	send            func(w http.ResponseWriter)
+	// tab is the entry of the navigation, "" for that of the template.
+	tab   string
+	data  any
+	cites int
+	send  func(w http.ResponseWriter)
 }
 
 // view answers a question.

@@ -81,7 +81,7 @@ func newRig(t *testing.T, configure ...func(*Config)) *rig {
 			return r.broken
 		},
 		Explain: func(context.Context, string) (Explanation, error) {
-			return Explanation{Rules: []Rule{{ID: "orders", File: "policies/a.cedar", Line: 3, Text: "permit (principal, action, resource);"}}, Again: "same"}, nil
+			return Explanation{Rules: []Rule{{ID: "orders", File: "policies/a.cedar", Line: 3, Text: "permit (principal, action, resource);\n// \u202eas it is not"}}, Again: "same"}, nil
 		},
 		Export: func(_ context.Context, w io.Writer, sel Selection) error {
 			r.exported = append(r.exported, sel)
@@ -247,7 +247,7 @@ func TestL8RefusedLooksAreRecorded(t *testing.T) {
 // TestO8HostileNames: what a record quotes is text wherever it is shown, also in
 // attributes and links.
 func TestO8HostileNames(t *testing.T) {
-	hostile := `\"><script>alert(1)</script><img src=x onerror=alert(1)>'javascript:alert(1)//{{.}}`
+	hostile := "\u202e" + `\"><script>alert(1)</script><img src=x onerror=alert(1)>'javascript:alert(1)//{{.}}`
 	r := newRig(t)
 	r.change = func(_ int64, payload []byte) []byte {
 		s := strings.ReplaceAll(string(payload), `"tool":"query"`, `"tool":"`+hostile+`"`)
@@ -261,6 +261,9 @@ func TestO8HostileNames(t *testing.T) {
 		body := r.want(http.StatusOK, auditor+" auditor", target)
 		seen += strings.Count(body, "alert(1)")
 		harmless(t, target, body)
+		if strings.ContainsRune(body, '\u202e') {
+			t.Errorf("%s turns the direction of what follows (threat L7)", target)
+		}
 	}
 	harmless(t, "a refusal", r.want(400, auditor+" auditor", "/ui/?"+url.QueryEscape(hostile)+"=x"))
 	harmless(t, "a filter", r.want(200, auditor+" auditor", "/ui/?agent="+url.QueryEscape(hostile)))

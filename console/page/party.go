@@ -111,7 +111,7 @@ func (x *request) person(ctx context.Context, ref string) (answer, error) {
 	}
 	out := answer{template: "person", title: who(p.Person), data: p, cites: cites}
 	if mine {
-		out.title = "In my name"
+		out.title, out.tab = "In my name", "me"
 	}
 	return out, nil
 }

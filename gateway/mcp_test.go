@@ -122,7 +122,6 @@ var mcpRows = []mcpRow{
 	{"9 server's own", both(header("Mcp-Method", "sampling/createMessage"), header("Mcp-Name"), func(a *ask) { a.body = modernBody("sampling/createMessage", "") }), 404, "operation_unknown", -32601},
 	// the arguments
 	{"no name", both(header("Mcp-Name"), body(`"name":"find",`, ``)), 400, "request_unreadable", -32602},
-	{"task-augmented", body(`"name"`, `"task":{},"name"`), 404, "operation_unknown", -32601},
 	{"unknown parameter", body(`"name"`, `"x":1,"name"`), 400, "request_unreadable", -32602},
 	{"folded parameter", body(`"name"`, `"Name":"copy","name"`), 400, "request_unreadable", -32602},
 	{"arguments are a list", body(`{"customer":"C-1"}`, `[]`), 400, "request_unreadable", -32602},

@@ -154,3 +154,28 @@ const witnessTimeout = 5 * time.Second
 // unwitnessedAlarm is how long a checkpoint may wait for its quorum before the
 // log says so at every round (ledger.md §5.2).
 const unwitnessedAlarm = time.Minute
+
+// Witnessed is when a witness last cosigned a checkpoint, by its own clock: the
+// newest of the cosignatures on the note that verify. The zero time if there is
+// none.
+func Witnessed(msg []byte, ws []Witness) time.Time {
+	var vs []note.Verifier
+	for _, w := range ws {
+		vs = append(vs, w.Verifier)
+	}
+	n, err := note.Open(msg, note.VerifierList(vs...))
+	if err != nil { // no cosignature of theirs, or one that does not verify
+		return time.Time{}
+	}
+	var last time.Time
+	for _, s := range n.Sigs {
+		raw, err := base64.StdEncoding.DecodeString(s.Base64)
+		if err != nil || len(raw) != 4+8+ed25519.SignatureSize {
+			continue
+		}
+		if at := time.Unix(int64(binary.BigEndian.Uint64(raw[4:])), 0); at.After(last) { //nolint:gosec // Verify bounds it
+			last = at
+		}
+	}
+	return last
+}

@@ -501,3 +501,30 @@ func TestNewWitnessVerifierRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestWitnessed: the time is that of a cosignature of a known witness on exactly
+// this checkpoint.
+func TestWitnessed(t *testing.T) {
+	s, other := newStub(t, "w1.example"), newStub(t, "w2.example")
+	w := newWitnessed(t, 0, s)
+	if err := w.open(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := w.grow("a", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := ledger.Witnessed(c.Note, []ledger.Witness{s.witness(), other.witness()}); at.Unix() != 1803979000 {
+		t.Errorf("cosigned at %s", at)
+	}
+	for name, at := range map[string]time.Time{
+		"no witness":      ledger.Witnessed(c.Note, nil),
+		"another witness": ledger.Witnessed(c.Note, []ledger.Witness{other.witness()}),
+		"another tree":    ledger.Witnessed(bytes.Replace(c.Note, []byte("\n1\n"), []byte("\n2\n"), 1), []ledger.Witness{s.witness()}),
+		"no note":         ledger.Witnessed(nil, []ledger.Witness{s.witness()}),
+	} {
+		if !at.IsZero() {
+			t.Errorf("%s: cosigned at %s", name, at)
+		}
+	}
+}

@@ -68,13 +68,16 @@ var (
 	intakeAge   = prometheus.NewDesc("lineal_ledger_intake_age_seconds", "How long the oldest of them has waited.", nil, nil)
 	unwitnessed = prometheus.NewDesc("lineal_ledger_unwitnessed_age_seconds",
 		"How long the newest checkpoint has waited for its witnesses; absent in a process that does not sequence.", nil, nil)
+	witnessed = prometheus.NewDesc("lineal_ledger_last_witnessed_timestamp_seconds",
+		"When a witness last cosigned what is published, by its clock, in Unix seconds; absent without witnesses.", nil, nil)
+	publishedEntries   = prometheus.NewDesc("lineal_ledger_published_entries", "Entries of the open period that a published checkpoint covers.", nil, nil)
 	publicationStopped = prometheus.NewDesc("lineal_ledger_publication_stopped",
 		"1 once a witness contradicted the log: nothing is published until an operator has looked.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (g *ledgerGauges) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queueDrafts, queueBytes, rejected, intakeRows, intakeAge, unwitnessed, publicationStopped} {
+	for _, d := range []*prometheus.Desc{queueDrafts, queueBytes, rejected, intakeRows, intakeAge, unwitnessed, witnessed, publishedEntries, publicationStopped} {
 		to <- d
 	}
 }
@@ -105,6 +108,12 @@ func (g *ledgerGauges) Collect(to chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
+	if c, err := l.store.LastCheckpoint(ctx, l.cfg.Origin(), true); err == nil {
+		gauge(publishedEntries, float64(c.Size))
+		if at := ledger.Witnessed(c.Note, l.order.witnesses.Witnesses); !at.IsZero() {
+			gauge(witnessed, float64(at.Unix()))
+		}
+	}
 	if st, err := l.store.IntakeStats(ctx, l.cfg.Family); err == nil {
 		gauge(intakeRows, float64(st.Rows))
 		gauge(intakeAge, st.Oldest.Seconds())

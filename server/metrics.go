@@ -23,6 +23,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	ledger   *ledgerNumbers
 	feeds    *feedNumbers
+	calls    *callNumbers
 
 	mu    sync.Mutex // guards codes
 	codes map[string]bool
@@ -35,7 +36,7 @@ const maxCodes = 128
 const other = "other"
 
 func newMetrics(s *Server) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry(), ledger: newLedgerNumbers(), feeds: newFeedNumbers(), codes: make(map[string]bool)}
+	m := &metrics{registry: prometheus.NewRegistry(), ledger: newLedgerNumbers(), feeds: newFeedNumbers(), calls: newCallNumbers(), codes: make(map[string]bool)}
 	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "lineal_requests_total", Help: "Calls that were decided, by what was decided and why.",
 	}, []string{"protocol", "method", "decision", "code"})
@@ -43,7 +44,7 @@ func newMetrics(s *Server) *metrics {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), m.requests, &gauges{s},
 		m.ledger.took, m.ledger.records, m.ledger.refusals, &ledgerGauges{s},
 	)
-	m.registry.MustRegister(m.feeds.all()...)
+	m.registry.MustRegister(append(m.feeds.all(), m.calls.all()...)...)
 	return m
 }
 

@@ -213,6 +213,9 @@ func (r *recorder) count(rec record.Record, err error) {
 	if rec.Decision != nil {
 		r.metrics.decided(rec.Decision, err)
 	}
+	if rec.Outcome != nil && err == nil {
+		r.metrics.ended(rec.Outcome)
+	}
 	switch d := rec.Decision; {
 	case d == nil:
 	case err != nil:

@@ -90,4 +90,10 @@ func (s *Server) watchPolicy(ctx context.Context, w *fsnotify.Watcher, names []s
 // ReloadPolicy takes in bundles whose files have changed. Each is put in force
 // whole or not at all: on an error the last good one stays, and the same file is
 // not tried twice.
-func (s *Server) ReloadPolicy(ctx context.Context) error { return s.rules.reload(ctx) }
+func (s *Server) ReloadPolicy(ctx context.Context) error {
+	err := s.rules.reload(ctx)
+	if err != nil {
+		s.metrics.calls.sound.Set(0)
+	}
+	return err
+}

@@ -35,6 +35,7 @@ import (
 type rules struct {
 	live   *cedar.Live    // nil where a decision point is asked
 	remote policy.Decider // nil for cedar
+	taken  func()         // nil, or told of each changed bundle that is sound
 	cfg    config.Policy
 	state  string // file of the last activation, which outlives the process
 	by     *recorder
@@ -251,6 +252,9 @@ func (r *rules) reloadFile(path string, take func([]byte) error) error {
 			delete(r.tried, path)
 		}
 		return fmt.Errorf("policy bundle %s: %w", path, err)
+	}
+	if r.taken != nil {
+		r.taken()
 	}
 	r.logger.Info("policy bundle taken in", slog.String("file", path), slog.Int64("serial", r.live.Engine().Version().Serial))
 	return nil

@@ -123,7 +123,7 @@ func Start(ctx context.Context, cfg config.Config, opts Options) (_ *Server, err
 		if err := s.followRevocations(ctx); err != nil {
 			return nil, err
 		}
-		if err := s.listen(opts.GatewayListener, cfg.Gateway.Address, s.gatewayID, s.gateway); err != nil {
+		if err := s.listen(opts.GatewayListener, cfg.Gateway.Address, s.gatewayID, s.metrics.timed(s.cfg, s.now, s.gateway)); err != nil {
 			return nil, err
 		}
 		if err := s.serveExtAuthz(); err != nil {
@@ -168,6 +168,8 @@ func (s *Server) openLedger(ctx context.Context) (err error) {
 	if err := s.ledger.openRecorders(ctx, s.cfg.Runs, buildDigest()); err != nil {
 		return err
 	}
+	s.rules.taken = func() { s.metrics.taken(s.now()) }
+	s.rules.taken()
 	return s.rules.begin(ctx, s.ledger.own())
 }
 

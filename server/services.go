@@ -165,8 +165,11 @@ func (d draftRecorder) Record(ctx context.Context, draft record.Draft) error {
 	entry, refusal := ledger.Draft{Body: draft, Size: draft.Size() * 2}, draft.Refusal()
 	_, err := d.r.appendDraft(ctx, entry, refusal)
 	switch {
+	case err == nil:
+		d.r.metrics.exchanged(refusal)
 	case ledger.CauseOf(err) == "":
 	case refusal != "": // it stands without the ledger
+		d.r.metrics.exchanged(refusal)
 		return d.r.queueDraft(ctx, entry, refusal)
 	default:
 		d.r.losses.unavailable(d.r.now(), err)
@@ -232,7 +235,7 @@ func (s *Server) gatewayService(ctx context.Context, tokensID identity.Agent) (*
 	}
 	return gateway.New(gateway.Config{
 		PublicURL: s.cfg.PublicURL, Issuer: issuer, Routes: routes, Source: s.gatewayID, Verifier: verifier, Proofs: proofs,
-		Policy: s.rules.decider(), Recorder: s.ledger.gateway, Exchange: exchange, Bindings: s.registry, Log: s.cfg.Ledger.Family, Region: s.cfg.Ledger.Region,
+		Policy: s.metrics.decider(s.rules.decider(), s.now), Recorder: s.ledger.gateway, Exchange: exchange, Bindings: s.registry, Log: s.cfg.Ledger.Family, Region: s.cfg.Ledger.Region,
 		DataClass: s.cfg.Ledger.DataClass, Now: s.now, NewID: newID, Logger: s.logger,
 	})
 }

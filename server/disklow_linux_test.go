@@ -68,6 +68,9 @@ func TestDiskLow(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitUntil(t, "no admission", func() bool { return l.gateway.Record(t.Context(), permitted(t, l)) == nil })
+	for _, r := range l.recorders { // each looks for itself, once in a second
+		waitUntil(t, "no admission of "+r.id, func() bool { return r.beat(t.Context(), record.Beat, buildDigest(), "") == nil })
+	}
 	if st, err := os.Stat(filepath.Join(dir, "ballast")); err != nil || st.Size() != 3<<20 {
 		t.Errorf("ballast: %v", err)
 	}

@@ -1,7 +1,13 @@
 package doctor
 
 import (
+	"bytes"
 	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,13 +15,36 @@ import (
 	"github.com/lineal-auth/lineal/gateway"
 )
 
+var update = flag.Bool("update", false, "rewrite docs/DOCTOR.md")
+
+// TestReference holds docs/DOCTOR.md to the table of causes.
+func TestReference(t *testing.T) {
+	const path = "../../docs/DOCTOR.md"
+	var want bytes.Buffer
+	want.WriteString("# What `lineal doctor` finds\n\n" +
+		"Made from the causes in `internal/doctor`. The first step that fails names its cause by one of these codes, which stay as they are;\n" +
+		"`-o json` has it as `code`. Exit code 0: every step passed; 3: the configuration is wrong; 1: another step failed.\n\n" +
+		"| code | why | what to do |\n|---|---|---|\n")
+	for _, code := range slices.Sorted(maps.Keys(causes)) {
+		fmt.Fprintf(&want, "| `%s` | %s | %s |\n", code, causes[code].why, causes[code].do)
+	}
+	if *update {
+		if err := os.WriteFile(path, want.Bytes(), 0o644); err != nil { //nolint:gosec // a document
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want.Bytes()) {
+		t.Errorf("docs/DOCTOR.md is not what the table says (%v); run: go test ./internal/doctor -run TestReference -update", err)
+	}
+}
+
 // TestCauses: every cause says why and what to do, in whole sentences.
 func TestCauses(t *testing.T) {
 	if len(causes) < 30 {
 		t.Errorf("%d causes", len(causes))
 	}
 	for code, c := range causes {
-		if code == "" || !strings.HasSuffix(c.why, ".") || c.do == "" {
+		if code == "" || !strings.HasSuffix(c.why, ".") || c.do == "" || strings.Contains(c.why+c.do, "|") {
 			t.Errorf("%s: %+v", code, c)
 		}
 	}

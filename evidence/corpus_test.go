@@ -37,7 +37,7 @@ func judged(t testing.TB, b []byte, p Policy) Report {
 	}
 	text := policyOf(p)
 	sum := sha256.Sum256(append([]byte(text+"\x00"), b...))
-	base := filepath.Join(dir, t.Name()+"-"+hex.EncodeToString(sum[:6]))
+	base := filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "_")+"-"+hex.EncodeToString(sum[:6]))
 	report, err := r.JSON()
 	if err != nil {
 		t.Fatal(err)

@@ -269,8 +269,8 @@ func digestRows(rows iter.Seq2[[]any, error]) (sum [sha256.Size]byte, n int64, e
 	return [sha256.Size]byte(h.Sum(nil)), n, nil
 }
 
-// compareTree recomputes the tree from the copied entries, and holds it to every
-// signed checkpoint and to the tiles, which were made from the source.
+// compareTree recomputes the tree of each period from the copied entries, and holds
+// it to every signed checkpoint and to the tiles, which were made from the source.
 func (m *mover) compareTree(ctx context.Context, p *postgres.Move) error {
 	src, err := p.Source()
 	if err != nil {
@@ -291,6 +291,47 @@ func (m *mover) compareTree(ctx context.Context, p *postgres.Move) error {
 	m.Origin, m.Size, m.Root = found.Origin, found.Size, found.Root
 	if err := found.Err(); err != nil {
 		return fmt.Errorf("comparing the tree: %w: %w", errMoveUnlike, err)
+	}
+	return m.compareFormer(ctx, src)
+}
+
+// compareFormer is compareTree for the periods that are closed.
+func (m *mover) compareFormer(ctx context.Context, src ledger.Source) error {
+	periods, err := chainOf(ctx, src, m.to.Family)
+	if err != nil {
+		return err
+	}
+	said, err := journalOf(ctx, src, m.to.Family)
+	if err != nil {
+		return err
+	}
+	for _, p := range periods {
+		if !p.Sealed {
+			continue
+		}
+		a := Archive{dataDir: m.dataDir, cfg: inPeriod(m.to, p.Origin), former: true}
+		if at := said.prunings[p.Origin]; at != nil {
+			if a.pruned, err = prunedBy(ctx, src, at); err != nil {
+				return err
+			}
+		}
+		_, verifier, err := a.logKey(m.keys)
+		if err != nil {
+			return err
+		}
+		tiles, err := a.openTiles()
+		if err != nil {
+			return err
+		}
+		found, err := ledger.Fsck(ctx, ledger.FsckConfig{
+			Source: src, Tiles: tiles, Log: m.to.Family, Verifier: verifier, Closed: true, Pruned: a.pruned.gone(),
+		})
+		if err == nil {
+			err = found.Err()
+		}
+		if err != nil {
+			return fmt.Errorf("comparing the tree of %s: %w: %w", p.Name, errMoveUnlike, err)
+		}
 	}
 	return nil
 }

@@ -18,12 +18,18 @@ const KINDS = ['decision', 'outcome', 'issuance', 'revocation', 'policy', 'key',
 const ROLES = ['gateway', 'token_service', 'sequencer', 'admin'];
 const PAYLOAD_TYPE = 'application/vnd.lineal.record.v1+json';
 const LEEWAY = 30; // seconds
+const ENVELOPE = new RegExp(`^{"payload":"([A-Za-z0-9+/=]*)","payloadType":"${PAYLOAD_TYPE.replace(/[.+]/g, '\\$&')}",` +
+  '"signatures":\\[{"keyid":"([A-Za-z0-9_-]*)","sig":"([A-Za-z0-9+/=]*)"}\\]}$');
+const TLOG_PROOF = /^c2sp\.org\/tlog-proof@v1\n(?:extra ([^\n]*)\n)?index ([^\n]*)((?:\n[^\n]+)*)\n\n([^]*)$/;
+const bodyOf = (c) => `${c.origin}\n${c.size}\n${b64(c.root)}\n`;
+/** An origin without its period. */
+const familyOf = (origin) => (origin.lastIndexOf('/') > 0 ? origin.slice(0, origin.lastIndexOf('/')) : origin);
 
 /** Judges a bundle (bytes) under a policy file (text). Throws only if the policy cannot be read. */
 export async function verify(bundle, policyText) {
   const v = new Verifier(await parsePolicy(policyText));
   if (await v.open(bundle)) {
-    const checks = [v.checkpoints, v.readRecords, v.summaries, v.writerKeys, v.signatures, v.inclusion, v.completeness, v.sequence, v.chains, v.policies,
+    const checks = [v.checkpoints, v.readRecords, v.pruned, v.summaries, v.writerKeys, v.signatures, v.inclusion, v.completeness, v.sequence, v.chains, v.policies,
       v.outcomes, v.disclosures, v.exchange];
     for (const check of checks) await check.call(v);
   }
@@ -33,7 +39,8 @@ export async function verify(bundle, policyText) {
 class Verifier {
   constructor(policy) {
     Object.assign(this, { policy, findings: new Map(DIMENSIONS.map((d) => [d, { status: 'NOT PROVEN', failures: 0, unproven: 0, problems: [] }])) });
-    Object.assign(this, { manifest: {}, records: [], proofs: new Map(), receipts: new Map(), jwks: [], rules: new Map(), values: new Map(), exchanges: new Map() });
+    Object.assign(this, { manifest: {}, records: [], proofs: new Map(), receipts: new Map(), jwks: [], gone: new Map(), rules: new Map() });
+    Object.assign(this, { values: new Map(), exchanges: new Map() });
   }
 
   fail(d, problem) {
@@ -127,7 +134,7 @@ class Verifier {
       case 'policies': this.rules.set(base, data); return isDigest(base);
       case 'disclosures': this.values.set(base, data); return isDigest(base);
       case 'exchange': this.exchanges.set(base, data); return base === await digest(data);
-      default: return /^(manifest\.json|manifest\.sig|checkpoints\/(first|last|consistency)|report\.(json|html))$/.test(name);
+      default: return /^(manifest\.json|manifest\.sig|checkpoints\/(first|last|consistency)|report\.(json|html)|pruned\/(leaves|record\.json|proof\.tlog-proof|kept\.json))$/.test(name);
     }
   }
 
@@ -167,13 +174,69 @@ class Verifier {
     this.pass('witnesses');
   }
 
+  // -- what was pruned at the end of a period's retention: its hashes are left
+
+  /** Counts only if a manifest key said so in a later log of the policy, of exactly this log and these records. */
+  async pruned() {
+    if (![...this.files.keys()].some((name) => name.startsWith('pruned/'))) return;
+    const gone = await this.hold('completeness', 'records are said to be pruned', async () => {
+      const leaves = this.goneLeaves();
+      await this.prunedAs(leaves);
+      return leaves;
+    });
+    if (!gone) return;
+    [this.gone] = gone;
+    for (const d of ['signature', 'sequence', 'completeness', 'chain', 'policies', 'outcome', 'disclosure', 'exchange']) this.unproven(d, 'records were pruned');
+  }
+  goneLeaves() {
+    const { mode, from, to } = this.manifest, gone = new Map();
+    need(mode === 'range' && from === 0 && this.last && to === this.last.size, 'not the bundle of a whole period');
+    const lines = /^((?:\d+ [^\n]+\n)+)$/.exec(text(this.files.get('pruned/leaves') ?? bad('no leaves'))) ?? bad('leaves');
+    let last = -1;
+    for (const line of lines[1].split('\n').slice(0, -1)) {
+      const [number, hash] = [line.slice(0, line.indexOf(' ')), line.slice(line.indexOf(' ') + 1)], index = decimal(number);
+      need(index > last && index < to && !this.at(index), `index ${index}`);
+      gone.set(index, hashes([hash])[0]);
+      last = index;
+    }
+    return gone;
+  }
+  async prunedAs(gone) {
+    const e = { index: -1, bytes: this.files.get('pruned/record.json') ?? bad('no record') };
+    e.leaf = await sha256(join([0], e.bytes));
+    await this.readRecord(e);
+    await this.byManifest(e);
+    const r = e.record;
+    need(r.kind === 'period' && r.op === 'prune' && r.origin === this.manifest.origin && r.previous === bodyOf(this.last), 'the record prunes something else');
+    const m = TLOG_PROOF.exec(text(this.files.get('pruned/proof.tlog-proof') ?? bad('no proof'))) ?? bad('not a tlog-proof');
+    if (m[1] !== undefined) unb64(m[1]);
+    const c = parseCheckpoint(utf8.encode(m[4]));
+    need(c.origin !== this.manifest.origin && familyOf(c.origin) === familyOf(this.manifest.origin) && r.log === familyOf(c.origin), 'another log');
+    let known = false;
+    for (const k of this.policy.logs) known ||= k.name === c.origin && await noteSignedBy(c, k);
+    need(known, 'not signed by a log key of the policy');
+    await included(e.leaf, decimal(m[2]), c.size, hashes(m[3].split('\n').slice(1)), c.root);
+    const seal = this.at(this.last.size - 1)?.record ? this.at(this.last.size - 1) : bad('the seal is not in the bundle');
+    need(seal.record.kind === 'period' && seal.record.op === 'seal', 'the log is not sealed');
+    await this.byManifest(seal);
+    need(r.time >= seal.record.retention.not_before, 'before the end of the retention');
+    const list = this.files.get('pruned/kept.json') ?? bad('no list'), k = json(text(list));
+    need(await digest(list) === r.state_digest && JSON.stringify({ origin: k.origin, size: k.size, kept: k.kept }) === text(list), 'another list');
+    need(k.origin === this.manifest.origin && k.size === this.last.size && k.kept.every((x, i) => i === 0 || x >= k.kept[i - 1]), 'a list of another log');
+    need(!k.kept.some((i) => gone.has(i)), 'a record that was not pruned');
+  }
+  async byManifest(e) {
+    const k = this.policy.manifests.find((x) => x.keyid === e.keyid) ?? bad('not signed by a manifest key of the policy');
+    need(await this.signedBy(e, k.pub), 'its signature is wrong');
+  }
+
   at(index) {
     this.byIndex ??= new Map(this.records.map((e) => [e.index, e]));
     return this.byIndex.get(index);
   }
   proof(index) {
     const raw = this.proofs.get(index) ?? bad('its inclusion proof is missing');
-    const m = /^c2sp\.org\/tlog-proof@v1\n(?:extra ([^\n]*)\n)?index ([^\n]*)((?:\n[^\n]+)*)\n\n([^]*)$/.exec(text(raw)) ?? bad('not a tlog-proof');
+    const m = TLOG_PROOF.exec(text(raw)) ?? bad('not a tlog-proof');
     if (m[1] !== undefined) unb64(m[1]);
     need(decimal(m[2]) === index && same(utf8.encode(m[4]), this.files.get('checkpoints/last')), 'a proof of something else');
     return hashes(m[3].split('\n').slice(1));
@@ -199,7 +262,7 @@ class Verifier {
     for (let index = from; ; index++) {
       if (first && index === first.size && !same(await f.root(), first.root)) this.fail('inclusion', 'another root than that of the first checkpoint');
       if (index === last.size) break;
-      await f.push((this.at(index) ?? bad(`record ${index} is missing`)).leaf);
+      await f.push(this.gone.get(index) ?? (this.at(index) ?? bad(`record ${index} is missing`)).leaf);
     }
     need(same(await f.root(), last.root), 'the records do not give the root');
   }
@@ -211,35 +274,41 @@ class Verifier {
     for (const e of this.records) {
       if (e.index < from) continue;
       if (e.index >= to) { this.fail(d, `record ${e.index} lies outside the range`); continue; }
-      if (e.index > next) this.fail(d, `records [${next},${e.index}) missing`);
+      if (this.hole(next, e.index)) this.fail(d, `records [${next},${e.index}) missing`);
       next = e.index + 1;
     }
-    if (next < end) this.fail(d, `records [${next},${end}) missing`);
+    if (this.hole(next, end)) this.fail(d, `records [${next},${end}) missing`);
     if (!this.last || to > this.last.size) this.unproven(d, 'valid prefix, end unproven');
     this.pass(d);
+  }
+
+  /** Whether an index of [a, b) is missing that was not pruned. */
+  hole(a, b) {
+    if (this.gone.size === 0) return a < b;
+    for (let i = a; i < b; i++) if (!this.gone.has(i)) return true;
+    return false;
   }
 
   // -- records, signatures, keys, sequence
 
   async readRecords() {
-    const form = new RegExp(`^{"payload":"([A-Za-z0-9+/=]*)","payloadType":"${PAYLOAD_TYPE.replace(/[.+]/g, '\\$&')}",` +
-      '"signatures":\\[{"keyid":"([A-Za-z0-9_-]*)","sig":"([A-Za-z0-9+/=]*)"}\\]}$');
     for (const e of this.records) {
-      await this.hold('signature', `record ${e.index}`, async () => {
-        const m = form.exec(text(e.bytes)) ?? bad('no envelope of a record');
-        e.payload = unb64(m[1]);
-        e.sig = unb64(m[3]);
-        need(isDigest(m[2]) && e.sig.length === 64 && e.payload.length <= 45000, 'envelope');
-        const r = json(text(e.payload));
-        need(canonical(r) === text(e.payload), 'not in canonical form');
-        need(r.v === 1 && KINDS.includes(r.kind) && r.gw.keyid === m[2] && Number.isInteger(r.gw.seq), 'not a record');
-        need([r.record_id, r.log, r.gw.id].every((x) => str(x)) && ROLES.includes(r.gw.role) && unb64url(r.gw.run).length === 16, 'header');
-        need((r.gw.prev === '' || isDigest(r.gw.prev)) && /^\d{4}(-\d\d){2}T\d\d(:\d\d){2}\.\d{3}Z$/.test(r.time), 'header');
-        Object.assign(e, { keyid: m[2], record: r, hash: await digest(e.payload) });
-      });
+      await this.hold('signature', `record ${e.index}`, () => this.readRecord(e));
       const { origin } = this.manifest;
       if (e.record && origin !== e.record.log && !origin.startsWith(e.record.log + '/')) this.fail('origin', `record ${e.index} is of another log`);
     }
+  }
+  async readRecord(e) {
+    const m = ENVELOPE.exec(text(e.bytes)) ?? bad('no envelope of a record');
+    e.payload = unb64(m[1]);
+    e.sig = unb64(m[3]);
+    need(isDigest(m[2]) && e.sig.length === 64 && e.payload.length <= 45000, 'envelope');
+    const r = json(text(e.payload));
+    need(canonical(r) === text(e.payload), 'not in canonical form');
+    need(r.v === 1 && KINDS.includes(r.kind) && r.gw.keyid === m[2] && Number.isInteger(r.gw.seq), 'not a record');
+    need([r.record_id, r.log, r.gw.id].every((x) => str(x)) && ROLES.includes(r.gw.role) && unb64url(r.gw.run).length === 16, 'header');
+    need((r.gw.prev === '' || isDigest(r.gw.prev)) && /^\d{4}(-\d\d){2}T\d\d(:\d\d){2}\.\d{3}Z$/.test(r.time), 'header');
+    Object.assign(e, { keyid: m[2], record: r, hash: await digest(e.payload) });
   }
   /** The summaries say what the records say, and nothing else. */
   summaries() {
@@ -292,6 +361,7 @@ class Verifier {
     if (!await this.signedBy(e, pub)) return; // it says nothing
     if (k.role === 'issuer') { await this.applyIssuerKey(k, e.index); return; }
     const open = this.periods.find((p) => p.writer === k.for && p.keyid === k.keyid && p.until === Infinity);
+    if (k.op === 'add' && open?.role === k.role) return; // the beginning of a period says it again
     if (k.op === 'add') {
       const raw = unb64url(k.public_key);
       need(!open && raw.length === 32 && await digest(raw) === k.keyid, 'added twice, or under another id');
@@ -334,7 +404,7 @@ class Verifier {
   sequence() {
     if (this.manifest.mode !== 'range') { this.unproven('sequence', 'a selection'); return; }
     const tails = new Map(), ids = new Set();
-    for (const e of this.records.filter((x) => x.index >= this.manifest.from)) {
+    for (const e of this.records.filter((x) => x.index >= this.manifest.from && this.gone.size === 0)) {
       if (!e.signed) { this.unproven('sequence', 'a record that cannot be read, or that no known key signed'); continue; }
       const w = e.record.gw, t = tails.get(w.id), bads = (why) => this.fail('sequence', `record ${e.index} of ${w.id}: ${why}`);
       if (ids.has(e.record.record_id)) bads('its id occurs twice');

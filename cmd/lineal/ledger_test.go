@@ -13,6 +13,7 @@ import (
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/server"
+	"github.com/lineal-auth/lineal/storage/sqlite"
 )
 
 // TestLedgerServe asks the command for the log over HTTP: entry bundles are
@@ -84,4 +85,36 @@ func get(t *testing.T, url string) (int, []byte) {
 		t.Fatal(err)
 	}
 	return res.StatusCode, body
+}
+
+// TestLedgerRebuildWriters: a row that has a writer's last record wrong keeps the
+// server from starting; rebuild sets it, and says whose it was. The second time
+// there is nothing to set.
+func TestLedgerRebuildWriters(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	cfg := config.Ledger{Family: "ledger.acme.example/std", Period: "2026-11", Region: "eu", DataClass: "internal"}
+	if err := server.Init(t.Context(), dir, cfg, time.Now, nil); err != nil {
+		t.Fatal(err)
+	}
+	store, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(dir, "ledger.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := store.Head(t.Context(), cfg.Family)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := store.ResetWriters(t.Context(), cfg.Family, head.Size, nil); err != nil || len(got) != 1 {
+		t.Fatalf("damaged %q, %v", got, err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const line = "writer       admin goes on after its last record in the log\n"
+	if out := runLineal(t, 0, "ledger", "rebuild", "--data", dir); !strings.Contains(out, line) {
+		t.Errorf("rebuild said %s", out)
+	}
+	if out := runLineal(t, 0, "ledger", "rebuild", "--data", dir); strings.Contains(out, "goes on after") {
+		t.Errorf("a second rebuild said %s", out)
+	}
 }

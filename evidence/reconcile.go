@@ -29,6 +29,8 @@ type Side struct {
 	Until    time.Time
 	// Issuers are its token services.
 	Issuers []string
+
+	gateways map[string]ed25519.PublicKey // keys of its gateways, by id
 }
 
 // SideRecord is a record at its index.
@@ -130,7 +132,10 @@ func Reconcile(a, b Side) Reconciliation {
 	sides := [2]*Side{&a, &b}
 	callers, callees := map[string]*spoken{}, map[string]*spoken{}
 	var ids []string
-	for i, side := range sides {
+	for _, side := range sides {
+		side.gateways = side.keys()
+	}
+	for _, side := range sides {
 		for id, s := range side.exchanges() {
 			to := callers
 			if s.decision.Exchange.Role == record.RoleCallee {
@@ -146,7 +151,6 @@ func Reconcile(a, b Side) Reconciliation {
 			to[id] = s
 			ids = append(ids, id)
 		}
-		_ = i
 	}
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
@@ -198,8 +202,7 @@ func (s *Side) word(hash string, of *Side) (c record.Countersigned, ok bool) {
 	if hash == "" || !kept || record.Hash(envelope) != hash {
 		return c, false
 	}
-	keys := of.keys()
-	c, err := record.OpenExchange(envelope, func(id string) (ed25519.PublicKey, bool) { k, ok := keys[id]; return k, ok })
+	c, err := record.OpenExchange(envelope, func(id string) (ed25519.PublicKey, bool) { k, ok := of.gateways[id]; return k, ok })
 	return c, err == nil && c.Log == of.Log
 }
 

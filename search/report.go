@@ -81,6 +81,7 @@ var reports = map[string]struct {
 	"issuance":          {"Which authority was used whose issue is not in the log?", newIssuances},
 	"changes":           {"What was changed of policies, keys, registry and revocations, in order?", newChanges},
 	"chain-shape":       {"Which chains are deeper than they should be, or do not hold together?", newShape},
+	"reconciliation":    {"Which calls to other organisations did these not countersign?", newPartnership},
 	"escalation":        {"Which refused calls were permitted later, with more authority?", newEscalation},
 }
 

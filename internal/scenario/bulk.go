@@ -4,6 +4,7 @@
 //	       ten million that takes no room
 //	Month  thirty days in which known things went wrong, and nothing else; its
 //	       decisions can be made again
+//	Pair   the logs of two organisations that differ in five known ways
 //
 // It is for tests and benchmarks of what reads records. Nothing in it is signed.
 package scenario

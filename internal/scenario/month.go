@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"time"
@@ -66,6 +67,7 @@ type monthWriter struct {
 
 	disclose func(record.Disclosure)
 	rules    [2]string // digests of the earlier rules and of those in force
+	log      string    // the family; "": that of every record here
 }
 
 // trail is the sequence of a writer.
@@ -89,7 +91,7 @@ func (w *monthWriter) emit(by string, r record.Record) (int64, string) { return 
 func (w *monthWriter) link(by string, r record.Record, keep bool) (int64, string) {
 	t := w.writers[by]
 	w.ids++
-	r.Version, r.ID, r.Log, r.Time = record.Version, uuid('d', w.ids), family, record.At(w.now)
+	r.Version, r.ID, r.Log, r.Time = record.Version, uuid('d', w.ids), cmp.Or(w.log, family), record.At(w.now)
 	r.DataClass, r.Region = record.DataInternal, record.RegionEU
 	r.Writer = record.Writer{ID: by, Role: t.role, Run: run, KeyID: digest(by, 0)}
 	draft, err := record.NewDraft(r)

@@ -637,7 +637,7 @@ func TestS1StoredIsBound(t *testing.T) {
 			if !c.passes && (len(m.up.requests()) > before || bytes.Contains(got.body, []byte("kept"))) {
 				t.Errorf("%s, %s %s: it reached the provider: %s", name, o.method, o.path, got.body)
 			}
-			if d := m.oneDecision(); d.Callee.Op != "llm:stored" || (d.Verdict.Effect == record.Permit) != c.passes {
+			if d := m.oneDecision(); d.Callee.Op != "llm:stored" || !strings.HasPrefix(d.Callee.Tool, o.method+" ") || (d.Verdict.Effect == record.Permit) != c.passes {
 				t.Errorf("%s, %s %s: recorded %+v", name, o.method, o.path, d.Verdict)
 			}
 		}

@@ -233,10 +233,14 @@ func FuzzP4Answer(f *testing.F) {
 // judged, with nothing in it that a call would be judged by.
 func FuzzS1Stored(f *testing.F) {
 	for _, seed := range []struct{ method, path, body string }{
-		{"GET", "/responses/resp_1", ""}, {"POST", "/responses/resp_1/cancel", ""}, {"GET", "/v1/responses/resp_1/input_items", ""},
+		{"GET", "/responses/resp_1", ""},
+		{"POST", "/responses/resp_1/cancel", ""},
+		{"GET", "/v1/responses/resp_1/input_items", ""},
 		{"POST", "/conversations", `{"items":[{"role":"user","content":"hi"}],"metadata":{}}`},
 		{"POST", "/conversations/c/items", `{"items":[{"role":"user","content":[{"type":"input_image","image_url":"https://a.test/x"}]}]}`},
-		{"DELETE", "/conversations/c/items/i", ""}, {"POST", "/conversations/c", `{"metadata":{"a":"b"}}`}, {"GET", "/responses/a,b", ""},
+		{"DELETE", "/conversations/c/items/i", ""},
+		{"POST", "/conversations/c", `{"metadata":{"a":"b"}}`},
+		{"GET", "/responses/a,b", ""},
 	} {
 		f.Add(seed.method, seed.path, []byte(seed.body))
 	}

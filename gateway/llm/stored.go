@@ -91,6 +91,7 @@ func (a api) storedRequest(s stored, id string, req *http.Request, path string, 
 		Operation: s.method + " " + strings.TrimPrefix(s.template, "/"), Action: actionStored, Discovery: true, Doc: scope.NewDocument(),
 		Resource: policy.Resource{Kind: policy.KindService}, Needed: []string{actionStored}, Method: s.method, Suffix: path,
 	}
+	out.Tool = out.Operation // the action does not tell a look from a deletion
 	var err error
 	if out.Query, err = readQuery(req.URL.Query(), s.query); err != nil {
 		return gateway.Request{}, err

@@ -87,16 +87,17 @@ func newRecords(s streams) *cobra.Command {
 	var a asked
 	var after int64
 	c := &cobra.Command{
-		Use: "records --data DIR", Short: "List records: JSON lines, or CSV", Args: cobra.NoArgs,
+		Use: "records --data DIR", Short: "List records: JSON lines, CSV or Parquet", Args: cobra.NoArgs,
 		Long: "List the records that match, oldest first, from the index beside the log. With --limit the last line\n" +
-			"on stderr says where the next page begins; that stays good, because a log only grows.",
+			"on stderr says where the next page begins; that stays good, because a log only grows. -o parquet writes one file\n" +
+			"to stdout, whose columns are those of package export/parquet.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := a.filter(time.Now())
 			if err != nil {
 				return err
 			}
-			if f.From = after; output != "jsonl" && output != "csv" {
-				return usage(fmt.Errorf("-o %q is neither jsonl nor csv", output), "")
+			if f.From = after; output != "jsonl" && output != "csv" && output != "parquet" {
+				return usage(fmt.Errorf("-o %q is none of jsonl, csv and parquet", output), "")
 			}
 			return withDesk(c.Context(), dataDir, a.period, func(_ *server.Archive, d *server.Desk) error { return list(c.Context(), s, d, f, output) })
 		},
@@ -107,7 +108,7 @@ func newRecords(s streams) *cobra.Command {
 	c.Flags().StringVar(&a.kind, "kind", "", "only of a kind: decision, outcome, issuance, revocation, registry, query, …")
 	c.Flags().IntVar(&a.f.Limit, "limit", 0, "at most so many; 0 is no bound")
 	c.Flags().Int64Var(&after, "from", 0, "begin at this index: where the page before says that the next one begins")
-	c.Flags().StringVarP(&output, "output", "o", "jsonl", "jsonl or csv")
+	c.Flags().StringVarP(&output, "output", "o", "jsonl", "jsonl, csv or parquet")
 	return c
 }
 
@@ -132,8 +133,12 @@ func list(ctx context.Context, s streams, d *server.Desk, f server.Filter, outpu
 	if left <= 0 {
 		f.Limit = 500
 	}
-	write := writeLines
-	if output == "csv" {
+	write, end := writeLines, func() error { return nil }
+	switch output {
+	case "parquet":
+		file := server.NewParquetWriter(s.out)
+		write, end = func(_ io.Writer, p server.Page) error { return file.Write(p) }, file.Close
+	case "csv":
 		write = writeTable
 		if err := writeHead(s.out); err != nil {
 			return failed(err, "")
@@ -148,6 +153,9 @@ func list(ctx context.Context, s streams, d *server.Desk, f server.Filter, outpu
 			return failed(err, "")
 		}
 		if p.Next < 0 || left > 0 {
+			if err := end(); err != nil {
+				return failed(err, "")
+			}
 			return standing(s.err, d, p)
 		}
 		f.From = p.Next

@@ -2,12 +2,13 @@ package demo
 
 import (
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -104,21 +105,45 @@ func (d *devWorld) address(at place) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(d.state.Ports[at]))
 }
 
+// The range of which free ports are taken is below what systems give to
+// connections by themselves: nobody is given one of them between two starts.
+const firstPort, lastPort = 10_000, 32_000
+
 // ports are so many in a row, or free ones if first is 0.
-func ports(first int) (all []int, err error) {
-	for i := range int(placeCount) {
-		if first != 0 {
-			all = append(all, first+i)
-			continue
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = l.Close() }() // all at once, so that each is another
-		all = append(all, l.Addr().(*net.TCPAddr).Port)
+func ports(first int) ([]int, error) {
+	if first != 0 {
+		return row(first), nil
 	}
-	return all, nil
+	var last error
+	for range 50 {
+		//nolint:gosec // a port is no secret
+		all := row(firstPort + rand.IntN(lastPort-firstPort-int(placeCount)))
+		if last = free(all); last == nil {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("no free ports: %w", last)
+}
+
+func row(first int) (all []int) {
+	for i := range int(placeCount) {
+		all = append(all, first+i)
+	}
+	return all
+}
+
+// free reports whether nobody listens at any of them.
+func free(all []int) error {
+	for _, port := range all {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			return err
+		}
+		if err := l.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // The files of a world that goes on, below its data directory.
@@ -215,7 +240,7 @@ func (w *world) openPage(context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.dev.key = rand.Text()
+	w.dev.key = crand.Text()
 	at := "http://" + l.Addr().String()
 	w.dev.page = at + "/ui/?k=" + w.dev.key
 	to := w.agents[nameOperator].source.HTTPClient(agentURI(nameTokens))

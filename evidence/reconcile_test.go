@@ -11,7 +11,7 @@ import (
 	"github.com/lineal-auth/lineal/record"
 )
 
-var pairCalls = flag.Int("pair-calls", 2000, "how many calls between two organisations are reconciled")
+var pairCalls = flag.Int("pair-calls", 500, "how many calls between two organisations are reconciled")
 
 func sideOf(t *testing.T, name string, s scenario.PairSide) evidence.Side {
 	t.Helper()
@@ -65,7 +65,7 @@ func TestReconcileFindsWhatWasPlanted(t *testing.T) {
 // TestReconcileBelievesNoForgery: what is not signed with a key of the other
 // side's, or is of another log, proves nothing. Untouched it does.
 func TestReconcileBelievesNoForgery(t *testing.T) {
-	caller, callee, planted, err := scenario.Pair{Calls: 1000}.Make()
+	caller, callee, planted, err := scenario.Pair{Calls: 500}.Make()
 	if err != nil {
 		t.Fatal(err)
 	}

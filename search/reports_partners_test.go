@@ -11,7 +11,7 @@ import (
 // TestReconciliationReport: from one side alone, the calls that the other did not
 // countersign, and exchanges that stand twice; nothing where all is in order.
 func TestReconciliationReport(t *testing.T) {
-	caller, _, _, err := scenario.Pair{Calls: 1000}.Make()
+	caller, _, _, err := scenario.Pair{Calls: 500}.Make()
 	if err != nil {
 		t.Fatal(err)
 	}

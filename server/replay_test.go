@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/lineal-auth/lineal/internal/scenario"
@@ -15,7 +16,7 @@ import (
 	"github.com/lineal-auth/lineal/search"
 )
 
-var replayedCalls = flag.Int("replayed-calls", 2000, "how many calls TestReplayOfAMonth decides again")
+var replayedCalls = flag.Int("replayed-calls", 1000, "how many calls TestReplayOfAMonth decides again")
 
 // month is a generated month with what its records commit to.
 type month struct {
@@ -26,8 +27,20 @@ type month struct {
 	digest      string
 }
 
+// madeMonth is the last month that was made: tests change copies of its entries.
+var madeMonth struct {
+	sync.Mutex
+	calls int
+	month *month
+}
+
 func newMonth(t *testing.T, calls int) *month {
 	t.Helper()
+	madeMonth.Lock()
+	defer madeMonth.Unlock()
+	if madeMonth.calls == calls {
+		return madeMonth.month
+	}
 	m := &month{planted: scenario.Planted{}, disclosures: map[string]record.Disclosure{}}
 	source := scenario.Month{Calls: calls, Disclose: func(d record.Disclosure) { m.disclosures[d.Digest()] = d }}
 	for payload, err := range source.Records(m.planted) {
@@ -47,6 +60,7 @@ func newMonth(t *testing.T, calls int) *month {
 	if m.digest, err = cedar.ManifestDigest(m.rules); err != nil {
 		t.Fatal(err)
 	}
+	madeMonth.calls, madeMonth.month = calls, m
 	return m
 }
 

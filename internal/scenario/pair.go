@@ -13,7 +13,7 @@ import (
 // Pair is the logs of two organisations, of which the agents of one call the APIs
 // of the other: all as it should be but for five planted differences.
 type Pair struct {
-	// Calls between the two, a second apart; at least 1,000.
+	// Calls between the two, a second apart; at least 400.
 	Calls int
 }
 

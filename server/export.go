@@ -104,7 +104,7 @@ func (a *Archive) exportAt(ctx context.Context, w io.Writer, desk *search.Desk, 
 	if !sel.selected() {
 		return errors.New("exporting: nothing is selected")
 	}
-	return a.export(ctx, w, exporter{a: a, sel: sel, at: deskFinder{ctx, desk}, noRules: !rules}, keys, now)
+	return a.export(ctx, w, exporter{a: a, sel: sel, at: &finder{ctx, desk}, noRules: !rules}, keys, now)
 }
 
 func (a *Archive) export(ctx context.Context, w io.Writer, e exporter, keys keyRing, now time.Time) error {
@@ -128,30 +128,19 @@ type exporter struct {
 	last     ledger.Checkpoint // which the bundle proves
 	contents evidence.Contents
 	policies map[string]bool
-	at       finder // where records are found; nil: in an index of the whole log in memory
-	noRules  bool   // leave the rules out
+	at       *finder // where records are found; nil: at a desk of its own
+	noRules  bool    // leave the rules out
 }
 
-// finder finds records.
-type finder interface {
-	Find(id string) ([]search.Entry, error)
-	all(f search.Filter) ([]search.Entry, error)
-}
-
-// memoryFinder finds them in memory.
-type memoryFinder struct{ *search.Index }
-
-func (m memoryFinder) all(f search.Filter) ([]search.Entry, error) { return m.Records(f), nil }
-
-// deskFinder finds them at a desk.
-type deskFinder struct {
+// finder finds records at a desk.
+type finder struct {
 	ctx  context.Context //nolint:containedctx // of one export
 	desk *search.Desk
 }
 
-func (d deskFinder) Find(id string) ([]search.Entry, error) { return d.desk.Find(d.ctx, id) }
+func (d *finder) Find(id string) ([]search.Entry, error) { return d.desk.Find(d.ctx, id) }
 
-func (d deskFinder) all(f search.Filter) (out []search.Entry, err error) {
+func (d *finder) all(f search.Filter) (out []search.Entry, err error) {
 	for f.Limit = 1000; ; {
 		p, err := d.desk.Records(d.ctx, f)
 		if err != nil {
@@ -248,7 +237,7 @@ func (e *exporter) continueFrom(ctx context.Context) error {
 }
 
 // fill adds the records and what they name.
-func (e *exporter) fill(ctx context.Context) error {
+func (e *exporter) fill(ctx context.Context) (err error) {
 	if e.a.pruned != nil {
 		if e.sel.selected() || e.sel.From > 0 || e.last.Size != e.a.pruned.Size {
 			return fmt.Errorf("%w: only the whole of it can be exported", errPruned)
@@ -269,11 +258,12 @@ func (e *exporter) fill(ctx context.Context) error {
 		return nil
 	}
 	if e.at == nil {
-		x, err := e.a.Records(ctx)
-		if err != nil {
-			return err
+		desk, oerr := e.a.Desk(ctx)
+		if oerr != nil {
+			return oerr
 		}
-		e.at = memoryFinder{x}
+		defer func() { err = errors.Join(err, desk.Close()) }()
+		e.at = &finder{ctx: ctx, desk: desk.Desk}
 	}
 	wanted, err := e.wanted(e.at)
 	if err != nil {
@@ -300,7 +290,7 @@ func (e *exporter) fill(ctx context.Context) error {
 
 // wanted are the indexes of the records that need a proof of their own: those
 // that were asked for, or before a range those that it rests on.
-func (e *exporter) wanted(x finder) (map[int64]bool, error) {
+func (e *exporter) wanted(x *finder) (map[int64]bool, error) {
 	var asked []search.Entry
 	if e.sel.selected() {
 		for _, id := range append(slices.Clone(e.sel.IDs), e.sel.Disclose...) {
@@ -342,9 +332,11 @@ func (e *exporter) wanted(x finder) (map[int64]bool, error) {
 	add(keys...)
 	for _, r := range asked {
 		for _, id := range restsOn(r.Record) {
-			if found, err := x.Find(id); err == nil { // else it is not in this log, which the verifier says
-				add(found...)
+			found, err := x.Find(id)
+			if err != nil && !errors.Is(err, search.ErrNotFound) { // else it is not in this log, which the verifier says
+				return nil, err
 			}
+			add(found...)
 		}
 	}
 	return wanted, nil

@@ -369,9 +369,23 @@ func TestF1UpstreamPeer(t *testing.T) {
 // TestHeaderTimeout: the wait for response headers is bounded; the call may
 // have run.
 func TestHeaderTimeout(t *testing.T) {
-	w := newWorld(t, func(cfg *gateway.Config) { cfg.Routes[0].HeaderTimeout = 50 * time.Millisecond })
-	gone := make(chan struct{})
+	seen, gone := make(chan struct{}), make(chan struct{})
+	w := newWorld(t, func(cfg *gateway.Config) {
+		route := &cfg.Routes[0]
+		next := route.Transport
+		route.HeaderTimeout = 50 * time.Millisecond
+		route.Transport = roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			// However slow the machine is, the call was sent when the time is over.
+			ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+			defer context.AfterFunc(r.Context(), func() {
+				<-seen
+				cancel()
+			})()
+			return next.RoundTrip(r.WithContext(ctx))
+		})
+	})
 	w.up.answers(func(_ http.ResponseWriter, r *http.Request) {
+		close(seen)
 		<-r.Context().Done()
 		close(gone)
 	})

@@ -176,12 +176,12 @@ func samples(t *testing.T) map[string]export.Entry {
 	}
 	out := make(map[string]export.Entry)
 	kinds := make(map[record.Kind]bool)
-	for i, f := range files {
+	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, err := export.NewEntry("ledger.example/std/2027-03", int64(i), bytes.TrimSpace(b))
+		e, err := export.NewEntry("ledger.example/std/2027-03", 7, bytes.TrimSpace(b))
 		if err != nil {
 			continue // an envelope, or one that is wrong on purpose
 		}
@@ -248,13 +248,10 @@ func TestSchemaFindsWhatIsWrong(t *testing.T) {
 func TestGoldenEvents(t *testing.T) {
 	var got bytes.Buffer
 	all := samples(t)
-	for _, name := range slices.Sorted(func(yield func(string) bool) {
-		for n := range all {
-			if !yield(n) {
-				return
-			}
-		}
-	}) {
+	for _, name := range []string{
+		"decision", "decision-deny", "erasure", "gap", "heartbeat", "issuance", "issuance-refused", "key", "outcome", "outcome-model", "period",
+		"policy", "query", "registry", "registry-refused", "revocation",
+	} {
 		event, err := ocsf.Event(all[name])
 		if err != nil {
 			t.Fatal(err)

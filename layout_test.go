@@ -63,6 +63,8 @@ var layout = map[string][]string{
 	"identity/aws":        {"identity", "token", "internal/workloadjwt"},
 	"identity/azure":      {"identity", "token", "internal/workloadjwt"},
 	"identity/gcp":        {"identity", "token", "internal/workloadjwt"},
+	"client/mcpauth":      {"client", "token"}, // the client for one SDK
+	"client/a2aauth":      {"client"},
 	"policy/cedar":        {"policy", "identity", "delegation", "scope"},
 	"policy/opa":          {"policy", "internal/pdp"},
 	"policy/authzen":      {"policy", "internal/pdp"},

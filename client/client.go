@@ -187,6 +187,10 @@ func (d *Delegation) LogValue() slog.Value { return slog.StringValue(d.String())
 // a token this client got itself.
 func (d *Delegation) Verified() token.Verified { return d.verified }
 
+// Parent is the id of the call being served, which a call under d names as
+// `Lineal-Parent`; "" if it is not known.
+func (d *Delegation) Parent() string { return d.parent }
+
 // FromContext returns the delegation of the call being served, or nil.
 func FromContext(ctx context.Context) *Delegation {
 	d, _ := ctx.Value(keyDelegation).(*Delegation)
@@ -346,8 +350,24 @@ func (t *transport) once(r *http.Request, body io.ReadCloser) (resp *http.Respon
 	if fresh && demandsNonce(resp.Header) { // the token is as good as before
 		return resp, replayable, nil
 	}
-	t.c.pool.drop(tok.Raw)
-	return resp, replayable && d.direct == "" && resp.Header.Get("Lineal-Code") == codeProofInvalid, nil
+	again := t.c.Refused(tok.Raw, resp.Header)
+	return resp, replayable && d.direct == "" && again, nil
+}
+
+// Token returns the token that a call to target presents under the delegation of
+// ctx: for SDKs that carry a token by other means than an HTTP client, see
+// packages mcpauth and a2aauth. A token with DPoP set needs a proof for each
+// request, which only [Client.Transport] makes.
+func (c *Client) Token(ctx context.Context, target *url.URL) (Token, error) {
+	return c.tokenFor(ctx, FromContext(ctx), target)
+}
+
+// Refused says that a call with this token was answered with status 401 and
+// these headers: the token is forgotten. again is whether the same call may pass
+// with another one; it was not forwarded then.
+func (c *Client) Refused(raw token.Raw, answer http.Header) (again bool) {
+	c.pool.drop(raw)
+	return answer.Get("Lineal-Code") == codeProofInvalid
 }
 
 // codeProofInvalid is the gateway's code for a token whose binding does not

@@ -229,6 +229,12 @@ func (x *exchange) readGrantDetails(context.Context) (err error) {
 	if x.granted, err = scope.Parse(x.grant.Details, true); err != nil {
 		return refuse(CodeDetailsMalformed, "%w", err)
 	}
+	return x.takeLess()
+}
+
+// takeLess narrows what was granted to what the client asks for, if it asks, and
+// holds that to what the client may ever hold.
+func (x *exchange) takeLess() error {
 	if sent := x.form.get("authorization_details"); sent != "" {
 		less, err := scope.Parse([]byte(sent), true)
 		if err != nil {

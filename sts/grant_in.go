@@ -195,21 +195,8 @@ func (x *exchange) readGrantedScope(context.Context) (err error) {
 			return refuse(CodeScopeMismatch, "of the grant: %w", err)
 		}
 	}
-	if sent := x.form.get("authorization_details"); sent != "" {
-		less, err := scope.Parse([]byte(sent), true)
-		if err != nil {
-			return refuse(CodeDetailsMalformed, "%w", err)
-		}
-		if err := scope.Within(x.granted, less); err != nil {
-			return refuse(CodeDetailsWidened, "%w", err)
-		}
-		x.granted = less
-	}
 	x.asSent = true
-	if err := scope.Within(x.client.Authority, x.granted); err != nil {
-		return refuse(CodeAuthorityExceeded, "authority of %s: %w", x.client.URI, err)
-	}
-	return nil
+	return x.takeLess()
 }
 
 // bindGrantKey is rule 14: the new token is bound to the key of the grant, which

@@ -37,29 +37,17 @@ func (a api) listModels(op operation, data []byte, query string, header http.Hea
 // models leaves of a list what the caller could ask for: nothing is shown that
 // every call would be refused for (threat A3).
 type models struct {
-	x      gateway.Exchange
-	status int
-	read   bool
+	document
+	x gateway.Exchange
 }
-
-func (m *models) Head(status int, _, to http.Header) error {
-	m.status = status
-	to.Set("Cache-Control", "private, no-store")
-	return nil
-}
-
-func (m *models) EventID(string) (string, error) { return "", nil }
-
-func (m *models) Done() bool { return m.read }
 
 func (m *models) Message(data []byte) ([]byte, error) {
-	m.read = true
-	if m.status >= 300 {
-		return data, nil
-	}
-	v, err := strictjson.Parse(data, strictjson.Limits{MaxBytes: maxBody})
-	if err != nil {
+	v, good, err := m.parse(data)
+	switch {
+	case err != nil:
 		return nil, err
+	case !good:
+		return data, nil
 	}
 	all, ok := v.Get("data")
 	if !ok || all.Kind() != strictjson.KindArray {

@@ -148,31 +148,19 @@ func (a api) storedBody(s stored, data []byte) ([]byte, error) {
 // kept reads what comes back: about what was asked for, or new and bound before
 // it is told.
 type kept struct {
-	s      stored
-	id     string // asked for; "" where a new one is made
-	x      gateway.Exchange
-	status int
-	read   bool
+	document
+	s  stored
+	id string // asked for; "" where a new one is made
+	x  gateway.Exchange
 }
-
-func (k *kept) Head(status int, _, to http.Header) error {
-	k.status = status
-	to.Set("Cache-Control", "private, no-store")
-	return nil
-}
-
-func (k *kept) EventID(string) (string, error) { return "", nil }
-
-func (k *kept) Done() bool { return k.read }
 
 func (k *kept) Message(data []byte) ([]byte, error) {
-	k.read = true
-	if k.status >= 300 {
-		return data, nil
-	}
-	v, err := strictjson.Parse(data, strictjson.Limits{MaxBytes: maxBody})
-	if err != nil {
+	v, good, err := k.parse(data)
+	switch {
+	case err != nil:
 		return nil, err
+	case !good:
+		return data, nil
 	}
 	if v.Kind() != strictjson.KindObject {
 		return nil, errors.New("an answer that is no object")

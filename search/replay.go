@@ -15,8 +15,8 @@ import (
 	"github.com/lineal-auth/lineal/record"
 )
 
-// ReplayConfig says which decisions are made again, and by whom. Decide is
-// required.
+// ReplayConfig says which decisions are made again, and by whom. Either Decide or
+// Permits is required.
 type ReplayConfig struct {
 	// Filter selects decisions; its Limit is not read.
 	Filter Filter
@@ -27,6 +27,10 @@ type ReplayConfig struct {
 	// The error is a *ReplayError where it cannot be asked; any other ends the
 	// replay.
 	Decide func(ctx context.Context, e *Entry) (Replied, error)
+	// Permits asks a proposed scope instead, which Rules names, about a call that
+	// was permitted: whether it would have been under that scope besides, and if
+	// not, at which paths that ends. Errors are as those of Decide.
+	Permits func(ctx context.Context, e *Entry) (permits bool, at []string, err error)
 }
 
 // Replied is what rules answer.
@@ -102,6 +106,10 @@ type ReplayChange struct {
 type ReplayVerdict struct {
 	Effect record.Effect `json:"effect"`
 	Replied
+	// Scope is said where a scope was proposed, and At where it ends: "action",
+	// "location", "name" or paths of arguments.
+	Scope record.Answer `json:"scope,omitempty"`
+	At    []string      `json:"at,omitempty"`
 }
 
 // ReplayLeftOut is a decision that could not be made again.
@@ -132,8 +140,8 @@ func Replay(ctx context.Context, entries iter.Seq2[*Entry, error], cfg ReplayCon
 		Rules: cmp.Or(visible(cfg.Rules), "recorded"), Causes: map[ReplayCause]int{},
 		Changes: []ReplayChange{}, LeftOut: []ReplayLeftOut{},
 	}
-	if cfg.Decide == nil {
-		return out, errors.New("replaying: nothing decides")
+	if (cfg.Decide == nil) == (cfg.Permits == nil) {
+		return out, errors.New("replaying: nothing decides, or two things do")
 	}
 	for e, err := range entries {
 		if err == nil {
@@ -147,11 +155,15 @@ func Replay(ctx context.Context, entries iter.Seq2[*Entry, error], cfg ReplayCon
 			continue
 		}
 		out.Decisions++
-		if d.Verdict.Policy == record.NotEvaluated {
+		again, asked := out.again, d.Verdict.Policy
+		if cfg.Permits != nil {
+			again, asked = out.narrowed, d.Verdict.Scope
+		}
+		if asked == record.NotEvaluated {
 			out.NotAsked++
 			continue
 		}
-		if err := out.again(ctx, e, cfg); err != nil {
+		if err := again(ctx, e, cfg); err != nil {
 			return out, fmt.Errorf("replaying entry %d: %w", e.Index, err)
 		}
 	}
@@ -162,18 +174,11 @@ func Replay(ctx context.Context, entries iter.Seq2[*Entry, error], cfg ReplayCon
 func (r *Replayed) again(ctx context.Context, e *Entry, cfg ReplayConfig) error {
 	d := e.Record.Decision
 	said, err := cfg.Decide(ctx, e)
-	var not *ReplayError
-	switch {
-	case errors.As(err, &not):
-		r.NotReplayable++
-		r.Causes[not.Cause]++
-		r.LeftOut = append(r.LeftOut, ReplayLeftOut{Index: e.Index, RecordID: e.Record.ID, Cause: not.Cause, Detail: visible(not.Detail)})
-		return nil
-	case err != nil:
-		return err
+	if err != nil {
+		return r.leaveOut(e, err)
 	}
-	was := ReplayVerdict{d.Verdict.Effect, Replied{d.Verdict.Policy, d.Policy.Rules, d.Policy.Errors}}
-	now := ReplayVerdict{effectOf(d, said.Policy), said}
+	was := ReplayVerdict{Effect: d.Verdict.Effect, Replied: repliedOf(d)}
+	now := ReplayVerdict{Effect: effectOf(d, said.Policy), Replied: said}
 	same := was.Effect == now.Effect
 	if cfg.Rules == "" {
 		same = was.Policy == now.Policy && slices.Equal(was.Rules, now.Rules) && slices.Equal(was.Errors, now.Errors)
@@ -182,11 +187,55 @@ func (r *Replayed) again(ctx context.Context, e *Entry, cfg ReplayConfig) error 
 		r.Same++
 		return nil
 	}
+	r.differs(e, was, now)
+	return nil
+}
+
+// narrowed asks a proposed scope about one call. What was refused stays refused.
+func (r *Replayed) narrowed(ctx context.Context, e *Entry, cfg ReplayConfig) error {
+	d := e.Record.Decision
+	if d.Verdict.Effect != record.Permit {
+		r.Same++
+		return nil
+	}
+	permits, at, err := cfg.Permits(ctx, e)
+	if err != nil {
+		return r.leaveOut(e, err)
+	}
+	if permits {
+		r.Same++
+		return nil
+	}
+	was := ReplayVerdict{Effect: d.Verdict.Effect, Replied: repliedOf(d), Scope: d.Verdict.Scope}
+	now := was
+	now.Effect, now.Scope, now.At = record.Deny, record.Denied, at
+	r.differs(e, was, now)
+	return nil
+}
+
+func repliedOf(d *record.Decision) Replied {
+	return Replied{d.Verdict.Policy, d.Policy.Rules, d.Policy.Errors}
+}
+
+func (r *Replayed) differs(e *Entry, was, now ReplayVerdict) {
+	d := e.Record.Decision
 	r.Different++
 	r.Changes = append(r.Changes, ReplayChange{
 		Index: e.Index, RecordID: e.Record.ID, CallID: d.CallID, Time: string(e.Record.Time),
 		Caller: visible(callerOf(d)), Callee: visible(calleeOf(d)), Recorded: was, Replayed: now,
 	})
+}
+
+// leaveOut counts a decision that cannot be made again; another error is
+// returned.
+func (r *Replayed) leaveOut(e *Entry, err error) error {
+	not, ok := errors.AsType[*ReplayError](err)
+	if !ok {
+		return err
+	}
+	r.NotReplayable++
+	r.Causes[not.Cause]++
+	r.LeftOut = append(r.LeftOut, ReplayLeftOut{Index: e.Index, RecordID: e.Record.ID, Cause: not.Cause, Detail: visible(not.Detail)})
 	return nil
 }
 
@@ -251,6 +300,9 @@ func (v ReplayVerdict) words() string {
 	}
 	if len(v.Errors) > 0 {
 		by += ", errors: " + visible(strings.Join(v.Errors, "; "))
+	}
+	if len(v.At) > 0 {
+		by += ", scope " + string(v.Scope) + " at " + visible(strings.Join(v.At, ", "))
 	}
 	return fmt.Sprintf("%s (policy %s%s)", v.Effect, v.Policy, by)
 }

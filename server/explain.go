@@ -321,11 +321,8 @@ func recordedQuestion(rec record.Record, call scope.Call) (q cedar.Recorded, err
 		}
 		q.Agents, q.Grants = append(q.Agents, agent), append(q.Grants, grant)
 	}
-	if n := len(d.Verdict.Details); n == len(d.Chain) && d.Verdict.Details[n-1] >= 0 {
-		leaf := q.Grants[n-1].Details()
-		if i := int(d.Verdict.Details[n-1]); i < len(leaf) {
-			q.ArgsOpen = leaf[i].Args() == scope.ArgsOpen
-		}
+	if leaf, by := leafDetail(d, q.Grants); by >= 0 {
+		q.ArgsOpen = leaf.Details()[by].Args() == scope.ArgsOpen
 	}
 	return q, nil
 }

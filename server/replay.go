@@ -6,21 +6,32 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/policy/cedar"
 	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/scope"
 	"github.com/lineal-auth/lineal/search"
 )
 
 // Replayed is the answer of a replay; see search.Replayed.
 type Replayed = search.Replayed
 
-// Replay makes the decisions of the archive that f selects again: by the rules
-// that decided them or, if proposed is not "", by that policy set: a folder, a
-// bundle, or the digest of a bundle kept beside the log. d is a desk of this
-// archive.
-func (a *Archive) Replay(ctx context.Context, d *Desk, f Filter, proposed string) (Replayed, error) {
+// Proposed is what a replay decides by; at most one of its fields is set, and
+// none for what decided.
+type Proposed struct {
+	// Policy is a policy set: a folder, a bundle, or the digest of a bundle kept
+	// beside the log.
+	Policy string
+	// Scope is a file of authorization_details, as a root has them, which calls
+	// would have had to be within besides what was delegated.
+	Scope string
+}
+
+// Replay makes the decisions of the archive that f selects again. d is a desk of
+// this archive.
+func (a *Archive) Replay(ctx context.Context, d *Desk, f Filter, p Proposed) (Replayed, error) {
 	opener, err := disclosureOpener(a.dataDir)
 	if err != nil {
 		return Replayed{}, err
@@ -34,13 +45,33 @@ func (a *Archive) Replay(ctx context.Context, d *Desk, f Filter, proposed string
 			return b.Bytes, err
 		},
 	}
-	cfg := search.ReplayConfig{Filter: f, Rules: proposed, Decide: r.decide}
-	if proposed != "" {
-		if r.proposed, err = a.proposedRules(ctx, proposed); err != nil {
+	cfg := search.ReplayConfig{Filter: f, Rules: p.Policy, Decide: r.decide}
+	switch {
+	case p.Policy != "" && p.Scope != "":
+		return Replayed{}, errors.New("replaying: rules and a scope are proposed; one at a time")
+	case p.Policy != "":
+		if r.proposed, err = a.proposedRules(ctx, p.Policy); err != nil {
 			return Replayed{}, err
 		}
+	case p.Scope != "":
+		if r.scope, err = proposedScope(p.Scope); err != nil {
+			return Replayed{}, err
+		}
+		cfg.Rules, cfg.Decide, cfg.Permits = p.Scope, nil, r.permits
 	}
 	return d.Replay(ctx, cfg)
+}
+
+func proposedScope(file string) (scope.Grant, error) {
+	text, err := os.ReadFile(file) //nolint:gosec // the file that the operator names
+	if err != nil {
+		return scope.Grant{}, fmt.Errorf("proposed scope: %w", err)
+	}
+	g, err := scope.Parse(text, true)
+	if err != nil {
+		return scope.Grant{}, fmt.Errorf("proposed scope %s: %w", file, err)
+	}
+	return g, nil
 }
 
 // proposedRules loads a policy set by its place, or by its digest. A set that
@@ -81,6 +112,7 @@ type replayer struct {
 	bundle      func(ctx context.Context, digest string) ([]byte, error)
 	// proposed decides all; nil: each the rules that it was decided by.
 	proposed *cedar.Engine
+	scope    scope.Grant // proposed
 
 	engines map[string]loaded // by the digest of their bundle
 }
@@ -164,4 +196,53 @@ func (r *replayer) question(ctx context.Context, rec record.Record) (policy.Inpu
 		return not(search.CauseInputMismatch, "record and disclosures make a question of another digest than %s", d.Policy.InputDigest)
 	}
 	return in, nil
+}
+
+// permits asks the proposed scope about a call that was permitted, from what the
+// record and its disclosures tell of it.
+func (r *replayer) permits(ctx context.Context, e *search.Entry) (permits bool, at []string, err error) {
+	d := e.Record.Decision
+	ds, missing, err := r.disclosures(ctx, d)
+	if err != nil {
+		return false, nil, err
+	}
+	asked, err := recordedQuestion(e.Record, recordedCall(d))
+	if err != nil {
+		return false, nil, &search.ReplayError{Cause: search.CauseNotCaptured, Detail: err.Error()}
+	}
+	of := account{rec: e.Record, disclosed: ds, missing: missing}
+	if _, err := of.tell(&asked); err != nil {
+		return false, nil, &search.ReplayError{Cause: search.CauseNotCaptured, Detail: err.Error()}
+	}
+	if _, needs := scope.Verb(asked.Call.Action); !needs { // discovery
+		if r.scope.CoversLocation(asked.Call.Location) {
+			return true, nil, nil
+		}
+		return false, []string{"location"}, nil
+	}
+	call := of.scopeCall(asked)
+	call.Recorded, call.Exceeded = nil, nil // of the scopes that decided
+	held, by := leafDetail(d, asked.Grants)
+	answer, at := cedar.JudgeScope(r.scope, call, held, by)
+	if answer == cedar.Unknown {
+		cause := search.CauseNotCaptured
+		if missing > 0 {
+			cause = search.CauseErased
+		}
+		return false, nil, &search.ReplayError{Cause: cause, Detail: "it turns on " + strings.Join(at, ", ")}
+	}
+	return answer == cedar.Yes, at, nil
+}
+
+// leafDetail is the grant of the last hop and the detail of it that permitted a
+// call, -1 if the record does not say.
+func leafDetail(d *record.Decision, grants []scope.Grant) (scope.Grant, int) {
+	n := len(grants)
+	if n == 0 || len(d.Verdict.Details) != n {
+		return scope.Grant{}, -1
+	}
+	if i := int(d.Verdict.Details[n-1]); i >= 0 && i < grants[n-1].Len() {
+		return grants[n-1], i
+	}
+	return scope.Grant{}, -1
 }

@@ -14,10 +14,11 @@ import (
 const exitNotReplayed = 5
 
 func newReplay(s streams) *cobra.Command {
-	var dataDir, output, proposed string
+	var dataDir, output string
+	var proposed server.Proposed
 	var a asked
 	c := &cobra.Command{
-		Use:   "replay --data DIR [--policy FILE|DIGEST]",
+		Use:   "replay --data DIR [--policy FILE|DIGEST | --scope FILE]",
 		Short: "Decide recorded calls again, by the rules that decided or by others",
 		Long: "Decide recorded calls again. Each question is put together from its record and from the values that\n" +
 			"policy was given, which are kept sealed beside it, and is held to the digest that the record states.\n" +
@@ -25,6 +26,8 @@ func newReplay(s streams) *cobra.Command {
 			"rules. With --policy, a policy set (folder or bundle) or the digest of one that was in force, the\n" +
 			"calls are listed that would have gone otherwise. Calls that were refused before policy was asked are\n" +
 			"counted as not_asked: no rules change them.\n" +
+			"With --scope, a file of authorization_details, the calls are listed that went, and would not have if\n" +
+			"no more than that had been delegated. A call of which too little is recorded is not_replayable.\n" +
 			"Exit: 0 all the same; 1 something differs; 5 nothing differs, but not everything could be replayed.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -53,8 +56,10 @@ func newReplay(s streams) *cobra.Command {
 	a.flags(c)
 	flags := c.Flags()
 	a.rulesFlag(c, "rule")
-	flags.StringVar(&proposed, "policy", "", "decide by a policy set, or by the digest of one that was in force; none: by what decided")
+	flags.StringVar(&proposed.Scope, "scope", "", "hold the calls to a file of authorization_details besides")
+	flags.StringVar(&proposed.Policy, "policy", "", "decide by a policy set, or by the digest of one that was in force; none: by what decided")
 	flags.StringVar(&dataDir, "data", "", "the deployment's data directory")
+	c.MarkFlagsMutuallyExclusive("policy", "scope")
 	outputFlag(c, &output)
 	return c
 }

@@ -101,6 +101,78 @@ func ExplainScope(grants []scope.Grant, call ScopeCall) []HopReading {
 	return hops
 }
 
+// JudgeScope says whether a grant that nobody asked would permit a call, as far
+// as the call is known: Yes, No or Unknown. at names for No where the details of
+// the call's place end, and for Unknown what the answer turns on.
+//
+// The detail by of held did permit the call (-1: none is known). What it asks for
+// in the same words holds, and where it is closed, the call has no argument
+// beside those that it names.
+func JudgeScope(g scope.Grant, call ScopeCall, held scope.Grant, by int) (answer string, at []string) {
+	call.Content = false
+	read, unfit := readDetails(g, call)
+	if unfit != "" {
+		return No, []string{unfit}
+	}
+	wants, before := wantsOf(g), heldDetail{wants: wantsOf(held), by: by}
+	if by >= 0 && by < held.Len() {
+		before.Detail = held.Details()[by]
+	}
+	var ends, turns []string
+	place := true // no detail is of the call's place
+	for i, d := range g.Details() {
+		r := read[i]
+		if r.Path != "" {
+			if other := r.Path == "location" || r.Path == "action" || r.Path == "name"; !other && place {
+				place, ends = false, nil
+			} else if other && !place {
+				continue
+			}
+			ends = append(ends, r.Path)
+			continue
+		}
+		unknown := r.Unknown
+		for _, path := range d.Paths() {
+			if !emits(call.Call.Action, path) {
+				unknown = append(unknown, path)
+			}
+		}
+		unknown = slices.DeleteFunc(unknown, func(path string) bool { return before.asks(path, wants(i, path)) })
+		if d.Args() != scope.ArgsOpen && emits(call.Call.Action, "/args") && !before.closes(d) {
+			unknown = append(unknown, "/args")
+		}
+		if len(unknown) == 0 {
+			return Yes, nil
+		}
+		turns = append(turns, unknown...)
+	}
+	answer, at = Unknown, turns
+	if len(turns) == 0 {
+		answer, at = No, ends
+	}
+	slices.Sort(at)
+	return answer, slices.Compact(at)
+}
+
+// heldDetail is a detail that permitted a call; the zero Detail if none is known.
+type heldDetail struct {
+	scope.Detail
+	wants func(detail int, path string) string
+	by    int
+}
+
+func (h heldDetail) asks(path, want string) bool {
+	return slices.Contains(h.Paths(), path) && h.wants(h.by, path) == want
+}
+
+// closes reports whether no call that h permitted has an argument that d does not
+// name.
+func (h heldDetail) closes(d scope.Detail) bool {
+	return h.Args() == scope.ArgsClosed && !slices.ContainsFunc(h.Paths(), func(path string) bool {
+		return (path == "/args" || strings.HasPrefix(path, "/args/")) && !slices.Contains(d.Paths(), path)
+	})
+}
+
 // recorded puts what the gateway itself saw in the place of what can be made out
 // of the record.
 func (h *HopReading) recorded(g scope.Grant, k int, x *Exceeded) {

@@ -296,9 +296,6 @@ func TestN4Frames(t *testing.T) {
 func TestN4Unread(t *testing.T) {
 	f := newFlooded(t)
 	p := f.dial(t)
-	if tcp, ok := p.Conn.(*tls.Conn).NetConn().(*net.TCPConn); ok {
-		_ = tcp.SetReadBuffer(4 << 10)
-	}
 	pings := bytes.Repeat([]byte{0, 0, 8, byte(http2.FramePing), 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, 1000)
 	err := send(p, pings)
 	for err == nil { // until the connection is ended: nobody reads, and the deadline bounds it

@@ -332,7 +332,7 @@ func (t *transport) once(r *http.Request, body io.ReadCloser) (resp *http.Respon
 		}
 		return nil, false, fmt.Errorf("calling %s: %w", r.URL.Redacted(), err)
 	}
-	for _, name := range []string{"X-Api-Key", "Lineal-Token", "Lineal-Delegation", "Lineal-Parent"} {
+	for _, name := range Reserved() {
 		out.Header.Del(name)
 	}
 	if d.parent != "" {
@@ -354,12 +354,26 @@ func (t *transport) once(r *http.Request, body io.ReadCloser) (resp *http.Respon
 	return resp, replayable && d.direct == "" && again, nil
 }
 
-// Token returns the token that a call to target presents under the delegation of
-// ctx: for SDKs that carry a token by other means than an HTTP client, see
-// packages mcpauth and a2aauth. A token with DPoP set needs a proof for each
+// ErrNeedsProof says that a token is bound to the key of DPoP proofs, one for each
 // request, which only [Client.Transport] makes.
-func (c *Client) Token(ctx context.Context, target *url.URL) (Token, error) {
-	return c.tokenFor(ctx, FromContext(ctx), target)
+var ErrNeedsProof = errors.New("the token needs a DPoP proof for each request")
+
+// Bearer returns the token that a call to target presents under the delegation of
+// ctx, for SDKs that carry a token by other means than an HTTP client: see
+// packages mcpauth and a2aauth. ErrNeedsProof for one that is not enough by
+// itself.
+func (c *Client) Bearer(ctx context.Context, target *url.URL) (Token, error) {
+	t, err := c.tokenFor(ctx, FromContext(ctx), target)
+	if err == nil && t.DPoP {
+		return Token{}, ErrNeedsProof
+	}
+	return t, err
+}
+
+// Reserved are the headers beside Authorization that carry authority: a program
+// that sets one loses it.
+func Reserved() []string {
+	return []string{"X-Api-Key", "Lineal-Token", "Lineal-Delegation", "Lineal-Parent"}
 }
 
 // Refused says that a call with this token was answered with status 401 and

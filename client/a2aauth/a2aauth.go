@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/a2aproject/a2a-go/v2/a2a"
 	"github.com/a2aproject/a2a-go/v2/a2aclient"
@@ -28,10 +29,6 @@ type Interceptor struct {
 }
 
 var _ a2aclient.CallInterceptor = (*Interceptor)(nil)
-
-// ErrNeedsProof says that the token is bound to the key of DPoP proofs, which
-// this way does not make; use [client.Client.Transport].
-var ErrNeedsProof = errors.New("the token needs a DPoP proof for each request")
 
 // New makes an Interceptor for the agent at a URL, which is under an audience
 // that the client knows. It is asked for by URL because an endpoint of gRPC has
@@ -50,18 +47,15 @@ type held struct{}
 // Before implements [a2aclient.CallInterceptor]. What the program set by these
 // names goes no further. Without a token the call is not made.
 func (i *Interceptor) Before(ctx context.Context, req *a2aclient.Request) (context.Context, any, error) {
-	t, err := i.client.Token(ctx, i.at)
-	switch {
-	case err != nil:
+	t, err := i.client.Bearer(ctx, i.at)
+	if err != nil {
 		return ctx, nil, fmt.Errorf("calling %s: %w", i.at.Redacted(), err)
-	case t.DPoP:
-		return ctx, nil, ErrNeedsProof
 	}
 	if req.ServiceParams == nil {
 		req.ServiceParams = a2aclient.ServiceParams{}
 	}
-	for _, name := range []string{"x-api-key", "lineal-token", "lineal-delegation", "lineal-parent"} {
-		delete(req.ServiceParams, name)
+	for _, name := range client.Reserved() {
+		delete(req.ServiceParams, strings.ToLower(name))
 	}
 	req.ServiceParams["authorization"] = []string{"Bearer " + string(t.Raw)}
 	if parent := client.FromContext(ctx).Parent(); parent != "" {

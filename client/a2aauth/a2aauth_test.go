@@ -181,7 +181,7 @@ func TestNoCallWithoutAToken(t *testing.T) {
 		t.Errorf("without a delegation: %v", err)
 	}
 	bound := client.Token{Raw: "bound", Audience: w.url, Expires: time.Now().Add(time.Hour), DPoP: true}
-	if err := send(client.WithToken(ctx, bound), c); !errors.Is(err, a2aauth.ErrNeedsProof) {
+	if err := send(client.WithToken(ctx, bound), c); !errors.Is(err, client.ErrNeedsProof) {
 		t.Errorf("with a token that needs a proof: %v", err)
 	}
 	bound.DPoP, bound.Audience = false, "https://agents.test/a2a/other"

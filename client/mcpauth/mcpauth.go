@@ -43,10 +43,6 @@ const maxAnswer = 64 << 10
 // token helps. Its text has the gateway's code.
 var ErrRefused = errors.New("the call is refused")
 
-// ErrNeedsProof says that the token is bound to the key of DPoP proofs, which
-// this way does not make; use [client.Client.Transport].
-var ErrNeedsProof = errors.New("the token needs a DPoP proof for each request")
-
 // New makes a Handler for one server's endpoint, an absolute URL under an
 // audience that the client knows.
 func New(c *client.Client, endpoint string) (*Handler, error) {
@@ -70,12 +66,9 @@ type source struct {
 
 // Token implements [oauth2.TokenSource].
 func (s source) Token() (*oauth2.Token, error) {
-	t, err := s.h.client.Token(s.ctx, s.h.at)
+	t, err := s.h.client.Bearer(s.ctx, s.h.at)
 	if err != nil {
 		return nil, err
-	}
-	if t.DPoP {
-		return nil, ErrNeedsProof
 	}
 	return &oauth2.Token{AccessToken: string(t.Raw), TokenType: "Bearer", Expiry: t.Expires}, nil
 }

@@ -166,7 +166,7 @@ func TestNoLogin(t *testing.T) {
 func TestNeedsProof(t *testing.T) {
 	w := newWorld(t)
 	ctx := client.WithToken(signedIn(t), client.Token{Raw: "bound", Audience: w.url, Expires: time.Now().Add(time.Hour), DPoP: true})
-	if _, err := w.connect(ctx, t); !errors.Is(err, mcpauth.ErrNeedsProof) {
+	if _, err := w.connect(ctx, t); !errors.Is(err, client.ErrNeedsProof) {
 		t.Errorf("%v", err)
 	}
 }

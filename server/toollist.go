@@ -12,6 +12,9 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/internal/strictjson"
 )
 
 // Bounds of a tool list that is fetched.
@@ -46,6 +49,28 @@ func FetchTools(ctx context.Context, endpoint string, header http.Header) (list 
 		return nil, fmt.Errorf("listing tools: %w", err)
 	}
 	return json.Marshal(map[string]any{"tools": tools})
+}
+
+// ApproveTools asks an MCP server for its tools and pins them as they are, for
+// whoever answers for the server too.
+func ApproveTools(ctx context.Context, endpoint string) (tools []config.Tool, err error) {
+	list, err := FetchTools(ctx, endpoint, nil)
+	if err != nil {
+		return nil, err
+	}
+	var found struct {
+		Tools []struct {
+			Name        string          `json:"name"`
+			InputSchema json.RawMessage `json:"inputSchema"`
+		} `json:"tools"`
+	}
+	if err := strictjson.UnmarshalOpen(list, &found, strictjson.Limits{}); err != nil {
+		return nil, err
+	}
+	for _, t := range found.Tools {
+		tools = append(tools, config.Tool{Name: t.Name, InputSchema: string(t.InputSchema)})
+	}
+	return tools, nil
 }
 
 func listTools(ctx context.Context, conn mcp.Connection) (tools []json.RawMessage, err error) {

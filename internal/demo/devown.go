@@ -13,7 +13,6 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/lineal-auth/lineal/config"
-	"github.com/lineal-auth/lineal/internal/strictjson"
 	"github.com/lineal-auth/lineal/server"
 )
 
@@ -188,7 +187,7 @@ func (p places) anyTool(route string, tools []config.Tool) string {
 func (o *Own) approve(ctx context.Context) error {
 	o.approved = map[string][]config.Tool{}
 	for _, t := range o.Tools {
-		tools, err := toolsAt(ctx, t.URL)
+		tools, err := server.ApproveTools(ctx, t.URL)
 		if err == nil && len(tools) == 0 {
 			err = errors.New("it has none")
 		}
@@ -221,25 +220,4 @@ func (o Own) configure(p places, cfg *config.Config) {
 			cfg.Upstreams.A2A = append(cfg.Upstreams.A2A, config.A2A{Upstream: config.Upstream{Name: a.Name, URL: a.URL, Peer: uri}, Agent: uri})
 		}
 	}
-}
-
-// toolsAt approves the tools of a server as they are.
-func toolsAt(ctx context.Context, endpoint string) (tools []config.Tool, err error) {
-	list, err := server.FetchTools(ctx, endpoint, nil)
-	if err != nil {
-		return nil, err
-	}
-	var found struct {
-		Tools []struct {
-			Name        string          `json:"name"`
-			InputSchema json.RawMessage `json:"inputSchema"`
-		} `json:"tools"`
-	}
-	if err := strictjson.UnmarshalOpen(list, &found, strictjson.Limits{}); err != nil {
-		return nil, err
-	}
-	for _, t := range found.Tools {
-		tools = append(tools, config.Tool{Name: t.Name, InputSchema: string(t.InputSchema)})
-	}
-	return tools, nil
 }

@@ -239,28 +239,6 @@ func (e *Env) Token(ctx context.Context, audience string, details []json.RawMess
 	return string(root.Raw), err
 }
 
-// Tools are the tools of the MCP server at endpoint, approved as they are.
-func Tools(ctx context.Context, endpoint string) ([]config.Tool, error) {
-	list, err := server.FetchTools(ctx, endpoint, nil)
-	if err != nil {
-		return nil, err
-	}
-	var found struct {
-		Tools []struct {
-			Name        string          `json:"name"`
-			InputSchema json.RawMessage `json:"inputSchema"`
-		} `json:"tools"`
-	}
-	if err := json.Unmarshal(list, &found); err != nil {
-		return nil, err
-	}
-	var tools []config.Tool
-	for _, t := range found.Tools {
-		tools = append(tools, config.Tool{Name: t.Name, InputSchema: string(t.InputSchema)})
-	}
-	return tools, nil
-}
-
 // CA is the certificate authority of everything here.
 func (e *Env) CA() *devca.CA { return e.ca }
 

@@ -30,6 +30,7 @@ import (
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/internal/testenv"
+	"github.com/lineal-auth/lineal/server"
 )
 
 // What the servers under test have beside their tools, which are fetched: a
@@ -91,7 +92,7 @@ func routes(ctx context.Context, cfg *config.Config, upstreams map[string]string
 		"all.cedar": `@id("all") permit (principal in Group::"agents", action in [Action::"use", Action::"discover"], resource);`,
 	}}
 	for _, name := range slices.Sorted(maps.Keys(upstreams)) {
-		tools, err := testenv.Tools(ctx, upstreams[name])
+		tools, err := server.ApproveTools(ctx, upstreams[name])
 		if err != nil {
 			return plan, err
 		}

@@ -28,6 +28,7 @@ import (
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/internal/testenv"
+	"github.com/lineal-auth/lineal/server"
 )
 
 const (
@@ -95,7 +96,7 @@ func (r *rig) start(ctx context.Context) error {
 		r.ends[name] = end
 		upstreams = append(upstreams, config.Upstream{Name: name, URL: "http://" + at.String()})
 	}
-	if r.tools, err = testenv.Tools(ctx, upstreams[0].URL); err != nil {
+	if r.tools, err = server.ApproveTools(ctx, upstreams[0].URL); err != nil {
 		return err
 	}
 	if err := r.env.Start(ctx, func(cfg *config.Config) (testenv.Plan, error) { return r.plan(cfg, upstreams), nil }); err != nil {

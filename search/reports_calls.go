@@ -254,15 +254,21 @@ type noOutcome struct {
 }
 
 func newNoOutcome(_ ReportConfig, in period) fold {
-	x := &noOutcome{permits: map[string]*Entry{}, unknown: map[string]*Entry{}}
-	end := in.end
-	if in.until != "" {
-		end = in.until
+	return &noOutcome{permits: map[string]*Entry{}, unknown: map[string]*Entry{}, due: in.due()}
+}
+
+// due is until when a permit should have its outcome at the end of the period;
+// "" if there is no end.
+func (p period) due() record.Timestamp {
+	end := p.end
+	if p.until != "" {
+		end = p.until
 	}
-	if t, err := end.Time(); err == nil {
-		x.due = record.At(t.Add(-outcomeWithin))
+	t, err := end.Time()
+	if err != nil {
+		return ""
 	}
-	return x
+	return record.At(t.Add(-outcomeWithin))
 }
 
 func (x *noOutcome) add(e *Entry) {

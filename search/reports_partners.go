@@ -15,15 +15,7 @@ type partnership struct {
 }
 
 func newPartnership(_ ReportConfig, in period) fold {
-	x := &partnership{sent: map[string]*Entry{}, ended: map[string]*Entry{}, started: map[string]*Entry{}}
-	end := in.end
-	if in.until != "" {
-		end = in.until
-	}
-	if t, err := end.Time(); err == nil {
-		x.due = record.At(t.Add(-outcomeWithin))
-	}
-	return x
+	return &partnership{sent: map[string]*Entry{}, ended: map[string]*Entry{}, started: map[string]*Entry{}, due: in.due()}
 }
 
 func (x *partnership) add(e *Entry) {

@@ -90,7 +90,7 @@ func ExplainScope(grants []scope.Grant, call ScopeCall) []HopReading {
 			}
 		}
 		if h.Permits != Yes {
-			h.Details, h.Unfit = readDetails(g, call)
+			h.Details, h.Unfit = readDetails(g, wantsOf(g), call)
 			h.recorded(g, k, call.Exceeded)
 		}
 		if h.Permits == Unknown && !slices.ContainsFunc(h.Details, func(d DetailReading) bool { return d.Path == "" }) {
@@ -110,11 +110,12 @@ func ExplainScope(grants []scope.Grant, call ScopeCall) []HopReading {
 // beside those that it names.
 func JudgeScope(g scope.Grant, call ScopeCall, held scope.Grant, by int) (answer string, at []string) {
 	call.Content = false
-	read, unfit := readDetails(g, call)
+	wants := wantsOf(g)
+	read, unfit := readDetails(g, wants, call)
 	if unfit != "" {
 		return No, []string{unfit}
 	}
-	wants, before := wantsOf(g), heldDetail{wants: wantsOf(held), by: by}
+	before := heldDetail{wants: wantsOf(held), by: by}
 	if by >= 0 && by < held.Len() {
 		before.Detail = held.Details()[by]
 	}
@@ -198,8 +199,7 @@ func (r DetailReading) valueAt(path string) string {
 	return ""
 }
 
-func readDetails(g scope.Grant, call ScopeCall) (out []DetailReading, unfit string) {
-	wants := wantsOf(g)
+func readDetails(g scope.Grant, wants func(detail int, path string) string, call ScopeCall) (out []DetailReading, unfit string) {
 	if call.Content {
 		for _, f := range g.Permits(call.Call).Failures {
 			if f.Detail < 0 {

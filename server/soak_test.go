@@ -78,10 +78,10 @@ type soakReport struct {
 	CallRate   float64 `json:"calls_per_s"`
 	Intake     float64 `json:"intake_per_s"`
 	Sequenced  float64 `json:"sequenced_per_s"`
-	EarlyRows  int64   `json:"early_backlog_rows"` // a minute in, or a quarter of the time
-	FinalRows  int64   `json:"final_backlog_rows"`
-	EarlyAge   float64 `json:"early_lag_s"`
-	FinalAge   float64 `json:"final_lag_s"`
+	EarlyRows  float64 `json:"early_backlog_rows"` // in the mean of the first minute, or of a quarter of the time
+	FinalRows  float64 `json:"final_backlog_rows"` // of the last
+	EarlyAge   float64 `json:"early_lag_s"`        // the most in the first minute
+	FinalAge   float64 `json:"final_lag_s"`        // in the last
 	MaxAge     float64 `json:"max_lag_s"`
 	Entries    int64   `json:"entries"`
 	Lost       int     `json:"lost"`
@@ -155,26 +155,37 @@ func (s *soak) call(rt http.RoundTripper, url string, with *client.Token) (id, c
 // watch samples the backlog until the time is over.
 func (s *soak) watch(length time.Duration) {
 	every := min(time.Second, length/20)
-	early := min(time.Minute, length/4)
-	began, renewed, first := time.Now(), time.Now(), s.backlog()
-	last := first
+	began, renewed := time.Now(), time.Now()
+	samples := []backlog{s.backlog()}
 	for time.Since(began) < length {
 		time.Sleep(every)
-		last = s.backlog()
-		s.report.MaxAge = max(s.report.MaxAge, last.age)
-		if time.Since(began) <= early {
-			s.report.EarlyRows, s.report.EarlyAge = last.rows, max(s.report.EarlyAge, last.age)
-		}
+		samples = append(samples, s.backlog())
 		if s.mustRenew() || time.Since(renewed) > time.Minute {
 			s.renew()
 			renewed = time.Now()
 		}
 	}
+	first, last := samples[0], samples[len(samples)-1]
 	seconds := last.at.Sub(first.at).Seconds()
 	s.report.Seconds = seconds
 	s.report.Intake = float64(last.size+last.rows-first.size-first.rows) / seconds
 	s.report.Sequenced = float64(last.size-first.size) / seconds
-	s.report.FinalRows, s.report.FinalAge = last.rows, last.age
+	_, s.report.MaxAge = waited(samples, func(time.Time) bool { return true })
+	end := min(time.Minute, length/4)
+	s.report.EarlyRows, s.report.EarlyAge = waited(samples, func(at time.Time) bool { return at.Sub(first.at) <= end })
+	s.report.FinalRows, s.report.FinalAge = waited(samples, func(at time.Time) bool { return last.at.Sub(at) <= end })
+}
+
+// waited gives the mean number of rows without an index at the times that are in,
+// and the most seconds that one of them had waited.
+func waited(samples []backlog, in func(time.Time) bool) (rows, oldest float64) {
+	n := 0.0
+	for _, b := range samples {
+		if in(b.at) {
+			rows, oldest, n = rows+float64(b.rows), max(oldest, b.age), n+1
+		}
+	}
+	return rows / n, oldest
 }
 
 // mustRenew reports once that a caller met a certificate that its token is not of.

@@ -200,8 +200,12 @@ type KeyChange struct {
 	// From is from when an issuer's key signs, where that is later than its
 	// publication. The same key may be added again with another time.
 	From Timestamp `json:"from,omitempty"`
-	// Since is from when a revoked key is suspect.
+	// Since is from when a revoked key is suspect, Cause why it was revoked.
 	Since Timestamp `json:"since,omitempty"`
+	Cause string    `json:"cause,omitempty"`
+	// By is the operator who asked for it over the admin API, as the connection
+	// proved; empty where the product itself or a command beside the log did it.
+	By string `json:"by,omitempty"`
 }
 
 // KeyOp is what happens to a key.

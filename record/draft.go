@@ -2,6 +2,7 @@ package record
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -16,8 +17,10 @@ type Draft struct {
 	id, log string
 	refusal string // the reason, of a record that refuses something
 	payload []byte // canonical, with prev "" and seq 0
-	prevAt  int    // where in payload the text of prev goes
-	seqAt   int    // where the digit of seq is
+	keyAt   int    // where in payload the text of keyid is, so many bytes
+	keyLen  int
+	prevAt  int // where in payload the text of prev goes
+	seqAt   int // where the digit of seq is
 }
 
 // placeRoom is the most that prev and seq add to a payload.
@@ -44,6 +47,7 @@ func NewDraft(r Record) (Draft, error) {
 	prevAt := gwAt + len(`{"id":,"keyid":,"prev":"`) + head
 	return Draft{
 		kind: r.Kind, id: r.ID, log: r.Log, refusal: r.refusal(), payload: payload,
+		keyAt: gwAt + len(`{"id":,"keyid":"`) + len(appendString(nil, r.Writer.ID)), keyLen: len(r.Writer.KeyID),
 		prevAt: prevAt, seqAt: prevAt + len(`","role":,"run":,"seq":`) + tail,
 	}, nil
 }
@@ -79,8 +83,19 @@ func (d Draft) Size() int { return len(d.payload) + placeRoom }
 // which is the prev of the writer's next record. It does not sign, so that a
 // batch links first and signs in parallel.
 func (d Draft) Link(seq int64, prev string) (payload []byte, recordHash string, err error) {
+	return d.LinkAs("", seq, prev)
+}
+
+// LinkAs is Link for a record that is signed by another key than the draft was
+// made for: its writer's key was changed meanwhile. An empty id keeps the key.
+func (d Draft) LinkAs(keyID string, seq int64, prev string) (payload []byte, recordHash string, err error) {
 	if d.payload == nil {
 		return nil, "", errors.New("linking record: draft is not set")
+	}
+	if keyID != "" {
+		if _, err := decode64(keyID, 32); err != nil || len(keyID) != d.keyLen {
+			return nil, "", fmt.Errorf("linking record: %q is no id of a key", keyID)
+		}
 	}
 	c := &checker{}
 	c.position(seq, prev)
@@ -93,6 +108,7 @@ func (d Draft) Link(seq int64, prev string) (payload []byte, recordHash string, 
 	payload = append(payload, d.payload[d.prevAt:d.seqAt]...)
 	payload = strconv.AppendInt(payload, seq, 10)
 	payload = append(payload, d.payload[d.seqAt+1:]...)
+	copy(payload[d.keyAt:], keyID)
 	return payload, Hash(payload), nil
 }
 

@@ -27,6 +27,9 @@ func TestKeyChangeRefuses(t *testing.T) {
 		"the keyid of another":                {"key-issuer", func(k *record.KeyChange) { k.KeyID = all["key"].KeyChange.KeyID }},
 		"a role that is none":                 {"key", func(k *record.KeyChange) { k.Role = "owner" }},
 		"suspect since, without a revocation": {"key-issuer", func(k *record.KeyChange) { k.Since = k.From }},
+		"a cause, without a revocation":       {"key", func(k *record.KeyChange) { k.Op, k.Since, k.Cause = record.KeyRetire, "", "stolen" }},
+		"a cause that is a story":             {"key", func(k *record.KeyChange) { k.Cause = "Bob lost it" }},
+		"an operator that is no text":         {"key", func(k *record.KeyChange) { k.By = "\xff" }},
 	} {
 		r := all[c.of]
 		if err := r.Validate(); err != nil {
@@ -43,5 +46,38 @@ func TestKeyChangeRefuses(t *testing.T) {
 	r.Writer.Role = record.RoleIssuer
 	if err := r.Validate(); err == nil {
 		t.Error("an issuer's key wrote a record")
+	}
+}
+
+// TestLinkAs: a draft that is linked for another key is the draft that was made for
+// that key.
+func TestLinkAs(t *testing.T) {
+	for name, r := range samples(t) {
+		other := r
+		other.Writer.KeyID = record.Hash([]byte("another key"))
+		d, err := record.NewDraft(r)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		made, err := record.NewDraft(other)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		prev := record.Hash([]byte("before"))
+		got, hash, err := d.LinkAs(other.Writer.KeyID, 7, prev)
+		want, wantHash, errWant := made.Link(7, prev)
+		if err != nil || errWant != nil || string(got) != string(want) || hash != wantHash {
+			t.Errorf("%s: %v %v\n%s\n%s", name, err, errWant, got, want)
+		}
+		again, _, err := d.LinkAs("", 7, prev) // the draft itself has not changed
+		own, _, errOwn := d.Link(7, prev)
+		if err != nil || errOwn != nil || string(again) != string(own) || string(own) == string(got) {
+			t.Errorf("%s: %v %v\n%s\n%s", name, err, errOwn, again, own)
+		}
+		for _, bad := range []string{"x", strings.Repeat("=", 43), strings.Repeat(`"`, 43)} {
+			if _, _, err := d.LinkAs(bad, 7, prev); err == nil {
+				t.Errorf("%s: linked for the key %q", name, bad)
+			}
+		}
 	}
 }

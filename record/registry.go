@@ -53,6 +53,7 @@ const (
 	EntryClient     RegistryEntry = "client"
 	EntryRevocation RegistryEntry = "revocation"
 	EntryStatus     RegistryEntry = "status"
+	EntryWriter     RegistryEntry = "writer" // refused: what was done to its keys is a key record
 	EntryNone       RegistryEntry = "none"
 )
 
@@ -78,7 +79,7 @@ const (
 
 func (x *Registry) check(c *checker) {
 	oneOf(c, "op", x.Op, RegistryRead, RegistryAdd, RegistryChange, RegistryRemove, RegistryRevoke)
-	oneOf(c, "entry", x.Entry, EntryAgent, EntryResource, EntryIssuer, EntryClient, EntryRevocation, EntryStatus, EntryNone)
+	oneOf(c, "entry", x.Entry, EntryAgent, EntryResource, EntryIssuer, EntryClient, EntryRevocation, EntryStatus, EntryWriter, EntryNone)
 	oneOf(c, "result", x.Result, RegistryApplied, RegistryRefused)
 	c.text("target", x.Target)
 	c.text("by", x.By)

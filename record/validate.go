@@ -464,6 +464,11 @@ func (k *KeyChange) check(c *checker) {
 	c.require(k.From == "" || k.Role == RoleIssuer && k.Op == KeyAdd, "from", "stands where no issuer's key is added")
 	c.optTime("since", k.Since)
 	c.require(k.Since == "" || k.Op == KeyRevoke, "since", "stands without a revocation")
+	if k.Cause != "" {
+		c.code("cause", k.Cause)
+	}
+	c.require(k.Cause == "" || k.Op == KeyRevoke, "cause", "stands without a revocation")
+	c.text("by", k.By)
 }
 
 func (h *Heartbeat) check(c *checker) {

@@ -50,7 +50,7 @@ func (s sealer) Link(draft any, at ledger.Position) (ledger.Linked, error) {
 	return ledger.Linked{RecordID: r.ID, RecordHash: hash, Payload: payload}, err
 }
 
-func (s sealer) Sign(payload []byte) ([]byte, error) { return record.Sign(payload, s.signer) }
+func (s sealer) Sign(l ledger.Linked) ([]byte, error) { return record.Sign(l.Payload, s.signer) }
 
 func (s sealer) Place(envelope []byte) (ledger.Position, string, error) {
 	e, err := record.Open(envelope)

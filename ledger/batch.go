@@ -88,7 +88,7 @@ func (w *Writer) sign(linked []Linked, sealed []sealedDraft) []*Pending {
 			if i >= len(linked) {
 				return
 			}
-			sealed[i].record.Envelope, errs[i] = w.cfg.Sealer.Sign(linked[i].Payload)
+			sealed[i].record.Envelope, errs[i] = w.cfg.Sealer.Sign(linked[i])
 			runtime.Gosched() // a commit that has ended goes on before the next signature
 		}
 	}

@@ -31,6 +31,9 @@ var (
 	// it appends can follow what the log has of it. Fatal; the writer stays
 	// stopped until its row is set anew (ResetWriters).
 	ErrRejected error = &codeError{"record_rejected", "the sequencer refused a record of this writer"}
+	// ErrRetired: the keys of this writer were ended, so that the sequencer would
+	// refuse what it appends. Fatal; a new key readmits it (ReadmitWriter).
+	ErrRetired error = &codeError{"writer_retired", "the keys of this writer were ended"}
 	// ErrEpochLost: another sequencer holds the log. Fatal for this one.
 	ErrEpochLost error = &codeError{"epoch_lost", "another sequencer has taken over the log"}
 	// ErrLeaseHeld: another sequencer's lease has not run out.
@@ -77,7 +80,7 @@ func Code(err error) string {
 // Fatal reports whether the process that saw err must end and start again
 // through recovery, because going on could lose or contradict an entry.
 func Fatal(err error) bool {
-	for _, f := range []error{ErrStaleWriter, ErrWriterConflict, ErrRejected, ErrEpochLost, ErrRollbackDetected, ErrFork, ErrCorrupt, ErrEngine} {
+	for _, f := range []error{ErrStaleWriter, ErrWriterConflict, ErrRejected, ErrRetired, ErrEpochLost, ErrRollbackDetected, ErrFork, ErrCorrupt, ErrEngine} {
 		if errors.Is(err, f) {
 			return true
 		}

@@ -46,6 +46,18 @@ type Store interface {
 	// size entries.
 	ResetWriters(ctx context.Context, log string, size int64, tails map[string]Tail) (reset []string, err error)
 
+	// RetireWriter ends a writer whose keys end: from then on nothing it appends is
+	// acknowledged, and no run of it begins (ErrRetired). What it appended before
+	// keeps its place. It may be repeated, and may come before the writer's first
+	// run.
+	RetireWriter(ctx context.Context, log, gwID string) error
+
+	// ReadmitWriter lets a writer begin a run again that was retired or stopped,
+	// after the record that the log has as its last. Any other writer it leaves
+	// alone. ErrUnavailable, and nothing changes, while records of the writer wait
+	// for an index.
+	ReadmitWriter(ctx context.Context, log, gwID string, last Tail) error
+
 	// Prune deletes bodies of a log whose origin is closed, and blobs with their
 	// data keys: see [Pruning]. It may be repeated, and is, after any error.
 	Prune(ctx context.Context, p Pruning) error
@@ -60,15 +72,15 @@ type Appender interface {
 	// the same gwID are stale from now on. The tail (hash of this id's last
 	// record, across runs) is kept and returned, with that record, so that the
 	// caller can compare them. A run is used once: ErrWriterConflict if this run
-	// appended already. ErrRejected if the writer is stopped. ErrNotFound for an
-	// unknown log.
+	// appended already. ErrRejected if the writer is stopped, ErrRetired if it was
+	// retired. ErrNotFound for an unknown log.
 	OpenWriter(ctx context.Context, log, gwID, run string) (Tail, error)
 
 	// Append stores one batch: bodies, blobs and intake rows, and moves the
 	// writer's tail, in one transaction. It returns the time of intake.
 	// The same batch sent again is recognised and acknowledged (idempotent).
-	// ErrStaleWriter, ErrWriterConflict, ErrRejected, ErrDuplicate: nothing was
-	// written.
+	// ErrStaleWriter, ErrWriterConflict, ErrRejected, ErrRetired, ErrDuplicate:
+	// nothing was written.
 	Append(ctx context.Context, b Batch) (time.Time, error)
 
 	// PutBlob stores a blob that belongs to no record of its own, such as a

@@ -30,6 +30,7 @@ type Linked struct {
 	RecordID   string
 	RecordHash string // of the payload; the next record's Prev
 	Payload    []byte // what is signed
+	Key        string // which key signs it, for the Sealer alone; "" where it has one
 	Blobs      []Blob // stored with the record, besides those of the draft
 }
 
@@ -40,8 +41,9 @@ type Sealer interface {
 	// may be called again for the same draft with another place, when an
 	// earlier one was not used. An error refuses this draft alone.
 	Link(draft any, at Position) (Linked, error)
-	// Sign makes the envelope of a payload. Several goroutines call it at once.
-	Sign(payload []byte) (envelope []byte, err error)
+	// Sign makes the envelope of what Link returned. Several goroutines call it at
+	// once.
+	Sign(l Linked) (envelope []byte, err error)
 	// Place reads what Link and Sign made: the record's place and its hash. At the
 	// start of a run it is asked about the record that the first one will follow.
 	Place(envelope []byte) (at Position, recordHash string, err error)

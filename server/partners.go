@@ -101,7 +101,7 @@ func (s *Server) exchanges() (*gateway.ExchangeConfig, error) {
 	}
 	rec := s.ledger.gateway
 	return &gateway.ExchangeConfig{
-		Sign: func(c record.Countersigned) ([]byte, error) { return record.SignExchange(c, rec.signer) },
+		Sign: func(c record.Countersigned) ([]byte, error) { return record.SignExchange(c, rec.keys.now()) },
 		Peer: func(id string) (string, ed25519.PublicKey, bool) {
 			p, ok := peers[id]
 			return p.org, p.key, ok

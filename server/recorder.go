@@ -22,8 +22,7 @@ type recorder struct {
 	writer *ledger.Writer
 	id     string
 	role   record.Role
-	keyID  string
-	signer record.Signer
+	keys   *signing
 	log    string
 	header record.Header // data class and region of this writer's own records
 	now    func() time.Time
@@ -43,22 +42,82 @@ type recorder struct {
 // beatInterval is the time between heartbeats (ledger.md §3.2: interval_s).
 const beatInterval = 10 * time.Second
 
+// signing is the key under which a writer signs. Another may take its place while
+// the writer runs: the ledger links one record at a time, so that there is one
+// record from which on the next key signs, and none of the one before follows it.
+type signing struct {
+	current atomic.Pointer[record.Signer]
+	mu      sync.Mutex               // guards all
+	all     map[string]record.Signer // by keyid: what is linked already is signed under its own
+}
+
+func newSigning(key ed25519.PrivateKey) (*signing, error) {
+	s := &signing{all: make(map[string]record.Signer)}
+	return s, s.use(key)
+}
+
+// use has what is linked from now on signed under key.
+func (s *signing) use(key ed25519.PrivateKey) error {
+	signer, err := record.NewSigner(key)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.all[signer.KeyID()] = signer
+	s.mu.Unlock()
+	s.current.Store(&signer)
+	return nil
+}
+
+// forget destroys every key but the current one. Nothing may be linked under them.
+func (s *signing) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	s.all = map[string]record.Signer{now.KeyID(): now}
+}
+
+// several reports whether a key before the current one is still here.
+func (s *signing) several() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.all) > 1
+}
+
+func (s *signing) now() record.Signer { return *s.current.Load() }
+
+func (s *signing) of(keyID string) (record.Signer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k, ok := s.all[keyID]; ok {
+		return k, nil
+	}
+	return nil, fmt.Errorf("the key %s is not here any more", keyID)
+}
+
 // sealer lets the ledger seal records without knowing what they say.
-type sealer struct{ signer record.Signer }
+type sealer struct{ keys *signing }
 
 func (s sealer) Link(draft any, at ledger.Position) (ledger.Linked, error) {
 	d, ok := draft.(record.Draft)
 	if !ok {
 		return ledger.Linked{}, fmt.Errorf("sealing a %T", draft)
 	}
-	payload, hash, err := d.Link(at.Seq, at.Prev)
+	keyID := s.keys.now().KeyID()
+	payload, hash, err := d.LinkAs(keyID, at.Seq, at.Prev)
 	if err != nil {
 		return ledger.Linked{}, err
 	}
-	return ledger.Linked{RecordID: d.RecordID(), RecordHash: hash, Payload: payload}, nil
+	return ledger.Linked{RecordID: d.RecordID(), RecordHash: hash, Payload: payload, Key: keyID}, nil
 }
 
-func (s sealer) Sign(payload []byte) ([]byte, error) { return record.Sign(payload, s.signer) }
+func (s sealer) Sign(l ledger.Linked) ([]byte, error) {
+	signer, err := s.keys.of(l.Key)
+	if err != nil {
+		return nil, err
+	}
+	return record.Sign(l.Payload, signer)
+}
 
 func (s sealer) Place(envelope []byte) (ledger.Position, string, error) {
 	e, err := record.Open(envelope)
@@ -74,20 +133,20 @@ func (s sealer) Place(envelope []byte) (ledger.Position, string, error) {
 
 // openRecorder begins a run of the writer. Its first record is its heartbeat.
 func (l *ledgerService) openRecorder(ctx context.Context, name string, role record.Role, key ed25519.PrivateKey) (*recorder, error) {
-	signer, err := record.NewSigner(key)
+	keys, err := newSigning(key)
 	if err != nil {
 		return nil, err
 	}
 	id := writerID(name, l.cfg.Node)
 	w, err := ledger.NewWriter(ctx, ledger.WriterConfig{
-		Store: l.store, Log: l.cfg.Family, GWID: id, Sealer: sealer{signer}, Now: l.now, Logger: l.logger,
+		Store: l.store, Log: l.cfg.Family, GWID: id, Sealer: sealer{keys}, Now: l.now, Logger: l.logger,
 		Room: l.room, Observer: l.cfg.metrics.observer(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening writer %s: %w", id, err)
 	}
 	return &recorder{
-		writer: w, id: id, role: role, keyID: signer.KeyID(), signer: signer, log: l.cfg.Family, now: l.now, logger: l.logger, sealer: l.sealer, metrics: l.cfg.metrics,
+		writer: w, id: id, role: role, keys: keys, log: l.cfg.Family, now: l.now, logger: l.logger, sealer: l.sealer, metrics: l.cfg.metrics,
 		header: record.Header{DataClass: record.DataClass(l.cfg.DataClass), Region: record.Region(l.cfg.Region)},
 	}, nil
 }
@@ -145,7 +204,7 @@ func (r *recorder) RecordLater(ctx context.Context, rec record.Record, disclosed
 // draft fills in the writer. A permit whose caller gave up before it was
 // durable, and which therefore went nowhere, gets the outcome that says so.
 func (r *recorder) draft(rec record.Record) (ledger.Draft, error) {
-	rec.Writer = record.Writer{ID: r.id, Role: r.role, Run: r.writer.Run(), KeyID: r.keyID}
+	rec.Writer = record.Writer{ID: r.id, Role: r.role, Run: r.writer.Run(), KeyID: r.keys.now().KeyID()}
 	rec.Log = r.log
 	d, err := record.NewDraft(rec)
 	if err != nil {

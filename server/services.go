@@ -142,7 +142,7 @@ func (s *Server) tokenService(ctx context.Context, dir *registry.Live) (*sts.Ser
 	return sts.New(sts.Config{
 		Issuer: s.cfg.Tokens.Issuer, Keys: ring, Directory: dir, Persons: s.persons, Issued: keptReceipts{s.registry, s.ledger.store},
 		Logins: &logins{dir: dir, now: s.now, logger: s.logger}, Login: login, Proofs: proofs, Source: s.tokensID, Assertions: assertions, Partners: partners, Revocations: s.registry, Recorder: draftRecorder{rec},
-		Writer: record.Writer{ID: rec.id, Role: rec.role, Run: rec.writer.Run(), KeyID: rec.keyID}, Log: rec.log,
+		Writer: record.Writer{ID: rec.id, Role: rec.role, Run: rec.writer.Run(), KeyID: rec.keys.now().KeyID()}, Log: rec.log,
 		Region: rec.header.Region, DataClass: rec.header.DataClass, PolicyVersion: s.rules.version,
 		Lifetime: s.cfg.Tokens.Lifetime, Now: s.now, Logger: s.logger,
 	})

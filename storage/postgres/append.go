@@ -44,8 +44,11 @@ func (s *Store) CreateLog(ctx context.Context, log, origin string) error {
 	return nil
 }
 
-// stopped is the run of a writer that was stopped.
-const stopped = ""
+// The runs of a writer that was stopped or retired. No run of a writer is as short.
+const (
+	stopped = ""
+	retired = "retired"
+)
 
 // OpenWriter implements [ledger.Appender].
 func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.Tail, error) {
@@ -61,7 +64,7 @@ func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.T
 		// The row is locked before it is compared, so two starts follow each other.
 		t.add(`INSERT INTO writer (log, gw_id, run, next_seq, tail) VALUES ($1, $2, $3, 0, '')
 			ON CONFLICT (log, gw_id) DO UPDATE SET run = excluded.run, next_seq = 0
-			WHERE writer.run <> '' AND (writer.run <> excluded.run OR writer.next_seq = 0)`, log, gwID, run).
+			WHERE writer.run <> '' AND writer.run <> 'retired' AND (writer.run <> excluded.run OR writer.next_seq = 0)`, log, gwID, run).
 			Exec(func(ct pgconn.CommandTag) error { opened = ct.RowsAffected() == 1; return nil })
 		t.one([]any{&have, &tail.Prev, &tail.RecordID, &tail.Envelope, &tail.Placed}, `SELECT w.run, w.tail, coalesce(w.last, ''), b.envelope,
 				EXISTS (SELECT FROM entry e WHERE e.record_id = w.last) OR EXISTS (SELECT FROM intake i WHERE i.record_id = w.last)
@@ -74,6 +77,8 @@ func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.T
 			return fmt.Errorf("log %q: %w", log, ledger.ErrNotFound)
 		case have == stopped:
 			return ledger.ErrRejected
+		case have == retired:
+			return ledger.ErrRetired
 		case !opened:
 			return fmt.Errorf("%w: run %s has appended before", ledger.ErrWriterConflict, run)
 		}
@@ -159,6 +164,8 @@ func (s *Store) settle(ctx context.Context, b *ledger.Batch, next int64) (at int
 			return err
 		case run == stopped:
 			return ledger.ErrRejected
+		case run == retired:
+			return ledger.ErrRetired
 		case run != b.Run:
 			return ledger.ErrStaleWriter
 		case have != next || tail != b.Tail:

@@ -26,7 +26,7 @@ func rawBatch(t *testing.T, gwID, run string, seq int64, prev, id string) ledger
 	if err != nil {
 		t.Fatal(err)
 	}
-	env, err := storagetest.NewSealer().Sign(l.Payload)
+	env, err := storagetest.NewSealer().Sign(l)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,3 +47,40 @@ func (s *Store) ResetWriters(ctx context.Context, log string, size int64, tails 
 	}
 	return reset, nil
 }
+
+// RetireWriter implements [ledger.Store].
+func (s *Store) RetireWriter(ctx context.Context, log, gwID string) error {
+	known := false
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		t.one([]any{&known}, `SELECT EXISTS (SELECT FROM head WHERE log = $1)`, log)
+		t.add(`INSERT INTO writer (log, gw_id, run, next_seq, tail) SELECT $1, $2, $3, 0, '' WHERE EXISTS (SELECT FROM head WHERE log = $1)
+			ON CONFLICT (log, gw_id) DO UPDATE SET run = excluded.run`, log, gwID, retired)
+		return t.run(ctx)
+	})
+	if err == nil && !known {
+		err = ledger.ErrNotFound
+	}
+	if err != nil {
+		return fmt.Errorf("retiring writer %s: %w", gwID, err)
+	}
+	return nil
+}
+
+// ReadmitWriter implements [ledger.Store].
+func (s *Store) ReadmitWriter(ctx context.Context, log, gwID string, last ledger.Tail) error {
+	waiting := false
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		t.add(`SELECT FROM writer WHERE log = $1 AND gw_id = $2 FOR UPDATE`, log, gwID) // no batch may come between the look and the change
+		t.one([]any{&waiting}, `SELECT EXISTS (SELECT FROM intake WHERE log = $1 AND gw_id = $2)`, log, gwID)
+		t.add(`UPDATE writer SET run = 'reset', next_seq = 0, tail = $3, last = $4 WHERE log = $1 AND gw_id = $2 AND run IN ($5, $6)
+			AND NOT EXISTS (SELECT FROM intake i WHERE i.log = $1 AND i.gw_id = $2)`, log, gwID, last.Prev, last.RecordID, stopped, retired)
+		return t.run(ctx)
+	})
+	if err == nil && waiting {
+		err = fmt.Errorf("%w: its records wait for an index", ledger.ErrUnavailable)
+	}
+	if err != nil {
+		return fmt.Errorf("readmitting writer %s: %w", gwID, err)
+	}
+	return nil
+}

@@ -44,8 +44,11 @@ func (s *Store) CreateLog(ctx context.Context, log, origin string) error {
 	return nil
 }
 
-// stopped is the run of a writer that was stopped.
-const stopped = ""
+// The runs of a writer that was stopped or retired. No run of a writer is as short.
+const (
+	stopped = ""
+	retired = "retired"
+)
 
 // OpenWriter implements [ledger.Appender].
 func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.Tail, error) {
@@ -70,6 +73,8 @@ func (s *Store) OpenWriter(ctx context.Context, log, gwID, run string) (ledger.T
 			return fmt.Errorf("%w: run %s has appended before", ledger.ErrWriterConflict, run)
 		case have == stopped:
 			return ledger.ErrRejected
+		case have == retired:
+			return ledger.ErrRetired
 		}
 		_, err = s.conn.ExecContext(ctx, `UPDATE writer SET run = ?, next_seq = 0 WHERE log = ? AND gw_id = ?`, run, log, gwID)
 		return err
@@ -125,6 +130,8 @@ func (s *Store) claim(ctx context.Context, b *ledger.Batch) (stored bool, err er
 		return false, err
 	case run == stopped:
 		return false, ledger.ErrRejected
+	case run == retired:
+		return false, ledger.ErrRetired
 	case run != b.Run:
 		return false, ledger.ErrStaleWriter
 	case have == next && tail == b.Tail:

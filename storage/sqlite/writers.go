@@ -53,6 +53,43 @@ func (s *Store) resetWriter(ctx context.Context, log, gwID string, t ledger.Tail
 			WHERE run = '' OR tail <> ?3 OR coalesce(last, '') <> ?4`, log, gwID, t.Prev, t.RecordID))
 }
 
+// RetireWriter implements [ledger.Store].
+func (s *Store) RetireWriter(ctx context.Context, log, gwID string) error {
+	err := s.write(ctx, 0, func(ctx context.Context) error {
+		if _, err := s.head(ctx, s.conn, log); err != nil {
+			return err
+		}
+		_, err := s.conn.ExecContext(ctx, `INSERT INTO writer (log, gw_id, run, next_seq, tail) VALUES (?1, ?2, ?3, 0, '')
+			ON CONFLICT (log, gw_id) DO UPDATE SET run = ?3`, log, gwID, retired)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("retiring writer %s: %w", gwID, err)
+	}
+	return nil
+}
+
+// ReadmitWriter implements [ledger.Store].
+func (s *Store) ReadmitWriter(ctx context.Context, log, gwID string, last ledger.Tail) error {
+	err := s.write(ctx, 0, func(ctx context.Context) error {
+		var waiting bool
+		err := s.conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM intake WHERE log = ? AND gw_id = ?)`, log, gwID).Scan(&waiting)
+		if err != nil {
+			return err
+		}
+		if waiting {
+			return fmt.Errorf("%w: its records wait for an index", ledger.ErrUnavailable)
+		}
+		_, err = s.conn.ExecContext(ctx, `UPDATE writer SET run = 'reset', next_seq = 0, tail = ?, last = ? WHERE log = ? AND gw_id = ? AND run IN (?, ?)`,
+			last.Prev, last.RecordID, log, gwID, stopped, retired)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("readmitting writer %s: %w", gwID, err)
+	}
+	return nil
+}
+
 func (s *Store) writersOf(ctx context.Context, log string) (ids []string, err error) {
 	rows, err := s.conn.QueryContext(ctx, `SELECT gw_id FROM writer WHERE log = ?`, log)
 	if err != nil {

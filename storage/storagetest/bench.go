@@ -48,7 +48,8 @@ func (s edSealer) Link(draft any, at ledger.Position) (ledger.Linked, error) {
 }
 
 // Sign implements [ledger.Sealer]: DSSE, written as package record writes it.
-func (s edSealer) Sign(payload []byte) ([]byte, error) {
+func (s edSealer) Sign(l ledger.Linked) ([]byte, error) {
+	payload := l.Payload
 	sig := ed25519.Sign(s.key, payload)
 	env := append(make([]byte, 0, 2*payloadBytes), `{"payload":"`...)
 	env = base64.StdEncoding.AppendEncode(env, payload)
@@ -74,7 +75,7 @@ type presigned struct {
 }
 
 // Sign implements [ledger.Sealer].
-func (s presigned) Sign([]byte) ([]byte, error) { return s.envelope, nil }
+func (s presigned) Sign(ledger.Linked) ([]byte, error) { return s.envelope, nil }
 
 // benchID is shaped as a UUIDv7: rising, with a tail that looks random.
 func benchID(n int64) string {
@@ -301,7 +302,7 @@ func (c *committing) signAndAppend(i int64) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.sealer.Sign(l.Payload); err != nil {
+	if _, err := c.sealer.Sign(l); err != nil {
 		return err
 	}
 	return c.append(i)
@@ -321,7 +322,7 @@ func ceilingRow(b *testing.B) []byte {
 	if err != nil {
 		b.Fatal(err)
 	}
-	row, err := sealer.Sign(l.Payload)
+	row, err := sealer.Sign(l)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func batch(t *testing.T, run string, first int64, prev string, ids ...string) le
 		if err != nil {
 			t.Fatal(err)
 		}
-		env, err := NewSealer().Sign(l.Payload)
+		env, err := NewSealer().Sign(l)
 		if err != nil {
 			t.Fatal(err)
 		}

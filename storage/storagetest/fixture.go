@@ -89,8 +89,8 @@ func (s Sealer) Link(draft any, at ledger.Position) (ledger.Linked, error) {
 }
 
 // Sign implements [ledger.Sealer].
-func (s Sealer) Sign(payload []byte) ([]byte, error) {
-	return json.Marshal(envelope{Payload: payload, MAC: s.mac(payload)})
+func (s Sealer) Sign(l ledger.Linked) ([]byte, error) {
+	return json.Marshal(envelope{Payload: l.Payload, MAC: s.mac(l.Payload)})
 }
 
 // Place implements [ledger.Sealer].

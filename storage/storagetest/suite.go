@@ -14,6 +14,7 @@ func Run(t *testing.T, open Opener) {
 		{"DamagedTail", testDamagedTail},
 		{"RejectedStopsWriter", testRejectedStopsWriter},
 		{"ResetWriters", testResetWriters},
+		{"RetireWriter", testRetireWriter},
 		{"ResendIsIdempotent", testResendIsIdempotent},
 		{"DuplicateRecord", testDuplicateRecord},
 		{"EntrySize", testEntrySize},

@@ -162,6 +162,60 @@ func testResetWriters(t *testing.T, open Opener) {
 	}
 }
 
+// testRetireWriter: a writer that was retired appends nothing more and begins no
+// run, also after its row was held to the log; what it appended stays. Readmitted,
+// it goes on where the log has it.
+func testRetireWriter(t *testing.T, open Opener) {
+	r := newRig(t, open)
+	w := r.writer(nil)
+	before := r.fill(w, "before", 2)
+	other := r.writer(func(c *ledger.WriterConfig) { c.GWID = "other" })
+	wantErr(t, "an unknown log", r.store.RetireWriter(r.ctx(), "elsewhere", GWID), ledger.ErrNotFound)
+	for _, id := range []string{GWID, GWID, "unborn"} { // it may be repeated, and come first
+		if err := r.store.RetireWriter(r.ctx(), Log, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := r.writerConfig()
+	cfg.GWID = "unborn"
+	_, err := ledger.NewWriter(r.ctx(), cfg)
+	wantErr(t, "one that never began", err, ledger.ErrRetired)
+	if err := r.store.ReadmitWriter(r.ctx(), Log, "unborn", ledger.Tail{}); err != nil {
+		t.Fatal(err)
+	}
+	born := r.fill(r.writer(func(c *ledger.WriterConfig) { c.GWID = "unborn" }), "born", 1)
+	if _, err := w.Append(r.ctx(), draft("after")); ledger.Code(err) != "ledger_unavailable" {
+		t.Errorf("append after the end: %v", err)
+	}
+	<-w.Done()
+	wantErr(t, "Err", w.Err(), ledger.ErrRetired)
+	if !ledger.Fatal(w.Err()) {
+		t.Errorf("%v is not fatal", w.Err())
+	}
+	_, err = ledger.NewWriter(r.ctx(), r.writerConfig())
+	wantErr(t, "another run", err, ledger.ErrRetired)
+	also := r.fill(other, "also", 1) // the twin: another writer goes on
+
+	last := tailOf(before[1])
+	wantErr(t, "readmitting while its records wait", r.store.ReadmitWriter(r.ctx(), Log, GWID, last), ledger.ErrUnavailable)
+	q := r.sequencer()
+	r.flush(q)
+	if got := r.reset(map[string]ledger.Tail{GWID: last, "other": tailOf(also[0]), "unborn": tailOf(born[0])}); len(got) != 0 {
+		t.Errorf("reset %q", got)
+	}
+	_, err = ledger.NewWriter(r.ctx(), r.writerConfig())
+	wantErr(t, "a run after the rows were reset", err, ledger.ErrRetired)
+	for _, id := range []string{GWID, "other"} {
+		if err := r.store.ReadmitWriter(r.ctx(), Log, id, last); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := r.fill(r.writer(nil), "again", 1)
+	also = append(also, r.fill(other, "untouched", 1)...) // nothing ended it
+	r.flush(q)
+	r.verify([]string{before[0].RecordID, before[1].RecordID, also[0].RecordID, also[1].RecordID, again[0].RecordID, born[0].RecordID}, nil)
+}
+
 // RunOlderTails holds an engine to what a start finds that was written before
 // writers kept their last record's id. undo makes the closed ledger under dir
 // such a one.

@@ -127,7 +127,7 @@ func (s sealer) Link(body any, at ledger.Position) (ledger.Linked, error) {
 }
 
 // Sign implements [ledger.Sealer].
-func (s sealer) Sign(payload []byte) ([]byte, error) { return record.Sign(payload, s.signer) }
+func (s sealer) Sign(l ledger.Linked) ([]byte, error) { return record.Sign(l.Payload, s.signer) }
 
 // Place implements [ledger.Sealer].
 func (s sealer) Place(envelope []byte) (ledger.Position, string, error) {

@@ -417,6 +417,67 @@ func TestL6KeyRevoked(t *testing.T) {
 	expect(t, bundle(t, w.contents()), w.policy(), 1, WriterKeys, Fail, "was ended (revoke)")
 }
 
+// TestL6KeyKnownStolenLater: a key that was retired is found to have been stolen
+// before. What was signed under it since then is in doubt, and nothing after its
+// end ever stood; a theft that is found to be older doubts more.
+func TestL6KeyKnownStolenLater(t *testing.T) {
+	rotated := func() (w *world, old *writer) {
+		w = newWorld(t)
+		old = w.writers["gw-1"]
+		next := *old
+		next.key = testKey("gw-1 second")
+		var err error
+		if next.signer, err = record.NewSigner(next.key); err != nil {
+			t.Fatal(err)
+		}
+		w.keyRecord(record.KeyAdd, &next, "")
+		w.writers["gw-1"] = &next
+		w.heartbeat("gw-1", record.Beat)
+		w.keyRecord(record.KeyRetire, old, "")
+		w.keyRecord(record.KeyRetire, old, "") // a process that did not know says it again
+		return w, old
+	}
+	w, old := rotated()
+	if r := judged(t, bundle(t, w.contents()), w.policy()); r.ExitCode() != 0 {
+		t.Fatalf("twin:\n%s", text(t, r))
+	}
+	w.keyRecord(record.KeyRevoke, old, record.At(unix(w.clock+1)))
+	if r := judged(t, bundle(t, w.contents()), w.policy()); r.ExitCode() != 0 {
+		t.Errorf("stolen after it was last used:\n%s", text(t, r))
+	}
+	w.keyRecord(record.KeyRevoke, old, record.At(unix(start)))
+	r := judged(t, bundle(t, w.contents()), w.policy())
+	if f := r.Finding(WriterKeys); f.Status != NotProven || r.ExitCode() != 2 {
+		t.Errorf("stolen from the beginning:\n%s", text(t, r))
+	}
+	all := r.Finding(WriterKeys).Unproven
+	w.keyRecord(record.KeyRevoke, old, record.At(unix(w.clock))) // a later time takes nothing back
+	if got := judged(t, bundle(t, w.contents()), w.policy()).Finding(WriterKeys).Unproven; got != all {
+		t.Errorf("%d records in doubt, then %d", all, got)
+	}
+
+	w, old = rotated()
+	w.keyRecord(record.KeyAdd, old, "")
+	expect(t, bundle(t, w.contents()), w.policy(), 1, WriterKeys, Fail, "added after its end")
+	w, old = rotated()
+	w.keyRecord(record.KeyRevoke, old, record.At(unix(w.clock)))
+	next := w.writers["gw-1"]
+	thief := *next
+	thief.key, thief.signer = old.key, old.signer
+	w.writers["gw-1"] = &thief
+	w.heartbeat("gw-1", record.Beat)
+	expect(t, bundle(t, w.contents()), w.policy(), 1, WriterKeys, Fail, "was ended (retire)")
+
+	w = newWorld(t)
+	stranger := newWriter(t, "gw-9", record.RoleGateway, testKey("stranger"))
+	w.keyRecord(record.KeyRevoke, stranger, record.At(unix(start))) // one of a period before
+	if r := judged(t, bundle(t, w.contents()), w.policy()); r.ExitCode() != 0 {
+		t.Errorf("a key that signed nothing here:\n%s", text(t, r))
+	}
+	w.keyRecord(record.KeyRetire, stranger, "")
+	expect(t, bundle(t, w.contents()), w.policy(), 1, WriterKeys, Fail, "was never added")
+}
+
 // TestL6OwnKeyRecord is a writer that adds a key for itself.
 func TestL6OwnKeyRecord(t *testing.T) {
 	w := newWorld(t)

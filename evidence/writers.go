@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/lineal-auth/lineal/record"
 )
@@ -25,10 +24,11 @@ type keyHistory struct {
 type keyPeriod struct {
 	keyID   string
 	role    record.Role
-	from    int64  // index of the record that added it; it holds after that
-	until   int64  // index of the record that ended it, -1 if none did
-	revoked string // what a revocation said of `since`, "" if it was none
+	from    int64 // index of the record that added it; it holds after that
+	until   int64 // index of the first record that ended it, -1 if none did
 	ended   record.KeyOp
+	revoked string // the earliest `since` of a revocation, "" if there was none
+	by      int64  // index of that
 }
 
 func (h *keyHistory) public(keyID string) (ed25519.PublicKey, bool) {
@@ -82,37 +82,58 @@ func (h *keyHistory) apply(e *entry) error {
 	if k.Role == record.RoleIssuer {
 		return h.applyIssuer(k, e.index)
 	}
-	open := func(p *keyPeriod) bool { return p.keyID == k.KeyID && p.until < 0 }
-	i := slices.IndexFunc(h.periods[k.For], open)
-	if k.Op == record.KeyAdd {
-		if i >= 0 && h.periods[k.For][i].role == k.Role {
-			return nil // the beginning of a period says it again
-		}
-		if i >= 0 {
-			return fmt.Errorf("the key of %q is added twice, for two roles", k.For)
-		}
-		raw, err := decodeDigest(k.PublicKey)
-		if err != nil {
-			return err
-		}
-		if digest(raw) != k.KeyID {
-			return errors.New("keyid is not that of the key")
-		}
-		h.byID[k.KeyID] = raw
-		h.periods[k.For] = append(h.periods[k.For], &keyPeriod{keyID: k.KeyID, role: k.Role, from: e.index, until: -1})
-		h.added++
-		return nil
-	}
-	if i < 0 {
+	p := h.period(k.For, k.KeyID)
+	switch {
+	case k.Op == record.KeyAdd && p == nil:
+		return h.add(k, e.index)
+	case k.Op == record.KeyAdd && p.role != k.Role:
+		return fmt.Errorf("the key of %q is added twice, for two roles", k.For)
+	case k.Op == record.KeyAdd && p.until >= 0:
+		return fmt.Errorf("the key of %q is added after its end at index %d", k.For, p.until)
+	case k.Op == record.KeyAdd: // the beginning of a period says it again
+	case p == nil && k.Op == record.KeyRevoke: // it ended in a period before, and signed nothing here
+	case p == nil:
 		return fmt.Errorf("it ends a key of %q that was never added", k.For)
-	}
-	p := h.periods[k.For][i]
-	p.until, p.ended = e.index, k.Op
-	h.ended++
-	if k.Op == record.KeyRevoke {
-		p.revoked = string(k.Since)
+	default:
+		h.end(p, k, e.index)
 	}
 	return nil
+}
+
+// period is the life of a writer's key, nil if it was not added.
+func (h *keyHistory) period(writer, keyID string) *keyPeriod {
+	for _, p := range h.periods[writer] {
+		if p.keyID == keyID {
+			return p
+		}
+	}
+	return nil
+}
+
+func (h *keyHistory) add(k *record.KeyChange, index int64) error {
+	raw, err := decodeDigest(k.PublicKey)
+	if err != nil {
+		return err
+	}
+	if digest(raw) != k.KeyID {
+		return errors.New("keyid is not that of the key")
+	}
+	h.byID[k.KeyID] = raw
+	h.periods[k.For] = append(h.periods[k.For], &keyPeriod{keyID: k.KeyID, role: k.Role, from: index, until: -1})
+	h.added++
+	return nil
+}
+
+// end takes in the end of a key. The first one counts; a key that was retired may
+// be known as stolen later, and as stolen earlier than was thought.
+func (h *keyHistory) end(p *keyPeriod, k *record.KeyChange, index int64) {
+	if p.until < 0 {
+		p.until, p.ended = index, k.Op
+		h.ended++
+	}
+	if since := string(k.Since); k.Op == record.KeyRevoke && since != "" && (p.revoked == "" || since < p.revoked) {
+		p.revoked, p.by = since, index
+	}
 }
 
 // checkWriterKey checks that the key was its writer's at that index.
@@ -125,21 +146,16 @@ func (v *verifier) checkWriterKey(e *entry) {
 		}
 		return
 	}
-	var at *keyPeriod
-	for _, p := range v.keys.periods[w.ID] {
-		if p.keyID == w.KeyID && p.from < e.index {
-			at = p
-		}
-	}
+	at := v.keys.period(w.ID, w.KeyID)
 	switch {
-	case at == nil:
+	case at == nil || at.from >= e.index:
 		v.fail(WriterKeys, "record %d: key %s was not added for writer %q before it", e.index, w.KeyID, w.ID)
 	case at.role != w.Role:
 		v.fail(WriterKeys, "record %d: the key of %q is for role %s, not %s", e.index, w.ID, at.role, w.Role)
 	case at.until >= 0 && at.until < e.index:
 		v.fail(WriterKeys, "record %d: the key of %q was ended (%s) at index %d", e.index, w.ID, at.ended, at.until)
 	case at.revoked != "" && string(e.record.Time) >= at.revoked:
-		v.unproven(WriterKeys, "record %d: the key of %q was revoked at index %d as stolen since %s", e.index, w.ID, at.until, at.revoked)
+		v.unproven(WriterKeys, "record %d: the key of %q was revoked at index %d as stolen since %s", e.index, w.ID, at.by, at.revoked)
 	}
 }
 

@@ -360,16 +360,22 @@ class Verifier {
     const k = e.record, pub = this.manifestKeys.get(e.keyid) ?? bad('not signed by a manifest key of the policy');
     if (!await this.signedBy(e, pub)) return; // it says nothing
     if (k.role === 'issuer') { await this.applyIssuerKey(k, e.index); return; }
-    const open = this.periods.find((p) => p.writer === k.for && p.keyid === k.keyid && p.until === Infinity);
-    if (k.op === 'add' && open?.role === k.role) return; // the beginning of a period says it again
+    const p = this.periods.find((x) => x.writer === k.for && x.keyid === k.keyid);
+    if (k.op === 'add' && p) { // the beginning of a period says it again
+      need(p.role === k.role && p.until === Infinity, 'added for two roles, or after its end');
+      return;
+    }
     if (k.op === 'add') {
       const raw = unb64url(k.public_key);
-      need(!open && raw.length === 32 && await digest(raw) === k.keyid, 'added twice, or under another id');
+      need(raw.length === 32 && await digest(raw) === k.keyid, 'added under another id');
       this.keysById.set(k.keyid, raw);
       this.periods.push({ writer: k.for, keyid: k.keyid, role: k.role, from: e.index, until: Infinity });
       return;
     }
-    Object.assign(open ?? bad('never added'), { until: e.index, since: k.op === 'revoke' ? k.since : undefined });
+    if (!p && k.op === 'revoke') return; // it ended in a period before, and signed nothing here
+    need(p, 'never added');
+    p.until = Math.min(p.until, e.index);
+    if (k.op === 'revoke' && k.since && !(p.since <= k.since)) p.since = k.since;
   }
   async applyIssuerKey(k, index) {
     const key = { ...await rawKey(unb64url(k.public_key)), kid: k.kid };

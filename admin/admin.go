@@ -7,6 +7,7 @@
 //	GET, PUT, DELETE   /admin/v1/{agents,resources,issuers,clients}/{id}   one entry, id percent-encoded
 //	GET, POST          /admin/v1/revocations                               the list; ends authority
 //	GET                /admin/v1/status                                    what is in force
+//	GET, POST          /admin/v1/writers, /admin/v1/writers/{id}           keys of the log's writers; changes them
 //
 // Who calls is what the connection proves, a SPIFFE certificate, and never a
 // header. The configuration names the operators: an [Operator] may change, an
@@ -100,6 +101,8 @@ type Config struct {
 	// Status is what is in force now; its JSON is an object.
 	Status   func(ctx context.Context) any
 	Recorder Recorder
+	// Writers are those of the log; nil where this process cannot change their keys.
+	Writers Writers
 	// Reserved are URLs whose resources only the configuration registers, because
 	// they are served here: the gateway's and the token service's.
 	Reserved []string

@@ -82,14 +82,15 @@ func (l *ledger) take() []record.Record {
 
 // world is one replica of the API over TLS, and its callers.
 type world struct {
-	t      *testing.T
-	ca     *devca.CA
-	url    string
-	server *spiffe.Source
-	store  *sqlite.Registry
-	live   *registry.Live
-	ledger *ledger
-	as     map[identity.Agent]*http.Client
+	t       *testing.T
+	ca      *devca.CA
+	url     string
+	server  *spiffe.Source
+	store   *sqlite.Registry
+	live    *registry.Live
+	ledger  *ledger
+	writers *writers
+	as      map[identity.Agent]*http.Client
 }
 
 func (w *world) source(a identity.Agent) *spiffe.Source {
@@ -136,7 +137,7 @@ func newReplica(t *testing.T, dir string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ca.Close() })
-	w := &world{t: t, ca: ca, ledger: &ledger{documents: map[string]string{}}, as: map[identity.Agent]*http.Client{}}
+	w := &world{t: t, ca: ca, ledger: &ledger{documents: map[string]string{}}, writers: &writers{}, as: map[identity.Agent]*http.Client{}}
 	w.store = openStore(t, dir)
 	if w.live, err = registry.NewLive(t.Context(), configured(), w.store); err != nil {
 		t.Fatal(err)
@@ -155,7 +156,8 @@ func newReplica(t *testing.T, dir string) *world {
 			}
 			return w.store.Revoke(ctx, e)
 		},
-		Status: func(context.Context) any { return map[string]string{"version": "test"} },
+		Status:  func(context.Context) any { return map[string]string{"version": "test"} },
+		Writers: w.writers,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -234,6 +236,10 @@ func (w *world) described(method, path string, status int, body []byte) {
 		name, _, item := strings.Cut(path, "/")
 		schema = map[string]string{"agents": "Agent", "resources": "Resource", "issuers": "Issuer", "clients": "Client", "revocations": "Revocation"}[name]
 		switch {
+		case name == "writers" && item:
+			schema = "WriterChanged"
+		case name == "writers":
+			schema = "WriterKeys"
 		case schema == "" || status == http.StatusNoContent:
 			return
 		case item:

@@ -110,7 +110,7 @@ func TestOpenAPIDescribesWhatIsTold(t *testing.T) {
 		return names
 	}
 	d := describe(t)
-	for name, v := range map[string]any{"RevocationRequest": revocationRequest{}, "AgentShown": shown{}, "ClientShown": shown{}} {
+	for name, v := range map[string]any{"WriterKey": WriterKey{}, "WriterRequest": writerRequest{}, "RevocationRequest": revocationRequest{}, "AgentShown": shown{}, "ClientShown": shown{}} {
 		listed := slices.Sorted(maps.Keys(d.Components.Schemas[name].(map[string]any)["properties"].(map[string]any)))
 		if diff := cmp.Diff(members(v), listed); diff != "" {
 			t.Errorf("%s (-code +openapi):\n%s", name, diff)
@@ -123,6 +123,7 @@ func TestOpenAPIDescribesWhatIsTold(t *testing.T) {
 		"Issuer":            {`{"issuer":"https://a.test"}`, `{}`},
 		"Client":            {`{"client_id":"x","redirect_uris":["x"],"auth":"none"}`, `{"client_id":"x","redirect_uris":[],"auth":"none"}`},
 		"RevocationRequest": {`{"kind":"hop","value":"x","cause":"y"}`, `{"kind":"all","value":"x","cause":"y"}`},
+		"WriterRequest":     {`{"op":"revoke","since":"2027-03-02T09:14:07Z","cause":"stolen"}`, `{"op":"lend"}`},
 		"AgentPage":         {`{"items":[{"source":"api","revision":1,"entry":{"uri":"a","profile":"service"}}],"revision":1}`, `{"items":[{"source":"me","revision":1,"entry":{"uri":"a","profile":"service"}}],"revision":1}`},
 	} {
 		for text, valid := range map[string]bool{c.good: true, c.bad: false} {

@@ -31,6 +31,7 @@ const (
 	CodePreconditionMissing Code = "precondition_missing"
 	CodePreconditionFailed  Code = "precondition_failed"
 	CodeChanged             Code = "registry_changed"
+	CodeWriterRefused       Code = "writer_refused"
 	CodeLedgerUnavailable   Code = "ledger_unavailable"
 	CodeRegistryUnavailable Code = "registry_unavailable"
 )
@@ -55,6 +56,7 @@ var answers = refusal.Table[Code]{
 	CodePreconditionMissing: {Status: http.StatusPreconditionRequired, Message: "Say by If-Match which state is changed, or by If-None-Match: * that there is none."},
 	CodePreconditionFailed:  {Status: http.StatusPreconditionFailed, Message: "The entry is not in the state that was named."},
 	CodeChanged:             {Status: http.StatusConflict, Message: "The registry was changed at the same time.", Retryable: true},
+	CodeWriterRefused:       {Status: http.StatusConflict, Message: "The writer's keys stay as they are.", Detail: true},
 	CodeLedgerUnavailable:   {Status: http.StatusServiceUnavailable, Message: "The request cannot be recorded now.", Retryable: true},
 	CodeRegistryUnavailable: {Status: http.StatusServiceUnavailable, Message: "The registry cannot be asked now.", Retryable: true},
 }

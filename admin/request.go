@@ -59,6 +59,11 @@ var collections = map[string]collection{
 		http.MethodGet:  {record.RegistryRead, Auditor, (*request).listRevocations},
 		http.MethodPost: {record.RegistryRevoke, Operator, (*request).revoke},
 	}},
+	"writers": {
+		entry: record.EntryWriter,
+		all:   map[string]operation{http.MethodGet: {record.RegistryRead, Auditor, (*request).listWriters}},
+		one:   map[string]operation{http.MethodPost: {record.RegistryChange, Operator, (*request).changeWriter}},
+	},
 	"status": {entry: record.EntryStatus, all: map[string]operation{
 		http.MethodGet: {record.RegistryRead, Auditor, (*request).status},
 	}},

@@ -39,7 +39,7 @@ func (s *Server) serveAdmin(l net.Listener) error {
 	api, err := admin.New(admin.Config{
 		Source: s.tokensID, Operators: operators, Directory: s.directory, Revoked: s.registry, Revoke: s.revokeFor,
 		Status: func(ctx context.Context) any { return s.status(ctx) }, Recorder: adminRecorder{s.ledger},
-		Reserved: []string{s.cfg.PublicURL, s.cfg.Tokens.Issuer}, Now: s.now, Logger: s.logger,
+		Writers: s.writers(), Reserved: []string{s.cfg.PublicURL, s.cfg.Tokens.Issuer}, Now: s.now, Logger: s.logger,
 	})
 	if err != nil {
 		return err
@@ -53,6 +53,15 @@ func (s *Server) serveAdmin(l net.Listener) error {
 		return err
 	}
 	return s.listen(l, cfg.Address, s.tokensID, s.adminHandler(api, questions, pages, tiles, operators))
+}
+
+// writers are those whose keys this process may change; nil without the manifest
+// key.
+func (s *Server) writers() admin.Writers {
+	if s.ledger.admin == nil {
+		return nil
+	}
+	return s.ledger
 }
 
 // adminHandler is what the listener answers: the probes to everybody, the

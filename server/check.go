@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/ed25519"
-	"encoding/base64"
 	"fmt"
 	"iter"
 
@@ -17,10 +16,10 @@ import (
 // check; to the ledger itself entries are opaque.
 type admission struct {
 	manifest string // keyid of the manifest key, which may sign for the admin
+	public   ed25519.PublicKey
 	origin   string
-	keys     map[string]ed25519.PublicKey
-	writers  map[string]string // keyid → gw.id it was added for
-	tails    map[string]tail   // gw.id → last record
+	keys     map[string]writerKey // by keyid, those that ended too; the manifest key aside
+	tails    map[string]tail      // gw.id → last record
 
 	read readRange
 	blob func(ctx context.Context, digest string) (ledger.Blob, error)
@@ -40,6 +39,10 @@ type tail struct {
 	Index int64  `json:"index"`
 	// Origin is of the period that holds it, "" if that is the one spoken of.
 	Origin string `json:"origin,omitempty"`
+	// KeyID is of the key that signed it; "" in the state of an older period.
+	KeyID string `json:"keyid,omitempty"`
+	// Stopped: it says that its run ended.
+	Stopped bool `json:"stopped,omitempty"`
 }
 
 // readRange is [ledger.Source].ReadRange.
@@ -49,8 +52,7 @@ type readRange func(ctx context.Context, origin string, from, to int64) iter.Seq
 // so that a start continues exactly where the last run ended.
 func newAdmission(manifest ed25519.PublicKey, read readRange) *admission {
 	return &admission{
-		manifest: record.KeyID(manifest), keys: map[string]ed25519.PublicKey{record.KeyID(manifest): manifest},
-		writers: make(map[string]string), tails: make(map[string]tail), read: read,
+		manifest: record.KeyID(manifest), public: manifest, keys: make(map[string]writerKey), tails: make(map[string]tail), read: read,
 	}
 }
 
@@ -112,15 +114,15 @@ func (a *admission) admit(envelope []byte) error {
 	if err != nil {
 		return err
 	}
-	pub, ok := a.keys[e.KeyID]
-	if !ok || rec.Writer.KeyID != e.KeyID {
-		return fmt.Errorf("key %s is not a writer's", e.KeyID)
+	pub, err := a.keyOf(rec.Writer)
+	if err != nil {
+		return err
+	}
+	if rec.Writer.KeyID != e.KeyID {
+		return fmt.Errorf("it is signed under key %s and names %s", e.KeyID, rec.Writer.KeyID)
 	}
 	if err := e.Verify(pub); err != nil {
 		return err
-	}
-	if e.KeyID != a.manifest && a.writers[e.KeyID] != rec.Writer.ID {
-		return fmt.Errorf("the key of %q signs for %q", a.writers[e.KeyID], rec.Writer.ID)
 	}
 	if err := a.follows(rec.Writer); err != nil {
 		return err
@@ -128,7 +130,10 @@ func (a *admission) admit(envelope []byte) error {
 	if err := a.learn(rec, e.KeyID); err != nil {
 		return err
 	}
-	a.tails[rec.Writer.ID] = tail{Run: rec.Writer.Run, Seq: rec.Writer.Seq, Hash: record.Hash(e.Payload), Index: a.next}
+	a.tails[rec.Writer.ID] = tail{
+		Run: rec.Writer.Run, Seq: rec.Writer.Seq, Hash: record.Hash(e.Payload), Index: a.next, KeyID: e.KeyID,
+		Stopped: rec.Heartbeat != nil && rec.Heartbeat.State == record.BeatStop,
+	}
 	a.open.see(rec)
 	return nil
 }
@@ -160,19 +165,8 @@ func (a *admission) learn(rec record.Record, keyID string) error {
 	if rec.Kind == record.KindPeriod {
 		return nil
 	}
-	k := rec.KeyChange
-	if k.Role == record.RoleIssuer {
+	if rec.KeyChange.Role == record.RoleIssuer {
 		return nil // it signs tokens, and never a record
 	}
-	if k.Op != record.KeyAdd {
-		delete(a.keys, k.KeyID)
-		delete(a.writers, k.KeyID)
-		return nil
-	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(k.PublicKey)
-	if err != nil || len(raw) != ed25519.PublicKeySize || record.KeyID(raw) != k.KeyID {
-		return fmt.Errorf("a key record with a malformed key")
-	}
-	a.keys[k.KeyID], a.writers[k.KeyID] = raw, k.For
-	return nil
+	return a.change(rec.KeyChange)
 }

@@ -123,6 +123,14 @@ func (c *cluster) tokensID() identity.Agent {
 // last.
 func (c *cluster) start(cfg config.Config) *process {
 	c.t.Helper()
+	p := c.begin(cfg)
+	c.t.Cleanup(p.stop)
+	return p
+}
+
+// begin is start for a process that the test ends.
+func (c *cluster) begin(cfg config.Config) *process {
+	c.t.Helper()
 	listen := func() net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -144,7 +152,6 @@ func (c *cluster) start(cfg config.Config) *process {
 	if p.server, err = Start(c.t.Context(), cfg, Options{GatewayListener: gateway, TokensListener: tokens}); err != nil {
 		c.t.Fatal(err)
 	}
-	c.t.Cleanup(func() { p.stop() })
 	return p
 }
 

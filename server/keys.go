@@ -105,6 +105,15 @@ func writeKeyFile(path string, key crypto.PrivateKey) error {
 	return durable.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
+// WriteKey writes the private key of a writer into a new file, as a data directory
+// holds it.
+func WriteKey(path string, key ed25519.PrivateKey) error {
+	if err := writeKeyFile(path, key); err != nil {
+		return fmt.Errorf("writing key: %w", err)
+	}
+	return nil
+}
+
 // loadKeys reads the keys that are there, and refuses files that others may read
 // (threat O3). What for they suffice is another question.
 func loadKeys(dataDir string) (keyRing, error) {

@@ -61,7 +61,9 @@ type ledgerService struct {
 	logger *slog.Logger
 	sealer *sealed.Sealer // of this run's disclosures
 
-	rejections rejections // by this process, sequencing
+	rejections rejections           // by this process, sequencing
+	inForce    map[string]writerKey // of the log when this opened; nil where it does not follow it
+	changing   sync.Mutex           // one change of keys at a time
 
 	admin, gateway, tokens *recorder   // nil without the role
 	recorders              []*recorder // those that are there
@@ -160,7 +162,11 @@ func (l *ledgerService) openSequencing(ctx context.Context) (err error) {
 	if l.order.signer, l.order.verifier, err = ledger.NewCheckpointKey(l.cfg.Origin(), l.cfg.keys.log); err != nil {
 		return err
 	}
-	return l.order.attend(ctx)
+	if err := l.order.attend(ctx); err != nil {
+		return err
+	}
+	l.inForce = l.order.keys()
+	return nil
 }
 
 // fail keeps the first fatal error; the server ends on it.
@@ -203,7 +209,10 @@ func (l *ledgerService) introduce(ctx context.Context) error {
 	if err := admin.writer.Close(ctx); err != nil {
 		return err
 	}
-	return l.order.flush(ctx)
+	if err := l.order.flush(ctx); err != nil {
+		return err
+	}
+	return l.readmitOwn(ctx)
 }
 
 // openRecorders begins a run of each writer with its heartbeat: the gateway's,
@@ -222,6 +231,9 @@ func (l *ledgerService) openRecorders(ctx context.Context, runs func(config.Role
 	} {
 		if !w.present {
 			continue
+		}
+		if err := l.mayWrite(ctx, writerID(w.name, l.cfg.Node), w.key); err != nil {
+			return err
 		}
 		if *w.to, err = l.openRecorder(ctx, w.name, w.role, w.key); err != nil {
 			return err

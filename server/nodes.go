@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -131,12 +132,27 @@ func isNew(ctx context.Context, e engine, l config.Ledger, deployment keyRing) e
 	if err := known.catchUp(ctx, head.Size); err != nil {
 		return err
 	}
-	for _, w := range []string{writerAdmin, writerGateway, writerTokens} {
-		if _, there := known.tails[writerID(w, l.Node)]; there {
-			return fmt.Errorf("a node %q is there already: choose another name", l.Node)
-		}
+	if known.isThere(l.Node) {
+		return fmt.Errorf("a node %q is there already: choose another name, or retire its writers if it left", l.Node)
 	}
 	return nil
+}
+
+// isThere reports whether a node has writers that did not leave: those whose keys
+// have all ended did. A node that only ever wrote under the manifest key cannot.
+func (a *admission) isThere(node string) bool {
+	left := false
+	for _, name := range []string{writerGateway, writerTokens} {
+		id := writerID(name, node)
+		_, wrote := a.tails[id]
+		had := slices.ContainsFunc(slices.Collect(maps.Values(a.keys)), func(k writerKey) bool { return k.Writer == id })
+		if wrote && !had || len(a.active(id)) > 0 {
+			return true
+		}
+		left = left || had
+	}
+	_, wrote := a.tails[writerID(writerAdmin, node)]
+	return wrote && !left
 }
 
 // joinKeys makes the keys of a process's own writers, and copies those of the

@@ -34,7 +34,7 @@ func (a *admission) begin(ctx context.Context, envelope []byte) error {
 		return fmt.Errorf("state of the period before: %w", err)
 	}
 	for id, k := range state.Keys {
-		a.keys[id], a.writers[id] = k.Public, k.Writer
+		a.keys[id] = k.in(state.Origin)
 	}
 	for id, t := range state.Tails {
 		if t.Origin == "" {
@@ -55,7 +55,7 @@ func (a *admission) signedByManifest(envelope []byte) (record.Record, error) {
 	if e.KeyID != a.manifest {
 		return record.Record{}, errors.New("the manifest key did not sign it")
 	}
-	if err := e.Verify(a.keys[a.manifest]); err != nil {
+	if err := e.Verify(a.public); err != nil {
 		return record.Record{}, err
 	}
 	return record.Parse(e.Payload)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -127,6 +128,14 @@ func (q *sequencing) catchUp(ctx context.Context) error {
 		q.check = check
 	}
 	return q.check.catchUp(ctx, head.Size)
+}
+
+// keys are those of the log's writers, as this process knows them before run.
+func (q *sequencing) keys() map[string]writerKey {
+	if q.check != nil {
+		return maps.Clone(q.check.keys)
+	}
+	return maps.Clone(q.judging.keys)
 }
 
 // mirror brings the tiles to the newest published checkpoint.

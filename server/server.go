@@ -168,6 +168,9 @@ func (s *Server) openLedger(ctx context.Context) (err error) {
 	if err := s.ledger.openRecorders(ctx, s.cfg.Runs, buildDigest()); err != nil {
 		return err
 	}
+	if err := s.ledger.finishChanges(ctx); err != nil {
+		return err
+	}
 	s.rules.taken = func() { s.metrics.taken(s.now()) }
 	s.rules.taken()
 	return s.rules.begin(ctx, s.ledger.own())

@@ -285,7 +285,21 @@ func TestAdmission(t *testing.T) {
 	gap, _ := w.seal(w.beat(writerGateway, record.RoleGateway, gateway, "run"), 2, hash, gateway)
 	fork, _ := w.seal(w.beat(writerGateway, record.RoleGateway, gateway, "run"), 1, record.Hash([]byte("another")), gateway)
 	foreign, _ := w.seal(w.beat(writerTokens, record.RoleTokenService, gateway, "run"), 0, "", gateway)
-	key, _ := w.seal(introduce, 0, "", admin)
+	key, keyHash := w.seal(introduce, 0, "", admin)
+	otherRole, _ := w.seal(w.beat(writerGateway, record.RoleTokenService, gateway, "run"), 0, "", gateway)
+	ended := func(op record.KeyOp, by record.Signer, seq int64, prev string) []byte {
+		r := w.head(record.KindKey, writerGateway, record.RoleGateway, by, "run")
+		if by.KeyID() == admin.KeyID() {
+			r.Writer.ID, r.Writer.Role, r.Writer.Run = writerAdmin, record.RoleAdmin, runID("admin")
+		}
+		change := *introduce.KeyChange
+		change.Op = op
+		r.KeyChange = &change
+		e, _ := w.seal(r, seq, prev, by)
+		return e
+	}
+	retire, revoke := ended(record.KeyRetire, admin, 1, keyHash), ended(record.KeyRevoke, admin, 1, keyHash)
+	readded := ended(record.KeyAdd, admin, 2, hashOf(t, retire))
 
 	broken := bytes.Clone(first)
 	broken[len(broken)-10] ^= 1
@@ -303,6 +317,14 @@ func TestAdmission(t *testing.T) {
 		"signature broken":        {[][]byte{key, broken}, false},
 		"not an envelope":         {[][]byte{key, []byte("{}")}, false},
 		"first is not the start":  {[][]byte{key, second}, false},
+		"under another role":      {[][]byte{key, otherRole}, false},
+		"the key retired":         {[][]byte{key, first, retire}, true},
+		"after it was retired":    {[][]byte{key, first, retire, second}, false},
+		"after it was revoked":    {[][]byte{key, first, revoke, second}, false},
+		"first when retired":      {[][]byte{key, retire, first}, false},
+		"retired and added again": {[][]byte{key, retire, readded}, false},
+		"retired by a writer":     {[][]byte{key, ended(record.KeyRetire, gateway, 0, "")}, false},
+		"revoked by a writer":     {[][]byte{key, ended(record.KeyRevoke, gateway, 0, "")}, false},
 		"a new key record by key": {[][]byte{key, w.selfIntroduction(gateway)}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -324,7 +346,6 @@ func TestAdmission(t *testing.T) {
 		w := &forger{t: t, keys: keys, log: w.log}
 		next := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 		successor := w.signer(next)
-		keyHash := hashOf(t, key)
 		retire, introduced := introduce, introduce
 		change := *introduce.KeyChange
 		change.Op = record.KeyRetire

@@ -45,7 +45,7 @@ func newSnapshots(tiles, origin string, log ed25519.PrivateKey) (*snapshots, err
 	if err != nil {
 		return nil, fmt.Errorf("deriving key of snapshots: %w", err)
 	}
-	return &snapshots{path: tiles + ".writers", origin: origin, key: key}, nil
+	return &snapshots{path: tiles + ".state", origin: origin, key: key}, nil
 }
 
 // snapshot is an admission after Size entries.
@@ -56,11 +56,6 @@ type snapshot struct {
 	Keys   map[string]writerKey  `json:"keys"` // by keyid, the manifest key aside
 	Tails  map[string]tail       `json:"tails"`
 	Open   map[string]openPermit `json:"open"`
-}
-
-type writerKey struct {
-	Writer string `json:"writer"`
-	Public []byte `json:"public"`
 }
 
 func (s *snapshots) mac(text []byte) []byte {
@@ -142,7 +137,7 @@ func (a *admission) resume(ctx context.Context, s *snapshots, size int64) error 
 		if len(k.Public) != ed25519.PublicKeySize || record.KeyID(k.Public) != id {
 			return fmt.Errorf("comparing snapshot %s: %w: key %s", s.path, ledger.ErrCorrupt, id)
 		}
-		a.keys[id], a.writers[id] = k.Public, k.Writer
+		a.keys[id] = k
 	}
 	a.tails, a.next, a.saved = snap.Tails, snap.Size, snap.Size
 	a.open.set(snap.Open)
@@ -191,15 +186,9 @@ func entryAt(ctx context.Context, read readRange, origin string, index int64) (l
 
 // snapshot copies the state; last is the entry that it ends with.
 func (a *admission) snapshot(origin string, last ledger.Entry) snapshot {
-	snap := snapshot{
-		Origin: origin, Size: a.next, Last: last.LeafHash[:], Keys: make(map[string]writerKey), Tails: maps.Clone(a.tails), Open: a.open.all(),
+	return snapshot{
+		Origin: origin, Size: a.next, Last: last.LeafHash[:], Keys: maps.Clone(a.keys), Tails: maps.Clone(a.tails), Open: a.open.all(),
 	}
-	for id, pub := range a.keys {
-		if id != a.manifest {
-			snap.Keys[id] = writerKey{Writer: a.writers[id], Public: pub}
-		}
-	}
-	return snap
 }
 
 // equal reports whether two snapshots say the same.

@@ -21,7 +21,7 @@ func newLedger(s streams) *cobra.Command {
 		Use: "ledger", Short: "Create, check, repair and serve the log of a deployment",
 		Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newLedgerInit(s), newLedgerJoin(s), newLedgerUpgrade(s), newLedgerMove(s), newLedgerRoll(s), newLedgerPeriods(s), newLedgerPrune(s), newLedgerHold(s), newLedgerFsck(s), newLedgerRebuild(s), newLedgerServe(s), newLedgerKey(s))
+	c.AddCommand(newLedgerInit(s), newLedgerJoin(s), newLedgerUpgrade(s), newLedgerMove(s), newLedgerRoll(s), newLedgerPeriods(s), newLedgerPrune(s), newLedgerHold(s), newLedgerWriters(s), newLedgerFsck(s), newLedgerRebuild(s), newLedgerServe(s), newLedgerKey(s))
 	return c
 }
 

@@ -64,6 +64,7 @@ var hints = map[string]string{
 	"entry_configured":     "change it in the server's configuration",
 	"precondition_failed":  "somebody changed it meanwhile: look at it, then try again",
 	"registry_changed":     "try again",
+	"writer_refused":       "lineal ledger writers lists the keys and how they stand",
 	"ledger_unavailable":   "try again; nothing is done that cannot be recorded",
 	"registry_unavailable": "try again",
 }

@@ -92,6 +92,40 @@ type NewRevocation struct {
 	Cause  string     `json:"cause"`
 }
 
+// WriterKey is a key of a writer of the log.
+type WriterKey struct {
+	Writer    string `json:"writer"`
+	Role      string `json:"role,omitempty"`
+	KeyID     string `json:"keyid"`
+	PublicKey string `json:"public_key"`
+	State     string `json:"state"`
+	Period    string `json:"period"`
+	Index     int64  `json:"index"`
+	EndPeriod string `json:"end_period,omitempty"`
+	EndIndex  int64  `json:"end_index,omitempty"`
+	Stolen    string `json:"stolen,omitempty"`
+	Cause     string `json:"cause,omitempty"`
+}
+
+// WriterChange is what is to be done to a writer's keys: rotate, add, retire or
+// revoke.
+type WriterChange struct {
+	Op        string     `json:"op"`
+	KeyID     string     `json:"keyid,omitempty"`
+	PublicKey string     `json:"public_key,omitempty"`
+	Since     *time.Time `json:"since,omitempty"`
+	Cause     string     `json:"cause,omitempty"`
+	Gone      bool       `json:"gone,omitempty"`
+}
+
+// KeyChanged is a key record that was made.
+type KeyChanged struct {
+	Op     string `json:"op"`
+	Writer string `json:"writer"`
+	KeyID  string `json:"keyid"`
+	Record string `json:"record"`
+}
+
 // Open fetches the operator's certificate.
 func Open(ctx context.Context, cfg Config) (*Client, error) {
 	server, err := identity.ParseAgent(cfg.Server)
@@ -196,6 +230,29 @@ func (c *Client) Revocations(ctx context.Context, after int64) ([]Revocation, er
 		}
 		after = page.Through
 	}
+}
+
+// Writers lists the keys of the log's writers.
+func (c *Client) Writers(ctx context.Context) ([]WriterKey, error) {
+	var page struct {
+		Items []WriterKey `json:"items"`
+	}
+	err := c.do(ctx, http.MethodGet, "writers", "", "", nil, &page)
+	return page.Items, err
+}
+
+// ChangeWriter changes the keys of a writer, and returns the key records that
+// were made.
+func (c *Client) ChangeWriter(ctx context.Context, id string, w WriterChange) ([]KeyChanged, error) {
+	body, err := json.Marshal(w)
+	if err != nil {
+		return nil, err
+	}
+	var made struct {
+		Changes []KeyChanged `json:"changes"`
+	}
+	err = c.do(ctx, http.MethodPost, at("writers", id), "", "", body, &made)
+	return made.Changes, err
 }
 
 // Status returns what is in force, as the server words it.

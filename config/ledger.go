@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Ledger names the log, and where it is kept.
@@ -46,6 +47,43 @@ type Ledger struct {
 	Witnesses []Witness `yaml:"witnesses,omitempty"`
 	// WitnessQuorum is how many of them must have. Default: all.
 	WitnessQuorum int `yaml:"witness_quorum,omitempty"`
+
+	// Fsck is the check of the whole log that the process makes which sequences.
+	// Default: each day.
+	Fsck Fsck `yaml:"fsck,omitempty"`
+}
+
+// Fsck says when the open period is read from its first entry to its last, and
+// every tile, bundle, checkpoint, signature and link between records checked. What
+// is found is an alarm in the log and in the metrics.
+type Fsck struct {
+	// Interval is from the end of one check to the next, an hour at least. The first
+	// after a start comes after a twenty-fourth of it, unless the last was less than
+	// an interval ago. Default: 24h.
+	Interval time.Duration `yaml:"interval,omitempty"`
+	// EntriesPerSecond bounds what it reads, so that calls do not notice; every entry
+	// is read twice. Default: 2000.
+	EntriesPerSecond int `yaml:"entries_per_second,omitempty"`
+	// Off: not at all. Then `lineal ledger fsck` is for somebody to run. Default: false.
+	Off bool `yaml:"off,omitempty"`
+}
+
+// Every is Interval, or its default.
+func (f Fsck) Every() time.Duration { return cmp.Or(f.Interval, 24*time.Hour) }
+
+// Rate is EntriesPerSecond, or its default.
+func (f Fsck) Rate() int { return cmp.Or(f.EntriesPerSecond, 2000) }
+
+func (f Fsck) validate() error {
+	switch {
+	case f.Off && (f.Interval != 0 || f.EntriesPerSecond != 0):
+		return errors.New("ledger.fsck: off, and nothing else")
+	case f.Interval != 0 && f.Interval < time.Hour:
+		return errors.New("ledger.fsck.interval: an hour at least; off: true turns it off")
+	case f.EntriesPerSecond < 0:
+		return errors.New("ledger.fsck.entries_per_second: must be positive")
+	}
+	return nil
 }
 
 // Retention bounds the life of records. It is written into the record that closes
@@ -93,6 +131,9 @@ func (c Config) validateSharing() (errs []error) {
 	}
 	l := c.Ledger
 	errs = append(errs, l.validateWitnesses()...)
+	if err := l.Fsck.validate(); err != nil {
+		errs = append(errs, err)
+	}
 	if r := l.Retention; r.KeepDays < 0 || r.DeleteWithinDays < 0 || r.KeepDays > 36_500 || r.DeleteWithinDays > 3_650 || r.KeepDays == 0 && r.DeleteWithinDays > 0 {
 		errs = append(errs, errors.New("ledger.retention: keep_days is 0 to 36500, delete_within_days 0 to 3650 and not without the other"))
 	}

@@ -255,6 +255,19 @@ func (s *Sequencer) Witnessing() Witnessing {
 	return s.witnesses.standing()
 }
 
+// Leads asks the store whether the epoch is still this sequencer's. One whose
+// process stood still for longer than the lease hears of it here at once, and from
+// Run at its next step.
+func (s *Sequencer) Leads(ctx context.Context) (bool, error) {
+	head, err := s.cfg.Store.Head(ctx, s.cfg.Log)
+	if err != nil {
+		return false, fmt.Errorf("reading head: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed == nil && head.Epoch == s.head.Epoch, nil
+}
+
 // Close gives the lease back. Run must have returned.
 func (s *Sequencer) Close(ctx context.Context) error {
 	s.mu.Lock()

@@ -62,6 +62,7 @@ type ledgerService struct {
 	sealer *sealed.Sealer // of this run's disclosures
 
 	rejections rejections           // by this process, sequencing
+	patrol     *patrol              // nil: it checks nothing by itself
 	inForce    map[string]writerKey // of the log when this opened; nil where it does not follow it
 	changing   sync.Mutex           // one change of keys at a time
 
@@ -245,6 +246,9 @@ func (l *ledgerService) openRecorders(ctx context.Context, runs func(config.Role
 		l.keepBeating(*w.to, build)
 	}
 	l.untilClose(l.closePermits)
+	if l.patrol = l.openPatrol(); l.patrol != nil {
+		l.untilClose(l.patrol.run)
+	}
 	return nil
 }
 

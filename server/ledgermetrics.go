@@ -75,9 +75,45 @@ var (
 		"1 once a witness contradicted the log: nothing is published until an operator has looked.", nil, nil)
 )
 
+// The check of the log, in the process that sequences and makes it; else absent.
+var (
+	fsckAge = prometheus.NewDesc("lineal_ledger_fsck_age_seconds",
+		"How long ago the log was last found sound, or since when this process is answerable for that.", nil, nil)
+	fsckSound    = prometheus.NewDesc("lineal_ledger_fsck_last_success_timestamp_seconds", "When the log was last found sound, in Unix seconds.", nil, nil)
+	fsckFindings = prometheus.NewDesc("lineal_ledger_fsck_findings", "What the last check of the log found wrong: an alarm.", nil, nil)
+	fsckEntries  = prometheus.NewDesc("lineal_ledger_fsck_entries", "Entries that the last check of the log read.", nil, nil)
+	fsckTook     = prometheus.NewDesc("lineal_ledger_fsck_duration_seconds", "How long the last check of the log took.", nil, nil)
+)
+
+// patrolled gives the numbers of the checks.
+func (g *ledgerGauges) patrolled(gauge func(*prometheus.Desc, float64)) {
+	p := g.s.ledger.patrol
+	if p == nil {
+		return
+	}
+	st, ok := p.seen()
+	if !ok {
+		return
+	}
+	last := st.Since
+	if st.Sound.After(last) {
+		last = st.Sound
+	}
+	gauge(fsckAge, p.now().Sub(last).Seconds())
+	gauge(fsckFindings, float64(st.Findings))
+	if st.Ended.IsZero() {
+		return
+	}
+	gauge(fsckEntries, float64(st.Entries))
+	gauge(fsckTook, st.Took.Seconds())
+	if !st.Sound.IsZero() {
+		gauge(fsckSound, float64(st.Sound.Unix()))
+	}
+}
+
 // Describe implements prometheus.Collector.
 func (g *ledgerGauges) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queueDrafts, queueBytes, rejected, intakeRows, intakeAge, unwitnessed, witnessed, publishedEntries, publicationStopped} {
+	for _, d := range []*prometheus.Desc{queueDrafts, queueBytes, rejected, intakeRows, intakeAge, unwitnessed, witnessed, publishedEntries, publicationStopped, fsckAge, fsckSound, fsckFindings, fsckEntries, fsckTook} {
 		to <- d
 	}
 }
@@ -106,6 +142,7 @@ func (g *ledgerGauges) Collect(to chan<- prometheus.Metric) {
 		}
 		gauge(publicationStopped, stopped)
 	}
+	g.patrolled(gauge)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if c, err := l.store.LastCheckpoint(ctx, l.cfg.Origin(), true); err == nil {

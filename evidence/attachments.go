@@ -13,30 +13,35 @@ import (
 	"github.com/lineal-auth/lineal/record"
 )
 
-// checkPolicies asks for each set of rules that a decision names: is it in the
+// policyCheck asks for each set of rules that a decision names: is it in the
 // bundle, and is it the one?
-func (v *verifier) checkPolicies() {
+func (v *verifier) policyCheck() check {
 	named := map[string]bool{}
-	for _, e := range v.records {
+	return check{see: func(e *entry) {
 		if e.signed && e.record.Kind == record.KindDecision {
 			named[e.record.Decision.Policy.BundleDigest] = true
 		}
-	}
-	for _, d := range slices.Sorted(maps.Keys(named)) {
-		if _, ok := v.rules[d]; !ok {
-			v.unproven(Policies, "the rules %s are not in the bundle", d)
+	}, end: func() {
+		there := map[string]bool{}
+		for d := range v.folder(policiesDir) {
+			there[d] = true
 		}
-	}
-	for _, d := range slices.Sorted(maps.Keys(v.rules)) {
-		if err := checkRules(d, v.rules[d]); err != nil {
-			v.fail(Policies, "the rules %s: %v", d, err)
+		for _, d := range slices.Sorted(maps.Keys(named)) {
+			if !there[d] {
+				v.unproven(Policies, "the rules %s are not in the bundle", d)
+			}
 		}
-	}
-	if len(named) == 0 && len(v.rules) == 0 {
-		v.absent(Policies, "no decision names any")
-		return
-	}
-	v.pass(Policies, "%d named, %d in the bundle", len(named), len(v.rules))
+		for d, m := range v.folder(policiesDir) {
+			if err := checkRules(d, v.src.data(m)); err != nil {
+				v.fail(Policies, "the rules %s: %v", d, err)
+			}
+		}
+		if len(named) == 0 && len(there) == 0 {
+			v.absent(Policies, "no decision names any")
+			return
+		}
+		v.pass(Policies, "%d named, %d in the bundle", len(named), len(there))
+	}}
 }
 
 // checkRules binds a policy bundle to its digest, the SHA-256 of its manifest:
@@ -114,114 +119,143 @@ func untar(b []byte) (map[string][]byte, error) {
 	}
 }
 
-// checkOutcomes pairs outcomes with their decisions.
-func (v *verifier) checkOutcomes() {
-	decisions, outcomes := map[string]*entry{}, map[string]bool{}
-	permits, paired := 0, 0
-	earlier := map[string]*entry{}
+// decided is what is kept of a decision.
+type decided struct {
+	index    int64
+	call     recordID
+	permit   bool
+	answered bool // an outcome says what followed
+}
+
+// outcomeCheck pairs outcomes with their decisions.
+func (v *verifier) outcomeCheck() check {
+	decisions := map[recordID]decided{}
+	early := map[recordID]bool{} // decisions whose outcome came, and they did not
+	var earlier map[recordID]decided
 	if v.before != nil {
 		earlier = v.before.decisions
 	}
-	for _, e := range v.records {
+	permits := 0
+	return check{see: func(e *entry) {
 		if !e.signed {
-			continue
+			return
 		}
 		switch e.record.Kind {
 		case record.KindDecision:
-			decisions[e.record.ID] = e
-			if e.record.Decision.Verdict.Effect == record.Permit {
+			id := idOf(e.record.ID)
+			d := decided{index: e.index, call: idOf(e.record.Decision.CallID), permit: e.record.Decision.Verdict.Effect == record.Permit}
+			d.answered = decisions[id].answered || early[id]
+			decisions[id] = d
+			if d.permit {
 				permits++
 			}
 		case record.KindOutcome:
-			v.pairOutcome(decisions, earlier, e)
-			if o := e.record.Outcome; o.Status != record.StatusUnknown {
-				outcomes[o.Of] = true
+			o := e.record.Outcome
+			id := idOf(o.Of)
+			d, here := decisions[id]
+			known := here
+			if !here {
+				d, known = earlier[id]
+			}
+			v.pairOutcome(d, known, e)
+			switch {
+			case o.Status == record.StatusUnknown:
+			case here:
+				d.answered = true
+				decisions[id] = d
+			default:
+				early[id] = true
 			}
 		default:
 		}
-	}
-	for id, e := range decisions {
-		if e.record.Decision.Verdict.Effect == record.Permit && outcomes[id] {
-			paired++
+	}, end: func() {
+		paired := 0
+		for _, d := range decisions {
+			if d.permit && d.answered {
+				paired++
+			}
 		}
-	}
-	v.decisions = maps.Clone(earlier)
-	maps.Copy(v.decisions, decisions)
-	if permits == 0 {
-		v.absent(Outcomes, "no permitted call")
-		return
-	}
-	if n := permits - paired; n > 0 {
-		v.unproven(Outcomes, "what followed %d permitted calls is not known", n)
-	}
-	v.pass(Outcomes, "%d of %d permitted calls", paired, permits)
+		for id, d := range earlier {
+			if _, here := decisions[id]; !here {
+				decisions[id] = d
+			}
+		}
+		v.decisions = decisions
+		if permits == 0 {
+			v.absent(Outcomes, "no permitted call")
+			return
+		}
+		if n := permits - paired; n > 0 {
+			v.unproven(Outcomes, "what followed %d permitted calls is not known", n)
+		}
+		v.pass(Outcomes, "%d of %d permitted calls", paired, permits)
+	}}
 }
 
-func (v *verifier) pairOutcome(decisions, earlier map[string]*entry, e *entry) {
+func (v *verifier) pairOutcome(d decided, known bool, e *entry) {
 	o := e.record.Outcome
-	d, ok := decisions[o.Of]
-	if !ok {
-		d, ok = earlier[o.Of]
-	}
 	switch {
-	case !ok && (v.manifest.Mode == ModeRange && v.whole()):
+	case !known && (v.manifest.Mode == ModeRange && v.whole()):
 		v.fail(Outcomes, "record %d is the outcome of a decision that does not stand before it", e.index)
-	case !ok:
+	case !known:
 		v.unproven(Outcomes, "the decision of outcome %d is not in the bundle", e.index)
-	case d.record.Decision.CallID != o.CallID:
+	case d.call != idOf(o.CallID):
 		v.fail(Outcomes, "record %d is the outcome of another call than decision %d", e.index, d.index)
-	case o.Forwarded && d.record.Decision.Verdict.Effect != record.Permit:
+	case o.Forwarded && !d.permit:
 		v.fail(Outcomes, "record %d: a call was forwarded that decision %d refused", e.index, d.index)
 	}
 }
 
-// checkDisclosures binds every disclosure to a digest that some record holds.
-func (v *verifier) checkDisclosures() {
-	named := map[string]bool{}
-	for _, e := range v.records {
+// disclosureCheck binds every disclosure to a digest that some record holds.
+func (v *verifier) disclosureCheck() check {
+	named := map[Hash]struct{}{}
+	return check{see: func(e *entry) {
 		if e.signed && e.record.Kind == record.KindDecision {
 			for _, d := range e.record.Decision.SD {
-				named[d] = true
+				named[hashOf(d)] = struct{}{}
 			}
 		}
-	}
-	shown := 0
-	for _, d := range slices.Sorted(maps.Keys(v.values)) {
-		parsed, err := record.ParseDisclosure(string(v.values[d]))
-		switch {
-		case err != nil:
-			v.fail(Disclosures, "%s: %v", d, err)
-		case parsed.Digest() != d:
-			v.fail(Disclosures, "%s holds another value than the one of that digest", d)
-		case !named[d]:
-			v.fail(Disclosures, "%s belongs to no record", d)
-		default:
-			shown++
+	}, end: func() {
+		shown, there := 0, 0
+		for d, m := range v.folder(disclosuresDir) {
+			there++
+			parsed, err := record.ParseDisclosure(string(v.src.data(m)))
+			_, belongs := named[hashOf(d)]
+			switch {
+			case err != nil:
+				v.fail(Disclosures, "%s: %v", d, err)
+			case parsed.Digest() != d:
+				v.fail(Disclosures, "%s holds another value than the one of that digest", d)
+			case !belongs:
+				v.fail(Disclosures, "%s belongs to no record", d)
+			default:
+				shown++
+			}
 		}
-	}
-	if len(named) == 0 && len(v.values) == 0 {
-		v.absent(Disclosures, "no values")
-		return
-	}
-	if n := len(named) - shown; n > 0 {
-		v.unproven(Disclosures, "%d values erased or not disclosed", n)
-	}
-	v.pass(Disclosures, "%d of %d values", shown, len(named))
+		if len(named) == 0 && there == 0 {
+			v.absent(Disclosures, "no values")
+			return
+		}
+		if n := len(named) - shown; n > 0 {
+			v.unproven(Disclosures, "%d values erased or not disclosed", n)
+		}
+		v.pass(Disclosures, "%d of %d values", shown, len(named))
+	}}
 }
 
-// checkExchange asks for what other organisations signed of calls between them.
+// exchangeCheck asks for what other organisations signed of calls between them.
 // Under whose keys that is, [Reconcile] asks, which has the other side's.
-func (v *verifier) checkExchange() {
+func (v *verifier) exchangeCheck() check {
 	n, missing := 0, 0
 	caller := map[string]bool{} // decisions whose callee has not answered
 	want := func(hash string) {
-		if hash == "" || v.exchanges[hash] == nil {
+		if _, ok := v.find(exchangeDir + hash); !ok {
 			missing++
 		}
 	}
-	for _, e := range v.records {
+	return check{see: func(e *entry) {
 		if !e.signed {
-			continue
+			return
 		}
 		switch d, o := e.record.Decision, e.record.Outcome; {
 		case d != nil && d.Exchange != nil && d.Exchange.Role == record.RoleCallee:
@@ -236,14 +270,15 @@ func (v *verifier) checkExchange() {
 				want(o.Peer.ExchangeReceiptHash)
 			}
 		}
-	}
-	missing += len(caller)
-	switch {
-	case n == 0:
-		v.absent(Exchange, "no call crossed organisations")
-	case missing > 0:
-		v.unproven(Exchange, "%d exchange receipts missing", missing)
-	default:
-		v.pass(Exchange, "%d calls", n)
-	}
+	}, end: func() {
+		missing += len(caller)
+		switch {
+		case n == 0:
+			v.absent(Exchange, "no call crossed organisations")
+		case missing > 0:
+			v.unproven(Exchange, "%d exchange receipts missing", missing)
+		default:
+			v.pass(Exchange, "%d calls", n)
+		}
+	}}
 }

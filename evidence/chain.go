@@ -15,14 +15,21 @@ import (
 // chainCheck is what the check of all chains shares.
 type chainCheck struct {
 	v         *verifier
-	byReceipt map[string]*entry // issuance records
-	byToken   map[string]*entry
+	byReceipt map[Hash]int // issuance records, in v.records
+	byToken   map[Hash]int
+	records   cache[int, *entry]         // of those, read lately
 	ours      map[string]bool            // issuers the policy names
 	verifiers map[string]*token.Verifier // by issuer
-	verified  map[string]verifiedChain   // by token hash
+	verified  cache[Hash, verifiedChain] // by token hash
 	decisions int
-	receipts  map[string]bool // those that verified
+	receipts  map[Hash]struct{} // those that verified
 }
+
+// How much is kept of what several decisions of a time have in common.
+const (
+	cachedIssuances = 1024
+	cachedChains    = 1024
+)
 
 type verifiedChain struct {
 	hops   []record.Hop
@@ -33,35 +40,53 @@ type verifiedChain struct {
 	open   bool  // err only says that something is not in the bundle
 }
 
-// checkChains follows every decision's chain from its hop back to the person:
-// as the record states it, as the issuance records state it, and as the
-// issuer's receipts state it.
-func (v *verifier) checkChains() {
-	c := chainCheck{
-		v: v, byReceipt: map[string]*entry{}, byToken: map[string]*entry{}, ours: map[string]bool{},
-		verifiers: map[string]*token.Verifier{}, verified: map[string]verifiedChain{}, receipts: map[string]bool{},
+func (v *verifier) newChainCheck() *chainCheck {
+	c := &chainCheck{
+		v: v, byReceipt: map[Hash]int{}, byToken: map[Hash]int{}, records: cache[int, *entry]{max: cachedIssuances}, ours: map[string]bool{},
+		verifiers: map[string]*token.Verifier{}, verified: cache[Hash, verifiedChain]{max: cachedChains}, receipts: map[Hash]struct{}{},
 	}
 	for _, i := range v.policy.issuers {
 		c.ours[i.URL] = true
 	}
-	for _, e := range v.records {
-		if e.signed && e.record.Kind == record.KindIssuance && e.record.Issuance.Result == record.Issued {
-			c.byReceipt[e.record.Issuance.ReceiptHash] = e
-			c.byToken[e.record.Issuance.TokenHash] = e
-		}
+	return c
+}
+
+// learn takes in an issuance record.
+func (c *chainCheck) learn(e *entry) {
+	if e.signed && e.record.Kind == record.KindIssuance && e.record.Issuance.Result == record.Issued {
+		i, _ := c.v.slotAt(e.index)
+		c.byReceipt[hashOf(e.record.Issuance.ReceiptHash)] = i
+		c.byToken[hashOf(e.record.Issuance.TokenHash)] = i
 	}
-	c.makeVerifiers()
-	for _, e := range v.records {
-		if e.signed && e.record.Kind == record.KindDecision && len(e.record.Decision.Chain) > 0 {
-			c.decisions++
-			c.check(e)
-		}
+}
+
+// issuance finds the issuance record of a receipt, or of a token.
+func (c *chainCheck) issuance(in map[Hash]int, hash string) (*entry, bool) {
+	i, ok := in[hashOf(hash)]
+	if !ok {
+		return nil, false
 	}
+	return c.records.get(i, func() *entry { return c.v.load(&c.v.records[i]) }), true
+}
+
+// begin is when everything that was issued is known.
+func (c *chainCheck) begin() { c.makeVerifiers() }
+
+// see follows a decision's chain from its hop back to the person: as the record
+// states it, as the issuance records state it, and as the issuer's receipts state it.
+func (c *chainCheck) see(e *entry) {
+	if e.signed && e.record.Kind == record.KindDecision && len(e.record.Decision.Chain) > 0 {
+		c.decisions++
+		c.check(e)
+	}
+}
+
+func (c *chainCheck) end() {
 	if c.decisions == 0 {
-		v.absent(Chain, "no decision with a chain")
+		c.v.absent(Chain, "no decision with a chain")
 		return
 	}
-	v.pass(Chain, "%d decisions, %d receipts, %d issuers", c.decisions, len(c.receipts), len(c.verifiers))
+	c.v.pass(Chain, "%d decisions, %d receipts, %d issuers", c.decisions, len(c.receipts), len(c.verifiers))
 }
 
 // makeVerifiers builds a verifier of receipts for each issuer with keys that
@@ -173,9 +198,9 @@ func statedLast(e *entry) error {
 func (c *chainCheck) issued(e *entry, k int) {
 	d := e.record.Decision
 	h := d.Chain[k]
-	by, ok := c.byReceipt[h.ReceiptHash]
+	by, ok := c.issuance(c.byReceipt, h.ReceiptHash)
 	if k == len(d.Chain)-1 {
-		by, ok = c.byToken[h.TokenHash]
+		by, ok = c.issuance(c.byToken, h.TokenHash)
 	}
 	if !ok {
 		if c.v.manifest.Mode == ModeRange && !c.v.continued() && c.ours[d.Issuer] {
@@ -195,7 +220,7 @@ func (c *chainCheck) issued(e *entry, k int) {
 		c.v.fail(Chain, "record %d: the authority of hop %d is not what was issued at index %d", e.index, k, by.index)
 	case k == 0:
 	default:
-		if parent, ok := c.byReceipt[d.Chain[k-1].ReceiptHash]; ok && i.ParentHash != parent.record.Issuance.TokenHash {
+		if parent, ok := c.issuance(c.byReceipt, d.Chain[k-1].ReceiptHash); ok && i.ParentHash != parent.record.Issuance.TokenHash {
 			c.v.fail(Chain, "record %d: hop %d was issued for another parent than hop %d, at index %d", e.index, k, k-1, by.index)
 		}
 	}
@@ -205,12 +230,7 @@ func (c *chainCheck) issued(e *entry, k int) {
 // code that the gateway verifies tokens with.
 func (c *chainCheck) receiptChain(d *record.Decision) verifiedChain {
 	leaf := d.Chain[len(d.Chain)-1].TokenHash
-	if got, ok := c.verified[leaf]; ok {
-		return got
-	}
-	got := c.verifyReceipts(d, leaf)
-	c.verified[leaf] = got
-	return got
+	return c.verified.get(hashOf(leaf), func() verifiedChain { return c.verifyReceipts(d, leaf) })
 }
 
 func (c *chainCheck) verifyReceipts(d *record.Decision, leaf string) verifiedChain {
@@ -225,13 +245,14 @@ func (c *chainCheck) verifyReceipts(d *record.Decision, leaf string) verifiedCha
 	for k, h := range d.Chain {
 		hash := h.ReceiptHash
 		if k == len(d.Chain)-1 {
-			by, ok := c.byToken[leaf]
+			by, ok := c.issuance(c.byToken, leaf)
 			if !ok {
 				return missing("the receipt of the last hop is not known: its issuance record is not in the bundle")
 			}
 			hash = by.record.Issuance.ReceiptHash
 		}
-		raw, ok := c.v.receipts[hash]
+		data, ok := c.v.file(receiptsDir + hash + ".jwt")
+		raw := string(data)
 		if !ok {
 			return missing("the receipt of hop %d is not in the bundle", k)
 		}
@@ -252,8 +273,8 @@ func (c *chainCheck) verifyReceipts(d *record.Decision, leaf string) verifiedCha
 	if err != nil {
 		return verifiedChain{err: fmt.Errorf("receipts: %w", err)}
 	}
-	for _, h := range raws {
-		c.receipts[h] = true
+	for _, h := range hashes {
+		c.receipts[hashOf(h)] = struct{}{}
 	}
 	return verifiedChain{
 		hops: hops, person: closed.Chain.Person().Ref(), txn: closed.Chain.Txn(), issuer: closed.Chain.Issuer(),

@@ -3,6 +3,7 @@ package evidence
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -143,7 +144,7 @@ func repackSigned(t *testing.T, w *world, change func(map[string][]byte)) []byte
 		if err != nil {
 			t.Fatal(err)
 		}
-		sig, err := testSigner(t, manifestID).sign(manifestText(man.Origin, raw))
+		sig, err := testSigner(t, manifestID).sign(manifestText(man.Origin, sha256.Sum256(raw)))
 		if err != nil {
 			t.Fatal(err)
 		}

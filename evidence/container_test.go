@@ -3,6 +3,7 @@ package evidence
 import (
 	"archive/zip"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -18,6 +19,20 @@ func pack(t testing.TB, files ...file) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// unpack reads a container as [Verify] does, and checks it.
+func unpack(b []byte) ([]file, error) {
+	src := sourceOf(b)
+	members, err := readContainer(src)
+	if err == nil {
+		err = checkContainer(src, members)
+	}
+	var files []file
+	for _, m := range members {
+		files = append(files, file{m.name, src.data(m)})
+	}
+	return files, errors.Join(err, src.err)
 }
 
 func small() []file {
@@ -66,17 +81,14 @@ func TestContainerOfManyFiles(t *testing.T) {
 	if err != nil || len(z.File) != n {
 		t.Fatalf("the standard library reads %d files, %v", len(z.File), err)
 	}
-	back, err := readContainer(b)
+	back, err := unpack(b)
 	if err != nil || len(back) != n {
 		t.Fatalf("%d files, %v", len(back), err)
-	}
-	if err := checkContainer(b, back); err != nil {
-		t.Fatal(err)
 	}
 }
 
 func TestContainerOrder(t *testing.T) {
-	files, err := readContainer(pack(t, small()...))
+	files, err := unpack(pack(t, small()...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,10 +108,7 @@ func TestL4ContainerEveryByte(t *testing.T) {
 	b := pack(t, small()...)
 	check := func(what string, changed []byte) {
 		t.Helper()
-		files, err := readContainer(changed)
-		if err == nil {
-			err = checkContainer(changed, files)
-		}
+		_, err := unpack(changed)
 		if err == nil || err.Error() == "" {
 			t.Fatalf("%s: not noticed", what)
 		}
@@ -136,8 +145,8 @@ func FuzzContainer(f *testing.F) {
 	f.Add(b.Bytes())
 	f.Add([]byte("PK\x03\x04"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		files, err := readContainer(b)
-		if err != nil || checkContainer(b, files) != nil {
+		files, err := unpack(b)
+		if err != nil {
 			return
 		}
 		// What passes is exactly what the writer writes.

@@ -84,8 +84,8 @@ func (v *verifier) issuerKeys() map[string][]token.PublicKey {
 	for name, k := range v.keys.issuers {
 		keys[name.issuer] = append(keys[name.issuer], k.public)
 	}
-	for _, jwks := range v.jwks {
-		set, err := token.ParseJWKS(jwks)
+	for _, m := range v.folder(issuersDir) {
+		set, err := token.ParseJWKS(v.src.data(m))
 		if err != nil {
 			v.fail(Chain, "issuer keys: %v", err)
 			continue
@@ -123,7 +123,7 @@ func (c *chainCheck) checkReceiptKeys(issuer string, hashes, kids []string) veri
 	for k, kid := range kids {
 		name := issuerKeyName{issuer, kid}
 		key, ok := c.v.keys.issuers[name]
-		by, issued := c.byReceipt[hashes[k]]
+		by, issued := c.issuance(c.byReceipt, hashes[k])
 		switch {
 		case !ok || !issued:
 		case by.index <= key.from && !c.v.pinned[name]:

@@ -1,7 +1,6 @@
 package evidence
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -75,17 +74,23 @@ func parseManifest(b []byte) (manifest, error) {
 	return m, nil
 }
 
-// manifestText is the note text that a manifest key signs: its first line
-// keeps the signature from meaning anything else.
-func manifestText(origin string, manifest []byte) string {
-	sum := sha256.Sum256(manifest)
+// maxBundleFiles is how many files a manifest of those limits can name, with its
+// own members.
+const maxBundleFiles = 1<<24 - 16
+
+// noFiles ends a manifest of no files.
+const noFiles = "{}\n}\n"
+
+// manifestText is the note text that a manifest key signs, of a manifest with this
+// hash: its first line keeps the signature from meaning anything else.
+func manifestText(origin string, sum Hash) string {
 	return "lineal/evidence-manifest/v1\n" + origin + "\n" + base64.StdEncoding.EncodeToString(sum[:]) + "\n"
 }
 
 // checkManifestNote checks manifest.sig: exactly one signature, by a manifest
-// key of the policy, over this manifest. One, so that no byte of the file
+// key of the policy, over the manifest of this hash. One, so that no byte of the file
 // can be changed without breaking it.
-func checkManifestNote(sig []byte, m manifest, raw []byte, keys []Key) (Key, error) {
+func checkManifestNote(sig []byte, origin string, sum Hash, keys []Key) (Key, error) {
 	n, err := parseNote(sig)
 	if err != nil {
 		return Key{}, err
@@ -93,7 +98,7 @@ func checkManifestNote(sig []byte, m manifest, raw []byte, keys []Key) (Key, err
 	if len(n.sigs) != 1 {
 		return Key{}, fmt.Errorf("%d signatures, not one", len(n.sigs))
 	}
-	if want := manifestText(m.Origin, raw); n.text != want {
+	if want := manifestText(origin, sum); n.text != want {
 		return Key{}, errors.New("it is not a signature over this manifest.json")
 	}
 	for _, k := range keys {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"math/bits"
 )
 
@@ -12,10 +13,16 @@ type Hash = [sha256.Size]byte
 
 // LeafHash is the tree's hash of an entry (RFC 6962 §2.1).
 func LeafHash(entry []byte) Hash {
-	h := sha256.New()
-	h.Write([]byte{0})
+	h := newLeafHash()
 	h.Write(entry)
 	return Hash(h.Sum(nil))
+}
+
+// newLeafHash takes the entry's bytes.
+func newLeafHash() hash.Hash {
+	h := sha256.New()
+	h.Write([]byte{0})
+	return h
 }
 
 func nodeHash(left, right Hash) Hash {

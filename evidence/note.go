@@ -280,6 +280,7 @@ func decodeStrict(s string) ([]byte, error) {
 
 // digest is the spelling of hashes in records: unpadded base64url SHA-256.
 func digest(b []byte) string {
-	sum := sha256.Sum256(b)
-	return base64.RawURLEncoding.EncodeToString(sum[:])
+	return encodeDigest(sha256.Sum256(b))
 }
+
+func encodeDigest(sum Hash) string { return base64.RawURLEncoding.EncodeToString(sum[:]) }

@@ -16,7 +16,7 @@ func VerifyPeriods(bundles [][]byte, p Policy) []Report {
 	reports := make([]Report, len(bundles))
 	var before *verifier
 	for i, b := range bundles {
-		v := judge(b, p, before)
+		v := judge(sourceOf(b), p, before)
 		reports[i], before = v.report(), v
 	}
 	return reports

@@ -3,6 +3,7 @@ package evidence
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 )
 
@@ -16,22 +17,44 @@ import (
 // should compare it with what the operator publishes: [Verify] trusts it
 // from then on.
 func Propose(bundle []byte, p Policy) (line string, err error) {
-	files, err := readContainer(bundle)
+	return propose(sourceOf(bundle), p)
+}
+
+// ProposeFile is [Propose] for the bundle at a path.
+func ProposeFile(path string, p Policy) (line string, err error) {
+	f, err := os.Open(path) //nolint:gosec // who verifies names the file
+	if err != nil {
+		return "", fmt.Errorf("reading evidence bundle: %w", err)
+	}
+	defer func() { _ = f.Close() }() // only read
+	st, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("reading evidence bundle: %w", err)
+	}
+	return propose(&source{r: f, size: st.Size()}, p)
+}
+
+func propose(src *source, p Policy) (line string, err error) {
+	v := newVerifier(src, p)
+	if v.files, err = readContainer(src); err == nil {
+		err = checkContainer(src, v.files)
+	}
 	if err == nil {
-		err = checkContainer(bundle, files)
+		err = src.err
 	}
 	if err != nil {
 		return "", fmt.Errorf("proposing: %w", err)
 	}
-	named := map[string][]byte{}
-	for _, f := range files {
-		named[f.name] = f.data
+	at, ok := v.find(manifestFile)
+	if !ok {
+		return "", fmt.Errorf("proposing: %s is missing", manifestFile)
 	}
-	m, err := parseManifest(named[manifestFile])
+	m, err := readListing(src, v.files[at])
 	if err != nil {
 		return "", fmt.Errorf("proposing: %s: %w", manifestFile, err)
 	}
-	if _, err := checkManifestNote(named[manifestNote], m, named[manifestFile], p.manifests); err != nil {
+	signature, _ := v.file(manifestNote)
+	if _, err := checkManifestNote(signature, m.Origin, m.sum, p.manifests); err != nil {
 		return "", fmt.Errorf("proposing: %s: %w", manifestNote, err)
 	}
 	if m.Log == "" {
@@ -41,10 +64,11 @@ func Propose(bundle []byte, p Policy) (line string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("proposing: %w", err)
 	}
-	if digest(named[lastFile]) != m.Files[lastFile] {
+	note, _ := v.file(lastFile)
+	if !m.names(lastFile, digest(note)) {
 		return "", fmt.Errorf("proposing: %s is not the file that the manifest names", lastFile)
 	}
-	c, err := parseCheckpoint(named[lastFile])
+	c, err := parseCheckpoint(note)
 	if err != nil {
 		return "", fmt.Errorf("proposing: %s: %w", lastFile, err)
 	}

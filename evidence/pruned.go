@@ -1,12 +1,12 @@
 package evidence
 
 import (
+	"bufio"
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"io"
 	"slices"
 	"strings"
 
@@ -39,25 +39,6 @@ type Pruning struct {
 	Kept       []byte // the list of what stayed, as it was when the record was made
 }
 
-// pruned adds what is left of records whose bodies are gone.
-func (b *builder) pruned(c Contents) {
-	if len(c.Pruned) == 0 {
-		return
-	}
-	if c.Mode != ModeRange || c.From != 0 {
-		b.fail(errors.New("only a whole period shows what was pruned"))
-	}
-	var leaves strings.Builder
-	for _, i := range slices.Sorted(maps.Keys(c.Pruned)) {
-		h := c.Pruned[i]
-		fmt.Fprintf(&leaves, "%d %s\n", i, base64.StdEncoding.EncodeToString(h[:]))
-	}
-	b.add(prunedLeaves, []byte(leaves.String()))
-	b.add(prunedRecord, c.Pruning.Envelope)
-	b.add(prunedProof, tlogProof{index: c.Pruning.Index, hashes: c.Pruning.Proof, checkpoint: c.Pruning.Checkpoint}.bytes())
-	b.add(prunedKept, c.Pruning.Kept)
-}
-
 // keptList is pruned/kept.json.
 type keptList struct {
 	Origin string  `json:"origin"`
@@ -71,7 +52,7 @@ type keptList struct {
 func (v *verifier) checkPruned() {
 	has := false
 	for _, name := range []string{prunedLeaves, prunedRecord, prunedProof, prunedKept} {
-		_, ok := v.files[name]
+		_, ok := v.find(name)
 		has = has || ok
 	}
 	if !has {
@@ -98,10 +79,20 @@ func (v *verifier) goneLeaves() (map[int64]Hash, error) {
 	}
 	gone := map[int64]Hash{}
 	last := int64(-1)
-	for line := range strings.Lines(string(v.files[prunedLeaves])) {
+	i, ok := v.find(prunedLeaves)
+	if !ok {
+		return nil, fmt.Errorf("%s: it is empty", prunedLeaves)
+	}
+	lines := bufio.NewReader(v.src.section(v.files[i].at, int64(v.files[i].size)))
+	for {
+		raw, err := lines.ReadSlice('\n')
+		if err != nil && len(raw) == 0 && errors.Is(err, io.EOF) {
+			break
+		}
+		line := string(raw)
 		number, hash, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		index, err := parseDecimal(number)
-		if err != nil || !ok || !strings.HasSuffix(line, "\n") {
+		index, derr := parseDecimal(number)
+		if err != nil || derr != nil || !ok {
 			return nil, fmt.Errorf("%s: a line that is none", prunedLeaves)
 		}
 		h, err := parseHash(hash)
@@ -111,7 +102,7 @@ func (v *verifier) goneLeaves() (map[int64]Hash, error) {
 		if index <= last || index >= v.manifest.To {
 			return nil, fmt.Errorf("%s: index %d", prunedLeaves, index)
 		}
-		if _, there := v.at(index); there {
+		if _, there := v.slotAt(index); there {
 			return nil, fmt.Errorf("record %d is there", index)
 		}
 		gone[index], last = h, index
@@ -124,7 +115,8 @@ func (v *verifier) goneLeaves() (map[int64]Hash, error) {
 
 // prunedAs checks the record of the pruning.
 func (v *verifier) prunedAs(gone map[int64]Hash) error {
-	e := &entry{bytes: v.files[prunedRecord], leaf: LeafHash(v.files[prunedRecord])}
+	raw, _ := v.file(prunedRecord)
+	e := &entry{bytes: raw, leaf: LeafHash(raw)}
 	if err := e.read(); err != nil {
 		return fmt.Errorf("%s: %w", prunedRecord, err)
 	}
@@ -161,7 +153,8 @@ func (v *verifier) byManifest(e *entry) error {
 
 // inLaterLog insists that the record is in a log of the policy, of this family.
 func (v *verifier) inLaterLog(e *entry) error {
-	proof, err := parseProof(v.files[prunedProof])
+	raw, _ := v.file(prunedProof)
+	proof, err := parseProof(raw)
 	if err != nil {
 		return err
 	}
@@ -199,7 +192,7 @@ func (v *verifier) retentionOver(e *entry) error {
 
 // asKept insists that exactly those records are gone that the record says.
 func (v *verifier) asKept(gone map[int64]Hash, want string) error {
-	raw := v.files[prunedKept]
+	raw, _ := v.file(prunedKept)
 	if digest(raw) != want {
 		return fmt.Errorf("%s is not the list that the record names", prunedKept)
 	}

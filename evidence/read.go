@@ -3,8 +3,6 @@ package evidence
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/lineal-auth/lineal/record"
@@ -27,30 +25,39 @@ type Bundle struct {
 // Open takes a bundle apart. The error says that it is none, or that a file is
 // not the one of its manifest. Records that cannot be read are left out.
 func Open(bundle []byte) (Bundle, error) {
-	v := &verifier{policy: Policy{}, findings: map[Dimension]*Finding{}, last: checkpoint{size: -1}, first: checkpoint{size: -1}}
-	if !v.open(bundle) || v.finding(Container).Failures > 0 {
+	v := newVerifier(sourceOf(bundle), Policy{})
+	if !v.open() || v.finding(Container).Failures > 0 {
 		return Bundle{}, errors.New("opening evidence: no bundle, or a broken one: see lineal verify")
 	}
-	for name, want := range v.manifest.Files {
-		if digest(v.files[name]) != want {
-			return Bundle{}, fmt.Errorf("opening evidence: %s is not the file that the manifest names", name)
-		}
+	if v.wrong != "" {
+		return Bundle{}, fmt.Errorf("opening evidence: %s is not the file that the manifest names", v.wrong)
 	}
-	v.readRecords()
-	b := Bundle{rules: v.rules, disclosed: map[string]record.Disclosure{}, exchanges: v.exchanges, whole: v.manifest.Mode == ModeRange && v.manifest.From == 0}
+	b := Bundle{
+		rules: v.contents(policiesDir), disclosed: map[string]record.Disclosure{}, exchanges: v.contents(exchangeDir),
+		whole: v.manifest.Mode == ModeRange && v.manifest.From == 0,
+	}
 	b.created, _ = time.Parse(time.RFC3339, v.manifest.Created) // parsed before
-	for _, e := range v.records {
-		if e.readable {
+	for i := range v.records {
+		if e := v.load(&v.records[i]); e.readable {
 			b.records, b.family = append(b.records, e.record), e.record.Log
 			b.entries = append(b.entries, SideRecord{e.index, e.hash, e.record})
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(v.values)) {
-		if d, err := record.ParseDisclosure(string(v.values[name])); err == nil {
+	for _, m := range v.folder(disclosuresDir) {
+		if d, err := record.ParseDisclosure(string(v.src.data(m))); err == nil {
 			b.disclosed[d.Digest()] = d // by what it is, whatever the file is called
 		}
 	}
 	return b, nil
+}
+
+// contents are the files of a folder, by what follows its name.
+func (v *verifier) contents(dir string) map[string][]byte {
+	out := map[string][]byte{}
+	for name, m := range v.folder(dir) {
+		out[name] = v.src.data(m)
+	}
+	return out
 }
 
 // Decision finds the decision of a record or, its latest, of a call.

@@ -2,8 +2,10 @@ package evidence
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // checkInclusion binds every record to the tree of the last checkpoint: a
@@ -24,18 +26,18 @@ func (v *verifier) checkInclusion() {
 		how = "leaves recomputed"
 		v.recompute()
 	}
-	for _, e := range v.records {
-		switch {
-		case e.index >= v.last.size:
-			v.unproven(Inclusion, "record %d stands after the checkpoint of size %d", e.index, v.last.size)
-		case e.index < from:
-			if err := v.proven(e); err != nil {
-				v.fail(Inclusion, "record %d: %v", e.index, err)
+	for i := range v.records {
+		switch s := &v.records[i]; {
+		case s.index >= v.last.size:
+			v.unproven(Inclusion, "record %d stands after the checkpoint of size %d", s.index, v.last.size)
+		case s.index < from:
+			if err := v.proven(s); err != nil {
+				v.fail(Inclusion, "record %d: %v", s.index, err)
 			}
 		}
 	}
 	for index := range v.proofs {
-		if _, ok := v.at(index); !ok {
+		if _, ok := v.slotAt(index); !ok {
 			v.fail(Inclusion, "there is a proof for record %d, but no record", index)
 		}
 	}
@@ -45,37 +47,35 @@ func (v *verifier) checkInclusion() {
 	v.pass(Inclusion, "%d records, %s", len(v.records)+len(v.gone), how)
 }
 
-// at finds the record of an index.
+// slotAt finds the place of an index in records.
+func (v *verifier) slotAt(index int64) (i int, ok bool) {
+	return slices.BinarySearchFunc(v.records, index, func(s slot, index int64) int { return cmp.Compare(s.index, index) })
+}
+
+// at reads the record of an index.
 func (v *verifier) at(index int64) (*entry, bool) {
-	for lo, hi := 0, len(v.records); lo < hi; {
-		mid := (lo + hi) / 2
-		switch e := v.records[mid]; {
-		case e.index == index:
-			return e, true
-		case e.index < index:
-			lo = mid + 1
-		default:
-			hi = mid
-		}
+	i, ok := v.slotAt(index)
+	if !ok {
+		return nil, false
 	}
-	return nil, false
+	return v.load(&v.records[i]), true
 }
 
 // proven checks the inclusion proof of one record.
-func (v *verifier) proven(e *entry) error {
-	p, err := v.proof(e.index)
+func (v *verifier) proven(s *slot) error {
+	p, err := v.proof(s.index)
 	if err != nil {
 		return err
 	}
-	return VerifyInclusion(e.leaf, e.index, v.last.size, p.hashes, v.last.root)
+	return VerifyInclusion(s.leaf, s.index, v.last.size, p.hashes, v.last.root)
 }
 
 func (v *verifier) proof(index int64) (tlogProof, error) {
-	raw, ok := v.proofs[index]
+	file, ok := v.proofs[index]
 	if !ok {
 		return tlogProof{}, errors.New("its inclusion proof is missing")
 	}
-	p, err := parseProof(raw)
+	p, err := parseProof(v.src.data(v.files[file]))
 	if err != nil {
 		return tlogProof{}, err
 	}
@@ -117,12 +117,12 @@ func (v *verifier) recompute() {
 			f.push(h)
 			continue
 		}
-		e, ok := v.at(index)
+		i, ok := v.slotAt(index)
 		if !ok {
 			v.fail(Inclusion, "the root cannot be recomputed: record %d of [%d,%d) is missing", index, start, v.last.size)
 			return
 		}
-		f.push(e.leaf)
+		f.push(v.records[i].leaf)
 	}
 	if f.root() != v.last.root {
 		v.fail(Inclusion, "the records do not give the root of the checkpoint of size %d: at least one was changed, moved or replaced", v.last.size)
@@ -158,17 +158,17 @@ func (v *verifier) checkCompleteness() {
 		}
 		missing += b - a
 	}
-	for _, e := range v.records {
+	for _, s := range v.records {
 		switch {
-		case e.index < from:
+		case s.index < from:
 			continue
-		case e.index >= to:
-			v.fail(Completeness, "record %d lies outside the range", e.index)
+		case s.index >= to:
+			v.fail(Completeness, "record %d lies outside the range", s.index)
 			continue
-		case e.index > next:
-			hole(next, e.index)
+		case s.index > next:
+			hole(next, s.index)
 		}
-		next = e.index + 1
+		next = s.index + 1
 	}
 	if next < end {
 		hole(next, end)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"os"
 	"slices"
@@ -12,42 +13,72 @@ import (
 	"github.com/lineal-auth/lineal/record"
 )
 
-// VerifyFile reads the bundle at a path and verifies it. The error is that of
-// opening or reading the file, and no finding: a file that can be read is
-// judged, whatever it holds.
+// VerifyFile verifies the bundle at a path. The error is that of opening or reading
+// the file, and no finding: a file that can be read is judged, whatever it holds.
+//
+// It is read a part at a time. What is kept of each record is some hundred bytes: its
+// name and place in the file, its leaf hash, and the ids by which records name each
+// other.
 func VerifyFile(path string, p Policy) (Report, error) {
-	b, err := os.ReadFile(path)
+	reports, err := VerifyFiles([]string{path}, p)
 	if err != nil {
-		return Report{}, fmt.Errorf("reading evidence bundle: %w", err)
+		return Report{}, err
 	}
-	return Verify(b, p), nil
+	return reports[0], nil
+}
+
+// VerifyFiles is [VerifyPeriods] of the bundles at some paths; the error is as with
+// [VerifyFile].
+func VerifyFiles(paths []string, p Policy) (reports []Report, err error) {
+	var before *verifier
+	for _, path := range paths {
+		f, err := os.Open(path) //nolint:gosec // who verifies names the file
+		if err != nil {
+			return nil, fmt.Errorf("reading evidence bundle: %w", err)
+		}
+		defer func() { _ = f.Close() }() // the one before is looked at by the one after it
+		st, err := f.Stat()
+		if err != nil {
+			return nil, fmt.Errorf("reading evidence bundle: %w", err)
+		}
+		if st.IsDir() {
+			return nil, fmt.Errorf("reading evidence bundle: %s is a directory", path)
+		}
+		v := judge(&source{r: f, size: st.Size()}, p, before)
+		if v.src.err != nil {
+			return nil, v.src.err
+		}
+		reports, before = append(reports, v.report()), v
+	}
+	return reports, nil
 }
 
 // Verify judges a bundle under a policy. It opens nothing and asks nobody; the
 // same bytes and policy give the same report, this year and in ten.
-func Verify(bundle []byte, p Policy) Report { return judge(bundle, p, nil).report() }
+func Verify(bundle []byte, p Policy) Report { return judge(sourceOf(bundle), p, nil).report() }
+
+func sourceOf(bundle []byte) *source {
+	return &source{r: bytes.NewReader(bundle), size: int64(len(bundle))}
+}
+
+func newVerifier(src *source, p Policy) *verifier {
+	return &verifier{src: src, policy: p, findings: map[Dimension]*Finding{}, last: checkpoint{size: -1}, first: checkpoint{size: -1}}
+}
 
 // judge makes all checks. before is the verification of the period before, if
 // there is one.
-func judge(bundle []byte, p Policy, before *verifier) *verifier {
-	v := &verifier{policy: p, before: before, findings: map[Dimension]*Finding{}, last: checkpoint{size: -1}, first: checkpoint{size: -1}}
-	if v.open(bundle) {
+func judge(src *source, p Policy, before *verifier) *verifier {
+	v := newVerifier(src, p)
+	v.before = before
+	if v.open() {
 		v.checkOrigin()
 		v.checkCheckpoints()
-		v.readRecords()
+		v.readKeys()
 		v.checkContinues()
 		v.checkPruned()
-		v.checkSummaries()
-		v.checkWriterKeys()
-		v.checkSignatures()
 		v.checkInclusion()
 		v.checkCompleteness()
-		v.checkSequence()
-		v.checkChains()
-		v.checkPolicies()
-		v.checkOutcomes()
-		v.checkDisclosures()
-		v.checkExchange()
+		v.checkRecords()
 	}
 	return v
 }
@@ -57,25 +88,34 @@ type verifier struct {
 	policy   Policy
 	findings map[Dimension]*Finding
 
-	files    map[string][]byte
-	manifest manifest
-	records  []*entry // by index
-	proofs   map[int64][]byte
-	receipts map[string]string // hash → compact
-	jwks     [][]byte
-	gone     map[int64]Hash    // leaves of records that were pruned, as the log says
-	rules    map[string][]byte // policy bundles by digest
-	values   map[string][]byte // disclosures by digest
-
-	exchanges map[string][]byte // what other organisations signed, by hash
+	src      *source
+	files    []member // by name, each once
+	manifest manifest // without its files
+	wrong    string   // the first file that is not as the manifest has it
+	records  []slot   // by index
+	proofs   map[int64]int
+	gone     map[int64]Hash // leaves of records that were pruned, as the log says
+	outside  map[string]bool
 
 	first, last checkpoint // size -1 if there is none that verified
 	lastNote    []byte
 	keys        keyHistory
+	head        *entry                 // the first record, once it was asked for
 	before      *verifier              // of the period before, nil if there is none
 	tails       map[string]*tail       // of the writers, at the end
-	decisions   map[string]*entry      // by record id
+	decisions   map[recordID]decided   // by record id
 	pinned      map[issuerKeyName]bool // issuer keys that the policy pins
+}
+
+// slot is what is kept of a record of the bundle. The record itself is read again
+// where it is asked for.
+type slot struct {
+	index    int64
+	leaf     Hash
+	file     int  // in files
+	key      bool // may be a key record
+	decision bool
+	signed   bool // it is readable, and a known key signed it
 }
 
 // entry is one record of the bundle.
@@ -178,123 +218,180 @@ func (v *verifier) report() Report {
 		}
 		r.findings = append(r.findings, f)
 	}
-	outside := map[string]bool{}
-	for _, e := range v.records {
-		for _, n := range e.record.NotAsserted {
-			outside[string(n)] = true
-		}
-	}
 	if len(v.records) > 0 {
-		r.notAsserted = append(slices.Sorted(maps.Keys(outside)), "calls that went past every gateway")
+		r.notAsserted = append(slices.Sorted(maps.Keys(v.outside)), "calls that went past every gateway")
 	}
 	return r
 }
 
 // open reads container and manifest. It is false if nothing further can be
 // judged.
-func (v *verifier) open(bundle []byte) bool {
-	files, err := readContainer(bundle)
+func (v *verifier) open() bool {
+	files, err := readContainer(v.src)
 	if err != nil {
 		v.fail(Container, "%v", err)
 		if len(files) == 0 {
 			return false
 		}
-	} else if err := checkContainer(bundle, files); err != nil {
-		v.fail(Container, "%v", err)
 	}
-	v.files = map[string][]byte{}
-	for _, f := range files {
-		if _, twice := v.files[f.name]; twice {
-			v.fail(Container, "two files %q", f.name)
+	n := len(files)
+	if err == nil {
+		if err := checkContainer(v.src, files); err != nil {
+			v.fail(Container, "%v", err)
 		}
-		v.files[f.name] = f.data
 	}
-	v.pass(Container, "%d files", len(files))
+	files = inOrder(files)
+	v.files = files[:0]
+	for i, f := range files { // of two files with a name the last one counts
+		if i+1 < n && files[i+1].name == f.name {
+			v.fail(Container, "two files %q", f.name)
+			continue
+		}
+		v.files = append(v.files, f)
+	}
+	v.pass(Container, "%d files", n)
 	return v.openManifest()
 }
 
+// find finds a file.
+func (v *verifier) find(name string) (i int, ok bool) {
+	return slices.BinarySearchFunc(v.files, name, func(m member, name string) int { return compareNames(m.name, name) })
+}
+
+// file reads a file; nil if it is not there.
+func (v *verifier) file(name string) (data []byte, ok bool) {
+	i, ok := v.find(name)
+	if !ok {
+		return nil, false
+	}
+	return v.src.data(v.files[i]), true
+}
+
+// folder gives the files of a folder, by what follows its name.
+func (v *verifier) folder(dir string) iter.Seq2[string, member] {
+	return func(yield func(string, member) bool) {
+		i, _ := v.find(dir)
+		for ; i < len(v.files); i++ {
+			name, ok := strings.CutPrefix(v.files[i].name, dir)
+			if !ok || !yield(name, v.files[i]) {
+				return
+			}
+		}
+	}
+}
+
 func (v *verifier) openManifest() bool {
-	raw, ok := v.files[manifestFile]
+	at, ok := v.find(manifestFile)
 	if !ok {
 		v.fail(ManifestSig, "%s is missing", manifestFile)
 		return false
 	}
-	m, err := parseManifest(raw)
+	l, err := readListing(v.src, v.files[at])
 	if err != nil {
 		v.fail(ManifestSig, "%s: %v", manifestFile, err)
 		return false
 	}
-	v.manifest = m
-	key, err := checkManifestNote(v.files[manifestNote], m, raw, v.policy.manifests)
+	v.manifest = l.manifest
+	v.manifest.Files = nil
+	note, _ := v.file(manifestNote)
+	key, err := checkManifestNote(note, l.Origin, l.sum, v.policy.manifests)
 	if err != nil {
 		v.fail(ManifestSig, "%s: %v", manifestNote, err)
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
-		data, ok := v.files[name]
-		switch {
-		case !ok:
-			v.fail(ManifestSig, "%s is in the manifest, but not in the bundle", name)
-		case digest(data) != m.Files[name]:
-			v.fail(ManifestSig, "%s is not the file that the manifest names: its hash differs", name)
-		}
-	}
-	v.sortFiles()
-	v.pass(ManifestSig, "%d files, signed by %s", len(m.Files), key.Name())
+	n := v.checkListed(l)
+	v.pass(ManifestSig, "%d files, signed by %s", n, key.Name())
 	return true
 }
 
-// sortFiles puts every file where it belongs. A file that belongs nowhere is a
-// failure: nobody would have looked at it.
-func (v *verifier) sortFiles() {
-	v.proofs, v.receipts = map[int64][]byte{}, map[string]string{}
-	v.rules, v.values, v.exchanges = map[string][]byte{}, map[string][]byte{}, map[string][]byte{}
-	for _, name := range slices.Sorted(maps.Keys(v.files)) {
-		data := v.files[name]
-		if _, listed := v.manifest.Files[name]; !listed && name != manifestFile && name != manifestNote {
-			v.fail(ManifestSig, "%s is in the bundle, but not in the manifest", name)
+// checkListed compares the files with the manifest, and puts each where it belongs. A
+// file that belongs nowhere is a failure: nobody would have looked at it.
+func (v *verifier) checkListed(l listing) (n int) {
+	named := make([]bool, len(v.files))
+	v.proofs = map[int64]int{}
+	for f := range l.files() {
+		n++
+		i, ok := v.find(f.name)
+		if !ok {
+			v.fail(ManifestSig, "%s is in the manifest, but not in the bundle", f.name)
+			v.wrong = cmp.Or(v.wrong, f.name)
+			continue
 		}
-		if !v.place(name, data) {
-			v.fail(ManifestSig, "%s has no place in a bundle", name)
+		if named[i] = true; v.read(i) != f.hash {
+			v.fail(ManifestSig, "%s is not the file that the manifest names: its hash differs", f.name)
+			v.wrong = cmp.Or(v.wrong, f.name)
 		}
 	}
-	slices.SortFunc(v.records, func(a, b *entry) int { return cmp.Compare(a.index, b.index) })
+	for i, m := range v.files {
+		if !named[i] && m.name != manifestFile && m.name != manifestNote {
+			v.fail(ManifestSig, "%s is in the bundle, but not in the manifest", m.name)
+			v.read(i)
+		}
+		if !v.place(i) {
+			v.fail(ManifestSig, "%s has no place in a bundle", m.name)
+		}
+	}
+	slices.SortFunc(v.records, func(a, b slot) int { return cmp.Compare(a.index, b.index) })
+	return n
 }
 
-func (v *verifier) place(name string, data []byte) bool {
+// read gives the digest of a file, and takes in a record on the way.
+func (v *verifier) read(i int) string {
+	m := v.files[i]
+	index, ok := parseIndexName(m.name, recordsDir, ".json")
+	if !ok {
+		return v.src.digest(m)
+	}
+	if m.size > record.MaxLeaf { // no record, but a leaf
+		leaf := newLeafHash()
+		v.src.copy(leaf, m)
+		v.records = append(v.records, slot{index: index, file: i, leaf: Hash(leaf.Sum(nil))})
+		return v.src.digest(m)
+	}
+	data := v.src.data(m)
+	s := slot{index: index, file: i, leaf: LeafHash(data)}
+	if e, err := record.Open(data); err == nil {
+		s.key = bytes.Contains(e.Payload, []byte(`"kind":"key"`)) // as canonical JSON has it
+	}
+	v.records = append(v.records, s)
+	return digest(data)
+}
+
+// load reads a record.
+func (v *verifier) load(s *slot) *entry {
+	e := &entry{index: s.index, leaf: s.leaf, bytes: v.src.data(v.files[s.file]), signed: s.signed}
+	_ = e.read() // readable says so
+	return e
+}
+
+// place says whether a file has a place in a bundle.
+func (v *verifier) place(i int) bool {
+	name := v.files[i].name
 	dir, _, _ := strings.Cut(name, "/")
 	switch dir + "/" {
 	case recordsDir:
-		n, ok := parseIndexName(name, recordsDir, ".json")
-		if ok {
-			v.records = append(v.records, &entry{index: n, bytes: data, leaf: LeafHash(data)})
-		}
+		_, ok := parseIndexName(name, recordsDir, ".json")
 		return ok
 	case proofsDir:
 		n, ok := parseIndexName(name, proofsDir, ".tlog-proof")
 		if ok {
-			v.proofs[n] = data
+			v.proofs[n] = i
 		}
 		return ok
 	case receiptsDir:
-		h, ok := parseDigestName(name, receiptsDir, ".jwt")
-		v.receipts[h] = string(data)
+		_, ok := parseDigestName(name, receiptsDir, ".jwt")
 		return ok
 	case issuersDir:
 		h, ok := parseDigestName(name, issuersDir, ".json")
-		v.jwks = append(v.jwks, data)
-		return ok && h == digest(data)
+		return ok && h == v.src.digest(v.files[i])
 	case policiesDir:
-		h, ok := parseDigestName(name, policiesDir, "")
-		v.rules[h] = data
+		_, ok := parseDigestName(name, policiesDir, "")
 		return ok
 	case disclosuresDir:
-		h, ok := parseDigestName(name, disclosuresDir, "")
-		v.values[h] = data
+		_, ok := parseDigestName(name, disclosuresDir, "")
 		return ok
 	case exchangeDir:
 		h, ok := parseDigestName(name, exchangeDir, "")
-		v.exchanges[h] = data
-		return ok && h == digest(data)
+		return ok && h == v.src.digest(v.files[i])
 	}
 	switch name {
 	case manifestFile, manifestNote, firstFile, lastFile, consistFile, summaryFile, summaryPage,
@@ -316,7 +413,7 @@ func (v *verifier) checkOrigin() {
 // checkCheckpoints verifies both checkpoints under the policy's log key, the
 // growth from one to the other, and the witnesses.
 func (v *verifier) checkCheckpoints() {
-	note, ok := v.files[lastFile]
+	note, ok := v.file(lastFile)
 	if !ok {
 		v.fail(Checkpoints, "%s is missing", lastFile)
 		return
@@ -328,12 +425,13 @@ func (v *verifier) checkCheckpoints() {
 	v.last, v.lastNote = last, note
 	v.checkWitnesses()
 	summary := fmt.Sprintf("size %d", last.size)
-	if note, ok := v.files[firstFile]; ok {
+	if note, ok := v.file(firstFile); ok {
 		first, ok := v.checkpoint(firstFile, note)
 		if !ok {
 			return
 		}
-		proof, err := parseConsistency(v.files[consistFile])
+		grown, _ := v.file(consistFile)
+		proof, err := parseConsistency(grown)
 		if err == nil {
 			err = VerifyConsistency(first.size, last.size, first.root, last.root, proof)
 		}
@@ -398,21 +496,6 @@ func (v *verifier) checkWitnesses() {
 	v.pass(Witnesses, "%s", strings.TrimSuffix(fmt.Sprintf("%d of %d, %s", n, len(cosigned), newest), ", "))
 }
 
-// readRecords opens every envelope. What cannot be read is a failure of its
-// signature: nobody signed such bytes as a record.
-func (v *verifier) readRecords() {
-	for _, e := range v.records {
-		if err := e.read(); err != nil {
-			v.fail(Signature, "record %d: %v", e.index, err)
-			continue
-		}
-		family, origin := e.record.Log, v.manifest.Origin
-		if origin != family && !strings.HasPrefix(origin, family+"/") {
-			v.fail(Origin, "record %d is of another log, %q", e.index, family)
-		}
-	}
-}
-
 // read opens the envelope and the record in it.
 func (e *entry) read() (err error) {
 	if e.envelope, err = record.Open(e.bytes); err != nil {
@@ -425,44 +508,91 @@ func (e *entry) read() (err error) {
 	return nil
 }
 
-// checkSummaries makes the summaries again: a bundle whose pages say something
-// else than its records is not what its manifest says.
-func (v *verifier) checkSummaries() {
-	doc, page, err := summarise(v.manifest.Origin, v.manifest.Mode, v.records)
-	if err != nil {
-		v.fail(ManifestSig, "%v", err)
+// check is a look at every record, in the order of the log.
+type check struct {
+	see func(e *entry)
+	end func()
+}
+
+// checkRecords reads every record once for all checks but two: a signature counts
+// before what was signed is looked at, and chains are followed when everything that
+// was issued is known.
+func (v *verifier) checkRecords() {
+	chains := v.newChainCheck()
+	told := v.newTold()
+	v.outside = map[string]bool{}
+	checks := []check{
+		{see: v.checkFamily, end: func() {}},
+		v.writerKeyCheck(), v.signatureCheck(), v.sequenceCheck(),
+		{see: chains.learn, end: func() {}},
+		told.check(), v.policyCheck(), v.outcomeCheck(), v.disclosureCheck(), v.exchangeCheck(),
+	}
+	for i := range v.records {
+		s := &v.records[i]
+		e := v.load(s)
+		for _, c := range checks {
+			if c.see != nil {
+				c.see(e)
+			}
+			s.signed = e.signed // the checks after it ask for the first record by its slot
+		}
+		s.decision = e.readable && e.record.Kind == record.KindDecision
+	}
+	for _, c := range checks {
+		c.end()
+	}
+	chains.begin()
+	for i := range v.records {
+		if s := &v.records[i]; s.decision {
+			e := v.load(s)
+			chains.see(e)
+			told.tell(e)
+		}
+	}
+	chains.end()
+	told.end()
+}
+
+// checkFamily opens an envelope. What cannot be read is a failure of its
+// signature: nobody signed such bytes as a record.
+func (v *verifier) checkFamily(e *entry) {
+	if !e.readable {
+		v.fail(Signature, "record %d: %v", e.index, e.read())
 		return
 	}
-	for name, want := range map[string][]byte{summaryFile: doc, summaryPage: page} {
-		if got, ok := v.files[name]; ok && !bytes.Equal(got, want) {
-			v.fail(ManifestSig, "%s says something else than the records", name)
-		}
+	family, origin := e.record.Log, v.manifest.Origin
+	if origin != family && !strings.HasPrefix(origin, family+"/") {
+		v.fail(Origin, "record %d is of another log, %q", e.index, family)
+	}
+	for _, n := range e.record.NotAsserted {
+		v.outside[string(n)] = true
 	}
 }
 
-// checkSignatures checks each envelope under the key it names. Whether that
+// signatureCheck checks each envelope under the key it names. Whether that
 // key was its writer's is a question of its own.
-func (v *verifier) checkSignatures() {
+func (v *verifier) signatureCheck() check {
 	good := 0
-	for _, e := range v.records {
+	return check{see: func(e *entry) {
 		if !e.readable {
-			continue
+			return
 		}
 		pub, ok := v.keys.public(e.envelope.KeyID)
 		if !ok {
 			v.fail(Signature, "record %d names key %s, which neither the policy nor a key record of this bundle introduces", e.index, e.envelope.KeyID)
-			continue
+			return
 		}
 		if err := e.envelope.Verify(pub); err != nil {
 			v.fail(Signature, "record %d: %v", e.index, err)
-			continue
+			return
 		}
 		e.signed = true
 		good++
-	}
-	if len(v.records) == 0 {
-		v.absent(Signature, "no records")
-		return
-	}
-	v.pass(Signature, "%d/%d", good, len(v.records))
+	}, end: func() {
+		if len(v.records) == 0 {
+			v.absent(Signature, "no records")
+			return
+		}
+		v.pass(Signature, "%d/%d", good, len(v.records))
+	}}
 }

@@ -122,7 +122,7 @@ func TestNotABundle(t *testing.T) {
 // someone without the manifest key would.
 func repack(t *testing.T, b []byte, change func(map[string][]byte)) []byte {
 	t.Helper()
-	list, err := readContainer(b)
+	list, err := unpack(b)
 	if err != nil {
 		t.Fatal(err)
 	}

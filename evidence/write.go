@@ -3,13 +3,10 @@ package evidence
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
-
-	"github.com/lineal-auth/lineal/record"
-	"github.com/lineal-auth/lineal/token"
 )
 
 // Contents is what goes into a bundle, as plain values: the caller reads them
@@ -75,147 +72,58 @@ type PolicyBundle struct {
 }
 
 // Write writes the bundle. The same contents give the same bytes. It does not
-// judge them: whoever verifies does.
-func Write(w io.Writer, c Contents) error {
-	b := builder{files: map[string][]byte{}}
-	b.records(c)
-	b.checkpoints(c)
-	b.pruned(c)
-	b.attachments(c)
-	b.summary(c)
-	if b.err != nil {
-		return fmt.Errorf("writing evidence bundle: %w", b.err)
-	}
-	files, err := b.sealed(c)
+// judge them: whoever verifies does. It holds everything in memory; a [Builder]
+// does not.
+func Write(w io.Writer, c Contents) (err error) {
+	b, err := NewBuilder(c, "")
 	if err != nil {
-		return fmt.Errorf("writing evidence bundle: %w", err)
+		return err
 	}
-	if err := writeContainer(w, files); err != nil {
-		return fmt.Errorf("writing evidence bundle: %w", err)
-	}
-	return nil
+	defer func() { err = errors.Join(err, b.Close()) }()
+	return b.Seal(w)
 }
 
-// builder collects files; it keeps the first error.
-type builder struct {
-	files map[string][]byte
-	err   error
-}
-
-func (b *builder) add(name string, data []byte) {
-	if _, ok := b.files[name]; ok && b.err == nil {
-		b.err = fmt.Errorf("%s occurs twice", name)
-	}
-	b.files[name] = data
-}
-
-// addOnce is add for files named by their content.
-func (b *builder) addOnce(name string, data []byte) { b.files[name] = data }
-
-func (b *builder) records(c Contents) {
-	for _, r := range c.Records {
-		if r.Index < 0 {
-			b.fail(fmt.Errorf("record with index %d", r.Index))
+// take adds what contents hold already.
+func (b *Builder) take(c Contents) error {
+	for _, r := range slices.SortedStableFunc(slices.Values(c.Records), func(x, y Record) int { return cmp.Compare(x.Index, y.Index) }) {
+		if err := b.Record(r); err != nil {
+			return err
 		}
-		b.add(indexName(recordsDir, r.Index, ".json"), r.Envelope)
 	}
-	for index, hashes := range c.Proofs {
-		p := tlogProof{index: index, hashes: hashes, checkpoint: c.Last}
-		b.add(indexName(proofsDir, index, ".tlog-proof"), p.bytes())
+	for _, index := range slices.Sorted(maps.Keys(c.Proofs)) {
+		if err := b.Proof(index, c.Proofs[index]); err != nil {
+			return err
+		}
 	}
-}
-
-// summary adds what the records say, for programs and for people.
-func (b *builder) summary(c Contents) {
-	entries := make([]*entry, len(c.Records))
-	for i, r := range c.Records {
-		entries[i] = &entry{index: r.Index, bytes: r.Envelope}
-		_ = entries[i].read() // what cannot be read is left out, as the verifier does
+	for _, index := range slices.Sorted(maps.Keys(c.Pruned)) {
+		if err := b.Gone(index, c.Pruned[index]); err != nil {
+			return err
+		}
 	}
-	slices.SortFunc(entries, func(x, y *entry) int { return cmp.Compare(x.index, y.index) })
-	doc, page, err := summarise(c.Origin, c.Mode, entries)
-	if err != nil {
-		b.fail(err)
-	}
-	b.add(summaryFile, doc)
-	b.add(summaryPage, page)
-}
-
-func (b *builder) checkpoints(c Contents) {
-	if len(c.Last) == 0 {
-		b.fail(errors.New("no checkpoint"))
-		return
-	}
-	b.add(lastFile, c.Last)
-	if len(c.First) > 0 {
-		b.add(firstFile, c.First)
-		b.add(consistFile, consistencyBytes(c.Consistency))
-	}
-}
-
-func (b *builder) attachments(c Contents) {
 	for _, r := range c.Receipts {
-		h, err := token.HashOf(r)
-		if err != nil {
-			b.fail(fmt.Errorf("receipt: %w", err))
-			continue
+		if err := b.Receipt(r); err != nil {
+			return err
 		}
-		b.addOnce(receiptsDir+h+".jwt", []byte(r))
 	}
 	for _, jwks := range c.IssuerKeys {
-		b.addOnce(issuersDir+digest(jwks)+".json", jwks)
+		if err := b.addOnce(issuersDir+digest(jwks)+".json", jwks); err != nil {
+			return err
+		}
 	}
 	for _, p := range c.Policies {
-		if !isDigest(p.Digest) {
-			b.fail(fmt.Errorf("policy digest %q is none", p.Digest))
+		if err := b.Policy(p); err != nil {
+			return err
 		}
-		b.add(policiesDir+p.Digest, p.Bytes)
 	}
 	for _, d := range c.Disclosures {
-		parsed, err := record.ParseDisclosure(d)
-		if err != nil {
-			b.fail(err)
-			continue
+		if err := b.Disclosure(d); err != nil {
+			return err
 		}
-		b.addOnce(disclosuresDir+parsed.Digest(), []byte(d))
 	}
 	for _, x := range c.Exchanges {
-		b.addOnce(exchangeDir+digest(x), x)
+		if err := b.Exchange(x); err != nil {
+			return err
+		}
 	}
-}
-
-func (b *builder) fail(err error) {
-	if b.err == nil {
-		b.err = err
-	}
-}
-
-// sealed adds the manifest and its signature.
-func (b *builder) sealed(c Contents) ([]file, error) {
-	m := manifest{
-		Version: manifestVersion, Mode: c.Mode, Origin: c.Origin, From: c.From, To: c.To, Query: c.Query,
-		Created: c.Created.UTC().Format(time.RFC3339), Log: c.LogKey.String(), Files: map[string]string{},
-	}
-	for name, data := range b.files {
-		m.Files[name] = digest(data)
-	}
-	raw, err := m.bytes()
-	if err != nil {
-		return nil, err
-	}
-	if _, err := parseManifest(raw); err != nil {
-		return nil, fmt.Errorf("manifest: %w", err)
-	}
-	sig, err := c.Signer.sign(manifestText(c.Origin, raw))
-	if err != nil {
-		return nil, fmt.Errorf("signing manifest: %w", err)
-	}
-	b.add(manifestFile, raw)
-	b.add(manifestNote, sig)
-	files := make([]file, 0, len(b.files))
-	for name, data := range b.files {
-		files = append(files, file{name, data})
-	}
-	slices.SortFunc(files, compareFiles)
-	return files, b.err
+	return nil
 }

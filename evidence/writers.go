@@ -39,9 +39,9 @@ func (h *keyHistory) public(keyID string) (ed25519.PublicKey, bool) {
 	return pub, ok
 }
 
-// checkWriterKeys reads the history out of the key records, and holds every
-// record to it. A key record counts only under a manifest key of the policy.
-func (v *verifier) checkWriterKeys() {
+// readKeys reads the history out of the key records. A key record counts only under
+// a manifest key of the policy.
+func (v *verifier) readKeys() {
 	v.keys = keyHistory{
 		manifest: map[string]ed25519.PublicKey{}, byID: map[string]ed25519.PublicKey{}, periods: map[string][]*keyPeriod{},
 		issuers: map[issuerKeyName]*issuerKey{},
@@ -49,7 +49,12 @@ func (v *verifier) checkWriterKeys() {
 	for _, k := range v.policy.manifests {
 		v.keys.manifest[k.KeyID()] = k.Public()
 	}
-	for _, e := range v.records {
+	for i := range v.records {
+		s := &v.records[i]
+		if !s.key {
+			continue
+		}
+		e := v.load(s)
 		if !e.readable || e.record.Kind != record.KindKey {
 			continue
 		}
@@ -57,16 +62,21 @@ func (v *verifier) checkWriterKeys() {
 			v.fail(WriterKeys, "key record %d: %v", e.index, err)
 		}
 	}
-	for _, e := range v.records {
+}
+
+// writerKeyCheck holds every record to the history.
+func (v *verifier) writerKeyCheck() check {
+	return check{see: func(e *entry) {
 		if e.readable {
 			v.checkWriterKey(e)
 		}
-	}
-	caveat := ""
-	if v.manifest.Mode == ModeSelected {
-		caveat = "; a revocation outside the selection would not show"
-	}
-	v.pass(WriterKeys, "%d keys, %d ended%s", v.keys.added, v.keys.ended, caveat)
+	}, end: func() {
+		caveat := ""
+		if v.manifest.Mode == ModeSelected {
+			caveat = "; a revocation outside the selection would not show"
+		}
+		v.pass(WriterKeys, "%d keys, %d ended%s", v.keys.added, v.keys.ended, caveat)
+	}}
 }
 
 // apply takes in one key record.
@@ -165,7 +175,10 @@ func (v *verifier) continued() bool {
 	if v.manifest.Mode != ModeRange || v.manifest.From > 0 || len(v.records) == 0 {
 		return true
 	}
-	r := v.records[0]
+	if v.head == nil || !v.head.signed { // the first to be judged: later it is as it was then
+		v.head = v.load(&v.records[0])
+	}
+	r := v.head
 	return r.signed && r.record.Kind == record.KindPeriod && r.record.Period.Previous != ""
 }
 
@@ -183,42 +196,40 @@ type tail struct {
 	seen map[string]bool // runs
 }
 
-// checkSequence walks every writer's records: `gw.seq` counts without a hole
+// sequenceCheck walks every writer's records: `gw.seq` counts without a hole
 // in each run, and `gw.prev` is the hash of the record before.
-func (v *verifier) checkSequence() {
+func (v *verifier) sequenceCheck() check {
 	if v.manifest.Mode != ModeRange {
-		v.unproven(Sequence, "a selection does not hold every record of a writer")
-		return
+		return check{end: func() { v.unproven(Sequence, "a selection does not hold every record of a writer") }}
 	}
 	tails := v.carriedTails()
 	v.tails = tails
-	ids := map[string]int64{}
+	ids := map[recordID]int64{}
 	broken := false
-	for _, e := range v.records {
-		if e.index < v.manifest.From {
-			continue
-		}
-		if len(v.gone) > 0 { // what stands between two records is not known
-			continue
+	return check{see: func(e *entry) {
+		if e.index < v.manifest.From || len(v.gone) > 0 { // what stands between two records of which some are gone is not known
+			return
 		}
 		if !e.signed {
 			broken = true // its place in a sequence is unknown: so is what follows
-			continue
+			return
 		}
-		if before, twice := ids[e.record.ID]; twice {
+		id := idOf(e.record.ID)
+		if before, twice := ids[id]; twice {
 			v.fail(Sequence, "records %d and %d have one record id", before, e.index)
 		}
-		ids[e.record.ID] = e.index
+		ids[id] = e.index
 		v.follow(tails, e)
-	}
-	if broken {
-		v.unproven(Sequence, "a record that cannot be read, or that no known key signed, has no place in a sequence")
-	}
-	caveat := ""
-	if !v.whole() {
-		caveat = "; what these writers wrote before is not in the bundle"
-	}
-	v.pass(Sequence, "%d writers, %d gaps%s", len(tails), v.finding(Sequence).Failures, caveat)
+	}, end: func() {
+		if broken {
+			v.unproven(Sequence, "a record that cannot be read, or that no known key signed, has no place in a sequence")
+		}
+		caveat := ""
+		if !v.whole() {
+			caveat = "; what these writers wrote before is not in the bundle"
+		}
+		v.pass(Sequence, "%d writers, %d gaps%s", len(tails), v.finding(Sequence).Failures, caveat)
+	}}
 }
 
 func (v *verifier) follow(tails map[string]*tail, e *entry) {

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"slices"
 
-	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/internal/sealed"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
@@ -140,7 +138,7 @@ func disclosureOpener(dataDir string) (sealed.Opener, error) {
 }
 
 // disclose adds what is at hand of the values of these decisions.
-func (a *Archive) disclose(ctx context.Context, c *evidence.Contents, ids []string) (err error) {
+func (a *Archive) disclose(ctx context.Context, e *exporter, ids []string) (err error) {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -154,7 +152,7 @@ func (a *Archive) disclose(ctx context.Context, c *evidence.Contents, ids []stri
 		if err != nil {
 			return fmt.Errorf("disclosing %s: %w", id, err)
 		}
-		if !slices.ContainsFunc(c.Records, func(r evidence.Record) bool { return r.Index == found.Index }) {
+		if !e.holds(found.Index) {
 			return fmt.Errorf("disclosing %s: record %d is not in this bundle", id, found.Index)
 		}
 		rec := found.Record
@@ -166,7 +164,9 @@ func (a *Archive) disclose(ctx context.Context, c *evidence.Contents, ids []stri
 			return fmt.Errorf("disclosing %s: none of its %d values is at hand", id, missing)
 		}
 		for _, d := range ds {
-			c.Disclosures = append(c.Disclosures, d.Encoded())
+			if err := e.bundle.Disclosure(d.Encoded()); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/lineal-auth/lineal/evidence"
+	"github.com/lineal-auth/lineal/internal/durable"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/search"
@@ -77,7 +80,32 @@ func (s Selection) query() string {
 // Export writes the evidence bundle of a selection, up to the newest published
 // checkpoint, signed with the deployment's manifest key: where a process has
 // the roles tokens and ledger.
+//
+// Memory is bounded, whatever the log's length: until its end is known the bundle
+// lies in files without a name, in the system's directory for such.
 func (a *Archive) Export(ctx context.Context, w io.Writer, sel Selection, now time.Time) error {
+	return a.exportIn(ctx, w, sel, os.TempDir(), now)
+}
+
+// ExportFile is Export to a file that must not be there. It is there when all of it
+// is, and on disk: whatever happens before leaves nothing under its name. While it
+// works it needs twice the bundle's size in the file's directory.
+func (a *Archive) ExportFile(ctx context.Context, path string, sel Selection, now time.Time) (err error) {
+	f, err := durable.Create(path, 0o600)
+	if err != nil {
+		return fmt.Errorf("exporting: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := a.exportIn(ctx, f, sel, filepath.Dir(path), now); err != nil {
+		return err
+	}
+	if err := f.Commit(); err != nil {
+		return fmt.Errorf("exporting: %w", err)
+	}
+	return nil
+}
+
+func (a *Archive) exportIn(ctx context.Context, w io.Writer, sel Selection, dir string, now time.Time) error {
 	if err := sel.validate(); err != nil {
 		return fmt.Errorf("exporting: %w", err)
 	}
@@ -88,7 +116,7 @@ func (a *Archive) Export(ctx context.Context, w io.Writer, sel Selection, now ti
 	if keys.manifest == nil || keys.log == nil {
 		return fmt.Errorf("exporting: %w", errNotHere("manifest or log"))
 	}
-	return a.export(ctx, w, exporter{a: a, sel: sel}, keys, now)
+	return a.export(ctx, w, exporter{a: a, sel: sel, dir: dir}, keys, now)
 }
 
 // exportAt is Export of a selection with the records found at a desk, for logs
@@ -107,17 +135,22 @@ func (a *Archive) exportAt(ctx context.Context, w io.Writer, desk *search.Desk, 
 	return a.export(ctx, w, exporter{a: a, sel: sel, at: &finder{ctx, desk}, noRules: !rules}, keys, now)
 }
 
-func (a *Archive) export(ctx context.Context, w io.Writer, e exporter, keys keyRing, now time.Time) error {
+func (a *Archive) export(ctx context.Context, w io.Writer, e exporter, keys keyRing, now time.Time) (err error) {
+	defer func() {
+		if e.bundle != nil {
+			err = errors.Join(err, e.bundle.Close())
+		}
+	}()
 	if err := e.open(ctx, keys, now); err != nil {
 		return fmt.Errorf("exporting: %w", err)
 	}
 	if err := e.fill(ctx); err != nil {
 		return fmt.Errorf("exporting: %w", err)
 	}
-	if err := a.disclose(ctx, &e.contents, e.sel.Disclose); err != nil {
+	if err := a.disclose(ctx, &e, e.sel.Disclose); err != nil {
 		return fmt.Errorf("exporting: %w", err)
 	}
-	return evidence.Write(w, e.contents)
+	return e.bundle.Seal(w)
 }
 
 // exporter is one export under way.
@@ -126,7 +159,9 @@ type exporter struct {
 	sel      Selection
 	reader   *ledger.Reader
 	last     ledger.Checkpoint // which the bundle proves
-	contents evidence.Contents
+	dir      string            // for what is not in memory; "": all of it is
+	bundle   *evidence.Builder
+	wanted   map[int64]bool // records with a proof of their own
 	policies map[string]bool
 	at       *finder // where records are found; nil: at a desk of its own
 	noRules  bool    // leave the rules out
@@ -140,14 +175,20 @@ type finder struct {
 
 func (d *finder) Find(id string) ([]search.Entry, error) { return d.desk.Find(d.ctx, id) }
 
-func (d *finder) all(f search.Filter) (out []search.Entry, err error) {
+// each gives every record that a filter selects.
+func (d *finder) each(f search.Filter, do func(search.Entry) error) error {
 	for f.Limit = 1000; ; {
 		p, err := d.desk.Records(d.ctx, f)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if out = append(out, p.Entries...); p.Next < 0 {
-			return out, nil
+		for _, e := range p.Entries {
+			if err := do(e); err != nil {
+				return err
+			}
+		}
+		if p.Next < 0 {
+			return nil
 		}
 		f.From = p.Next
 	}
@@ -175,10 +216,9 @@ func (e *exporter) open(ctx context.Context, keys keyRing, now time.Time) error 
 	if e.sel.From > 0 && e.sel.From >= e.last.Size {
 		return fmt.Errorf("the log has %d entries under its newest checkpoint, none from %d on", e.last.Size, e.sel.From)
 	}
-	c := &e.contents
-	*c = evidence.Contents{
+	c := evidence.Contents{
 		Mode: evidence.ModeRange, Origin: e.last.Origin, From: e.sel.From, To: e.last.Size, Created: now.UTC(), Last: e.last.Note,
-		Query: e.sel.query(), Proofs: map[int64][]evidence.Hash{},
+		Query: e.sel.query(),
 	}
 	if e.sel.selected() {
 		c.Mode, c.From, c.To = evidence.ModeSelected, 0, 0
@@ -190,7 +230,19 @@ func (e *exporter) open(ctx context.Context, keys keyRing, now time.Time) error 
 	if c.IssuerKeys, err = pinnedKeys(keys.issuer); err != nil {
 		return err
 	}
-	return e.continueFrom(ctx)
+	if err := e.continueFrom(ctx, &c); err != nil {
+		return err
+	}
+	if e.a.pruned != nil {
+		if e.sel.selected() || e.sel.From > 0 || e.last.Size != e.a.pruned.Size {
+			return fmt.Errorf("%w: only the whole of it can be exported", errPruned)
+		}
+		if c.Pruning, err = e.pruning(ctx); err != nil {
+			return err
+		}
+	}
+	e.bundle, err = evidence.NewBuilder(c, e.dir)
+	return err
 }
 
 // ending is the first published checkpoint of at least size entries.
@@ -226,26 +278,18 @@ func proven(ctx context.Context, tiles *disk.Store, verifier note.Verifier) (led
 
 // continueFrom adds the first checkpoint of the log, so that the bundle shows
 // that the tree only grew.
-func (e *exporter) continueFrom(ctx context.Context) error {
+func (e *exporter) continueFrom(ctx context.Context, c *evidence.Contents) error {
 	earlier, err := e.a.store.Checkpoints(ctx, e.last.Origin, 1, 1)
 	if err != nil || len(earlier) == 0 || earlier[0].Size >= e.last.Size {
 		return err
 	}
-	e.contents.First = earlier[0].Note
-	e.contents.Consistency, err = e.reader.ConsistencyProof(ctx, e.last.Origin, earlier[0].Size, e.last.Size)
+	c.First = earlier[0].Note
+	c.Consistency, err = e.reader.ConsistencyProof(ctx, e.last.Origin, earlier[0].Size, e.last.Size)
 	return err
 }
 
 // fill adds the records and what they name.
 func (e *exporter) fill(ctx context.Context) (err error) {
-	if e.a.pruned != nil {
-		if e.sel.selected() || e.sel.From > 0 || e.last.Size != e.a.pruned.Size {
-			return fmt.Errorf("%w: only the whole of it can be exported", errPruned)
-		}
-		if err := e.addPruning(ctx); err != nil {
-			return err
-		}
-	}
 	if !e.sel.selected() && e.sel.From == 0 {
 		for entry, err := range e.a.store.ReadRange(ctx, e.last.Origin, 0, e.last.Size) {
 			if err != nil {
@@ -265,11 +309,10 @@ func (e *exporter) fill(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, desk.Close()) }()
 		e.at = &finder{ctx: ctx, desk: desk.Desk}
 	}
-	wanted, err := e.wanted(e.at)
-	if err != nil {
+	if err := e.find(e.at); err != nil {
 		return err
 	}
-	for _, index := range slices.Sorted(maps.Keys(wanted)) {
+	for _, index := range slices.Sorted(maps.Keys(e.wanted)) {
 		if err := e.addProven(ctx, index); err != nil {
 			return err
 		}
@@ -288,58 +331,66 @@ func (e *exporter) fill(ctx context.Context) (err error) {
 	return e.prove(ctx, e.sel.From)
 }
 
-// wanted are the indexes of the records that need a proof of their own: those
+// find notes the indexes of the records that need a proof of their own: those
 // that were asked for, or before a range those that it rests on.
-func (e *exporter) wanted(x *finder) (map[int64]bool, error) {
-	var asked []search.Entry
-	if e.sel.selected() {
-		for _, id := range append(slices.Clone(e.sel.IDs), e.sel.Disclose...) {
-			found, err := x.Find(id)
-			if err != nil {
-				return nil, err
-			}
-			asked = append(asked, found...)
-		}
-		if e.sel.Txn != "" || e.sel.Person != "" {
-			found, err := x.all(search.Filter{Txn: e.sel.Txn, Person: e.sel.Person})
-			if err != nil {
-				return nil, err
-			}
-			if len(found) == 0 {
-				return nil, errors.New("no record is of that transaction or person")
-			}
-			asked = append(asked, found...)
-		}
-	} else {
-		var err error
-		if asked, err = x.all(search.Filter{From: e.sel.From}); err != nil {
-			return nil, err
-		}
-	}
-	wanted := map[int64]bool{}
+func (e *exporter) find(x *finder) error {
+	e.wanted = map[int64]bool{}
 	add := func(entries ...search.Entry) {
 		for _, r := range entries {
 			if r.Index < e.last.Size && (e.sel.selected() || r.Index < e.sel.From) {
-				wanted[r.Index] = true
+				e.wanted[r.Index] = true
 			}
 		}
 	}
-	add(asked...)
-	keys, err := x.all(search.Filter{Kind: record.KindKey})
-	if err != nil {
-		return nil, err
+	if err := x.each(search.Filter{Kind: record.KindKey}, func(r search.Entry) error { add(r); return nil }); err != nil {
+		return err
 	}
-	add(keys...)
-	for _, r := range asked {
+	return e.asked(x, func(r search.Entry) error {
 		for _, id := range restsOn(r.Record) {
 			found, err := x.Find(id)
 			if err != nil && !errors.Is(err, search.ErrNotFound) { // else it is not in this log, which the verifier says
-				return nil, err
+				return err
 			}
 			add(found...)
 		}
+		add(r)
+		return nil
+	})
+}
+
+// holds says whether the bundle has the record of an index.
+func (e *exporter) holds(index int64) bool {
+	return e.wanted[index] || !e.sel.selected() && index >= e.sel.From && index < e.last.Size
+}
+
+// asked gives the records that were asked for.
+func (e *exporter) asked(x *finder, do func(search.Entry) error) error {
+	if !e.sel.selected() {
+		return x.each(search.Filter{From: e.sel.From}, do)
 	}
-	return wanted, nil
+	for _, id := range append(slices.Clone(e.sel.IDs), e.sel.Disclose...) {
+		found, err := x.Find(id)
+		if err != nil {
+			return err
+		}
+		for _, r := range found {
+			if err := do(r); err != nil {
+				return err
+			}
+		}
+	}
+	if e.sel.Txn == "" && e.sel.Person == "" {
+		return nil
+	}
+	n := 0
+	err := x.each(search.Filter{Txn: e.sel.Txn, Person: e.sel.Person}, func(r search.Entry) error {
+		n++
+		return do(r)
+	})
+	if err == nil && n == 0 {
+		err = errors.New("no record is of that transaction or person")
+	}
+	return err
 }
 
 // restsOn names the records without which a record cannot be followed back to
@@ -378,18 +429,18 @@ func (e *exporter) prove(ctx context.Context, index int64) error {
 	if err != nil {
 		return err
 	}
-	e.contents.Proofs[index] = p.Hashes
-	return nil
+	return e.bundle.Proof(index, p.Hashes)
 }
 
 // add takes in a record, and what it names by digest as far as that is still
 // kept: the verifier says what is missing.
 func (e *exporter) add(ctx context.Context, entry ledger.Entry) error {
 	if entry.Pruned() && e.a.pruned != nil {
-		e.contents.Pruned[entry.Index] = entry.LeafHash
-		return nil
+		return e.bundle.Gone(entry.Index, entry.LeafHash)
 	}
-	e.contents.Records = append(e.contents.Records, evidence.Record{Index: entry.Index, Envelope: entry.Envelope})
+	if err := e.bundle.Record(evidence.Record{Index: entry.Index, Envelope: entry.Envelope}); err != nil {
+		return err
+	}
 	envelope, err := record.Open(entry.Envelope)
 	if err != nil {
 		return fmt.Errorf("entry %d: %w", entry.Index, err)
@@ -407,7 +458,7 @@ func (e *exporter) add(ctx context.Context, entry ledger.Entry) error {
 		if err != nil {
 			return fmt.Errorf("entry %d: receipt: %w", entry.Index, err)
 		}
-		e.contents.Receipts = append(e.contents.Receipts, string(b.Bytes))
+		return e.bundle.Receipt(string(b.Bytes))
 	case rec.PolicyChange != nil:
 		return e.addPolicy(ctx, rec.PolicyChange.BundleDigest)
 	case rec.Decision != nil:
@@ -435,8 +486,7 @@ func (e *exporter) addExchange(ctx context.Context, hash string) error {
 	case err != nil:
 		return fmt.Errorf("exchange: %w", err)
 	}
-	e.contents.Exchanges = append(e.contents.Exchanges, b.Bytes)
-	return nil
+	return e.bundle.Exchange(b.Bytes)
 }
 
 // addPolicy adds a set of rules once.
@@ -452,40 +502,37 @@ func (e *exporter) addPolicy(ctx context.Context, digest string) error {
 		return fmt.Errorf("policy bundle: %w", err)
 	}
 	e.policies[digest] = true
-	e.contents.Policies = append(e.contents.Policies, evidence.PolicyBundle{Digest: digest, Bytes: b.Bytes})
-	return nil
+	return e.bundle.Policy(evidence.PolicyBundle{Digest: digest, Bytes: b.Bytes})
 }
 
 // errPruned says that the bodies of a period are gone.
 var errPruned = errors.New("the period was pruned at the end of its retention")
 
-// addPruning adds the record that says what was pruned, and proves that the open
+// pruning is the record that says what was pruned, and the proof that the open
 // period, or a later one, has it.
-func (e *exporter) addPruning(ctx context.Context) error {
+func (e *exporter) pruning(ctx context.Context) (p evidence.Pruning, err error) {
 	at := e.a.pruned.at.entry
 	later := *e.a
 	later.cfg, later.former = inPeriod(e.a.cfg, at.Origin), at.Origin != e.a.open
 	keys, err := loadKeys(e.a.dataDir)
 	if err != nil {
-		return err
+		return p, err
 	}
 	_, verifier, err := later.logKey(keys)
 	if err != nil {
-		return err
+		return p, err
 	}
 	tiles, err := later.openTiles()
 	if err != nil {
-		return err
+		return p, err
 	}
 	c, err := proven(ctx, tiles, verifier)
 	if err != nil {
-		return err
+		return p, err
 	}
 	proof, err := ledger.NewReader(e.a.store, tiles).ProveIndex(ctx, at.Index, c)
 	if err != nil {
-		return fmt.Errorf("proving the pruning: %w", err)
+		return p, fmt.Errorf("proving the pruning: %w", err)
 	}
-	e.contents.Pruned = map[int64]evidence.Hash{}
-	e.contents.Pruning = evidence.Pruning{Envelope: at.Envelope, Index: at.Index, Proof: proof.Hashes, Checkpoint: c.Note, Kept: e.a.pruned.list}
-	return nil
+	return evidence.Pruning{Envelope: at.Envelope, Index: at.Index, Proof: proof.Hashes, Checkpoint: c.Note, Kept: e.a.pruned.list}, nil
 }

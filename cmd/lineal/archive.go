@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,12 +64,14 @@ func newExport(s streams) *cobra.Command {
 }
 
 func export(ctx context.Context, s streams, a *server.Archive, path string, sel server.Selection) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	err = a.ExportFile(ctx, path, sel, time.Now())
+	switch {
+	case errors.Is(err, fs.ErrExist):
 		return failed(err, "choose another --out")
-	}
-	if err := errors.Join(a.Export(ctx, f, sel, time.Now()), f.Close()); err != nil {
-		return failed(errors.Join(err, os.Remove(path)), "")
+	case errors.Is(err, syscall.ENOSPC):
+		return failed(err, "while it is made a bundle takes twice its size beside --out: choose one on another disk, or make one of each part of the range")
+	case err != nil:
+		return failed(err, "")
 	}
 	_, err = fmt.Fprintln(s.out, path)
 	return err

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -62,11 +64,10 @@ func proposeLog(s streams, bundle, policyPath string) error {
 	if err != nil {
 		return err
 	}
-	b, err := os.ReadFile(bundle) //nolint:gosec // the auditor names the file
-	if err != nil {
+	line, err := evidence.ProposeFile(bundle, policy)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return &exitError{code: exitVerifyUsage, err: err}
 	}
-	line, err := evidence.Propose(b, policy)
 	if err != nil {
 		return failed(err, "")
 	}
@@ -82,14 +83,12 @@ func verify(s streams, paths []string, policyPath string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	bundles := make([][]byte, len(paths))
-	for i, path := range paths {
-		if bundles[i], err = os.ReadFile(path); err != nil { //nolint:gosec // the auditor names the file
-			return &exitError{code: exitVerifyUsage, err: err}
-		}
+	reports, err := evidence.VerifyFiles(paths, policy)
+	if err != nil {
+		return &exitError{code: exitVerifyUsage, err: err}
 	}
 	code := exitOK
-	for i, report := range evidence.VerifyPeriods(bundles, policy) {
+	for i, report := range reports {
 		if i > 0 && !asJSON {
 			if _, err := fmt.Fprintln(s.out); err != nil {
 				return failed(err, "")

@@ -24,6 +24,24 @@ func (c checkpoint) body() string {
 	return record.CheckpointBody(c.origin, uint64(c.size), c.root) //nolint:gosec // a size is never negative
 }
 
+// parseBody reads a checkpoint as records name it, which nothing signs but the
+// record.
+func parseBody(body string) (checkpoint, error) {
+	lines := strings.Split(body, "\n")
+	if len(lines) != 4 || lines[3] != "" {
+		return checkpoint{}, errors.New("it names no checkpoint")
+	}
+	c := checkpoint{origin: lines[0]}
+	var err error
+	if c.size, err = parseDecimal(lines[1]); err != nil {
+		return checkpoint{}, fmt.Errorf("checkpoint size: %w", err)
+	}
+	if c.root, err = parseHash(lines[2]); err != nil {
+		return checkpoint{}, fmt.Errorf("checkpoint root: %w", err)
+	}
+	return c, nil
+}
+
 func parseCheckpoint(b []byte) (checkpoint, error) {
 	n, err := parseNote(b)
 	if err != nil {

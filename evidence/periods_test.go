@@ -26,7 +26,9 @@ type periods struct {
 // changes are what an operator does otherwise.
 type changes struct {
 	noSeal   bool
+	rollback bool         // the second is opened because the first lost its end
 	previous string       // of the opening; "" is as it must be
+	opener   string       // who writes the opening; "" is the admin
 	pruner   string       // who writes the pruning; "" is the admin
 	early    bool         // the pruning comes before its time
 	prunes   string       // the origin; "" is that of the first period
@@ -45,8 +47,11 @@ func newPeriods(t *testing.T, c changes) *periods {
 	retention := &record.Retention{NotBefore: record.At(time.Unix(w.clock+1000, 0)), DeleteBy: record.At(time.Unix(w.clock+2000, 0))}
 	period := func(op record.PeriodOp, origin, previous, state string) record.Record {
 		cause := record.PeriodRoll
-		if op == record.PeriodPrune {
+		switch {
+		case op == record.PeriodPrune:
 			cause = record.PeriodRetention
+		case op == record.PeriodOpen && c.rollback:
+			cause = record.PeriodRollback
 		}
 		return record.Record{Header: record.Header{Kind: record.KindPeriod}, Period: &record.Period{
 			Op: op, Origin: origin, Previous: previous, Cause: cause, Retention: retention, StateDigest: state,
@@ -71,7 +76,12 @@ func newPeriods(t *testing.T, c changes) *periods {
 	if previous == "" {
 		previous = end
 	}
-	n.put("admin", period(record.PeriodOpen, nextOrigin, previous, digest([]byte("state"))))
+	n.waited = w.leaves[len(w.leaves)-1]
+	opener := "admin"
+	if c.opener != "" {
+		opener = c.opener
+	}
+	n.put(opener, period(record.PeriodOpen, nextOrigin, previous, digest([]byte("state"))))
 	for _, id := range []string{"sts-1", "gw-1"} {
 		n.keyRecord(record.KeyAdd, n.writers[id], "")
 	}

@@ -102,6 +102,7 @@ type verifier struct {
 	keys        keyHistory
 	head        *entry                 // the first record, once it was asked for
 	before      *verifier              // of the period before, nil if there is none
+	opening     *opening               // what the first record says, once it was asked for
 	tails       map[string]*tail       // of the writers, at the end
 	decisions   map[recordID]decided   // by record id
 	pinned      map[issuerKeyName]bool // issuer keys that the policy pins

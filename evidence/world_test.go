@@ -42,6 +42,7 @@ type world struct {
 	rules    []byte
 	sd       record.Disclosure
 	decided  []string // record ids
+	waited   []byte   // the last record of the period before
 	grants   [2]string
 }
 

@@ -185,7 +185,7 @@ func (v *verifier) continued() bool {
 // whole reports whether everything that these writers wrote before is here: in this
 // bundle, or in those of the periods before.
 func (v *verifier) whole() bool {
-	return !v.continued() || v.before != nil && len(v.before.gone) == 0 && v.before.whole()
+	return !v.continued() || v.before != nil && len(v.before.gone) == 0 && v.rolledBack() == nil && v.before.whole()
 }
 
 // tail is the last record seen of a writer.
@@ -194,6 +194,8 @@ type tail struct {
 	seq  int64
 	hash string
 	seen map[string]bool // runs
+
+	restored bool // of a log that lost its end: what followed is not known
 }
 
 // sequenceCheck walks every writer's records: `gw.seq` counts without a hole
@@ -204,6 +206,7 @@ func (v *verifier) sequenceCheck() check {
 	}
 	tails := v.carriedTails()
 	v.tails = tails
+	v.checkRolledBack()
 	ids := map[recordID]int64{}
 	broken := false
 	return check{see: func(e *entry) {
@@ -239,6 +242,14 @@ func (v *verifier) follow(tails map[string]*tail, e *entry) {
 		t = &tail{seen: map[string]bool{}}
 		tails[w.ID] = t
 	}
+	wrong := v.fail // of a hole
+	if t.restored {
+		if v.before.has(e.leaf) { // it waited for its index in the backup
+			v.unproven(Sequence, "record %d is in the log before as well", e.index)
+			return
+		}
+		wrong = v.unproven
+	}
 	switch {
 	case !known && !v.whole():
 		// Where the writer stood before the bundle is not in it.
@@ -247,17 +258,17 @@ func (v *verifier) follow(tails map[string]*tail, e *entry) {
 			v.fail(Sequence, "record %d is the first of writer %q, but says that %d came before it in its run", e.index, w.ID, w.Seq)
 		}
 	case w.Run == t.run && w.Seq > t.seq+1:
-		v.fail(Sequence, "writer %q: %s missing before record %d", w.ID, missingSeqs(t.seq+1, w.Seq), e.index)
+		wrong(Sequence, "writer %q: %s missing before record %d", w.ID, missingSeqs(t.seq+1, w.Seq), e.index)
 	case w.Run == t.run && w.Seq <= t.seq:
 		v.fail(Sequence, "writer %q: record %d has seq %d after seq %d", w.ID, e.index, w.Seq, t.seq)
 	case w.Run != t.run && t.seen[w.Run]:
 		v.fail(Sequence, "writer %q: record %d is of a run that had ended", w.ID, e.index)
 	case w.Run != t.run && w.Seq != 0:
-		v.fail(Sequence, "writer %q: %s missing before record %d, the first of its run", w.ID, missingSeqs(0, w.Seq), e.index)
+		wrong(Sequence, "writer %q: %s missing before record %d, the first of its run", w.ID, missingSeqs(0, w.Seq), e.index)
 	case w.Prev != t.hash:
-		v.fail(Sequence, "writer %q: record %d does not follow the record before it (prev differs)", w.ID, e.index)
+		wrong(Sequence, "writer %q: record %d does not follow the record before it (prev differs)", w.ID, e.index)
 	}
-	t.run, t.seq, t.hash = w.Run, w.Seq, e.hash
+	t.run, t.seq, t.hash, t.restored = w.Run, w.Seq, e.hash, false
 	t.seen[w.Run] = true
 }
 

@@ -58,6 +58,9 @@ type State struct {
 	// Next is the origin that follows when everything up to Size was read; "" while
 	// this one is open.
 	Next string
+	// Lost says that the database was set back and the period lost its end: whoever
+	// stands behind Size has more than there is, and goes on to Next.
+	Lost bool
 }
 
 // Batch is what is sent at once: entries of one log in the order of indexes, with
@@ -325,6 +328,10 @@ func (f *Follower) begin(ctx context.Context) error {
 		at = Position{Origin: log.Origin, Next: first, First: first}
 		f.at, f.acked = at, at
 		return f.cfg.Cursor.Save(at) // so that a feed from the end begins there, whenever it first has something to send
+	}
+	if at.Next > log.Size && log.Lost {
+		f.at, f.acked = at, at
+		return nil
 	}
 	if at.Next > log.Size {
 		return fmt.Errorf("%w: it stands at %d, %s has %d entries", ErrOtherLog, at.Next, at.Origin, log.Size)

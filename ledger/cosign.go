@@ -8,6 +8,9 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // WitnessConfig says who must have seen a checkpoint before it is published.
@@ -179,25 +182,78 @@ func (k *cosigners) settle(ctx context.Context, c Checkpoint, n int) error {
 	return nil
 }
 
-// compare asks each witness how large a tree it has seen (5.5 step 2), before
-// the log is extended. One that cannot be asked is no reason not to start.
-func (k *cosigners) compare(ctx context.Context, c Checkpoint) error {
-	errs := make([]error, len(k.cfg.Witnesses))
+// sizes asks each witness how large a tree it has seen of the log that c is of. One
+// that has seen nothing yet takes c, which may leave the process by now.
+func (k *cosigners) sizes(ctx context.Context, c Checkpoint) ([]int64, []error) {
+	sizes, errs := make([]int64, len(k.cfg.Witnesses)), make([]error, len(k.cfg.Witnesses))
 	k.all(ctx, func(ctx context.Context, i int, w Witness) {
 		_, err := addCheckpoint(ctx, k.cfg.HTTP, w, 0, nil, c.Note)
 		var has *conflict
 		switch {
 		case err == nil:
-			k.saw(w, c.Size)
-		case !errors.As(err, &has):
-			k.report(ctx, w, c, fmt.Errorf("asking for its size: %w", err))
-		case has.size > c.Size:
-			errs[i] = fmt.Errorf("comparing witness %s: %w: %d entries, the database has %d", w.Name, ErrRollbackDetected, has.size, c.Size)
+			sizes[i] = c.Size
+		case errors.As(err, &has):
+			sizes[i] = has.size
 		default:
-			k.saw(w, has.size)
+			errs[i] = fmt.Errorf("asking for its size: %w", err)
 		}
 	})
+	return sizes, errs
+}
+
+// compare asks each witness how large a tree it has seen (5.5 step 2), before
+// the log is extended. One that cannot be asked is no reason not to start.
+func (k *cosigners) compare(ctx context.Context, c Checkpoint) error {
+	var errs []error
+	sizes, unasked := k.sizes(ctx, c)
+	for i, w := range k.cfg.Witnesses {
+		switch {
+		case unasked[i] != nil:
+			k.report(ctx, w, c, unasked[i])
+		case sizes[i] > c.Size:
+			errs = append(errs, fmt.Errorf("comparing witness %s: %w: %d entries, the database has %d", w.Name, ErrRollbackDetected, sizes[i], c.Size))
+		default:
+			k.saw(w, sizes[i])
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// CheckWitnesses asks the witnesses whether they know a log that has not begun, by
+// its key: each is shown the empty tree, which every tree extends. It returns an
+// error unless those that do make the quorum, so that a period is not closed
+// before the next can be published: ErrNotPublished says who does not know it, or
+// cannot be asked; ErrFork that one has seen entries of it.
+func CheckWitnesses(ctx context.Context, cfg WitnessConfig, signer note.Signer, logger *slog.Logger) error {
+	if err := cfg.setDefaults(); err != nil || len(cfg.Witnesses) == 0 {
+		return err
+	}
+	root, err := tlog.TreeHash(0, nil)
+	if err != nil {
+		return fmt.Errorf("asking witnesses of %s: %w", signer.Name(), err)
+	}
+	c, err := signCheckpoint(signer.Name(), 0, Hash(root), signer)
+	if err != nil {
+		return fmt.Errorf("asking witnesses: %w", err)
+	}
+	k := &cosigners{cfg: cfg, logger: orDiscard(logger), seen: map[string]int64{}}
+	sizes, errs := k.sizes(ctx, c)
+	know := 0
+	for i, w := range cfg.Witnesses {
+		switch {
+		case errs[i] != nil:
+			errs[i] = fmt.Errorf("witness %s: %w", w.Name, errs[i])
+			k.logger.WarnContext(ctx, "a witness would not cosign the log", slog.String("origin", c.Origin), slog.Any("error", errs[i]))
+		case sizes[i] > 0:
+			return fmt.Errorf("asking witnesses of %s: %w: witness %s has seen %d entries of it", c.Origin, ErrFork, w.Name, sizes[i])
+		default:
+			know++
+		}
+	}
+	if know < cfg.Quorum {
+		return fmt.Errorf("asking witnesses of %s: %w: %d of %d know it: %w", c.Origin, ErrNotPublished, know, cfg.Quorum, errors.Join(errs...))
+	}
+	return nil
 }
 
 func (k *cosigners) standing() Witnessing {

@@ -44,6 +44,9 @@ var (
 	// ErrRollbackDetected: something outside the database has seen a larger
 	// tree than the database holds. The log must not be extended.
 	ErrRollbackDetected error = &codeError{"rollback_detected", "a larger tree than the stored one was seen"}
+	// ErrNotRolledBack: nothing outside the database has seen more of the log than
+	// the database holds, so that there is nothing to recover from.
+	ErrNotRolledBack error = &codeError{"not_rolled_back", "nothing has seen more of the log than the store holds"}
 	// ErrFork: two roots for one size, or tile bytes that disagree. Fatal.
 	ErrFork error = &codeError{"fork_detected", "the log contradicts what was written before"}
 	// ErrWitnessDisagrees: a witness has seen a larger tree or another one. It may

@@ -20,6 +20,9 @@ type FsckConfig struct {
 	// Closed says that the origin is a former one of the log: it ends at its last
 	// checkpoint.
 	Closed bool
+	// Lost says that the origin lost its end, and was closed after a rollback of the
+	// database: files beside it may have seen more, or may be gone with it.
+	Lost bool
 	// Pruned says of which entries the bodies may be gone; nil means none.
 	Pruned func(index int64) bool
 }
@@ -159,7 +162,7 @@ func (c *checker) entries(ctx context.Context) error {
 		}
 		if c.last.Note != nil && c.f.size <= c.last.Size {
 			for _, t := range full {
-				if err := c.compare(ctx, t, true); err != nil {
+				if err := c.compare(ctx, t, !c.cfg.Lost); err != nil {
 					return err
 				}
 			}
@@ -217,7 +220,7 @@ func (c *checker) atSize(ctx context.Context) error {
 	for _, t := range c.f.partial() {
 		// Partial tiles of older checkpoints may be dropped; what is there must
 		// be right.
-		if err := c.compare(ctx, t, cp.Size == c.last.Size && !c.last.Published.IsZero()); err != nil {
+		if err := c.compare(ctx, t, cp.Size == c.last.Size && !c.last.Published.IsZero() && !c.cfg.Lost); err != nil {
 			return err
 		}
 	}
@@ -274,7 +277,7 @@ func (c *checker) seenFiles(ctx context.Context) error {
 	}{{"checkpoint", c.cfg.Tiles.GetCheckpoint}, {"highest_seen", c.cfg.Tiles.GetHighestSeen}} {
 		msg, err := f.get(ctx)
 		if errors.Is(err, fs.ErrNotExist) {
-			if !c.last.Published.IsZero() {
+			if !c.last.Published.IsZero() && !c.cfg.Lost {
 				if err := c.problem(-1, f.name, "missing"); err != nil {
 					return err
 				}
@@ -295,6 +298,9 @@ func (c *checker) seenFile(ctx context.Context, name string, msg []byte) error {
 	seen, err := OpenCheckpoint(msg, c.cfg.Verifier)
 	if err != nil {
 		return c.problem(-1, name, "%v", err)
+	}
+	if c.cfg.Lost && seen.Size > c.last.Size {
+		return nil
 	}
 	cs, err := c.cfg.Source.Checkpoints(ctx, c.head.Origin, seen.Size, 1)
 	if err != nil {

@@ -71,18 +71,7 @@ func (s *Sequencer) Roll(ctx context.Context, origin string, records []string) e
 		if err := s.renew(ctx); err != nil {
 			return err
 		}
-		r := Rolled{Log: s.cfg.Log, From: s.head.Origin, To: origin, Epoch: s.head.Epoch, Size: s.head.Size}
-		for _, id := range records {
-			e, err := s.cfg.Store.Lookup(ctx, id)
-			if err != nil {
-				return err
-			}
-			if e.Index >= 0 {
-				return fmt.Errorf("%w: record %s is entry %d of %s", ErrFork, id, e.Index, e.Origin)
-			}
-			r.Entries = append(r.Entries, NewEntry{RecordID: id, LeafHash: Hash(tlog.RecordHash(e.Envelope))})
-		}
-		if _, err := s.cfg.Store.Roll(ctx, r); err != nil {
+		if err := rollTo(ctx, s.cfg.Store, Rolled{Log: s.cfg.Log, From: s.head.Origin, To: origin, Epoch: s.head.Epoch, Size: s.head.Size}, records); err != nil {
 			return err
 		}
 		return errRolled
@@ -91,4 +80,20 @@ func (s *Sequencer) Roll(ctx context.Context, origin string, records []string) e
 		return fmt.Errorf("rolling %s to %s: %w", s.cfg.Log, origin, err)
 	}
 	return nil
+}
+
+// rollTo rolls with records of intake as the first entries.
+func rollTo(ctx context.Context, store SequencerStore, r Rolled, records []string) error {
+	for _, id := range records {
+		e, err := store.Lookup(ctx, id)
+		if err != nil {
+			return err
+		}
+		if e.Index >= 0 {
+			return fmt.Errorf("%w: record %s is entry %d of %s", ErrFork, id, e.Index, e.Origin)
+		}
+		r.Entries = append(r.Entries, NewEntry{RecordID: id, LeafHash: Hash(tlog.RecordHash(e.Envelope))})
+	}
+	_, err := store.Roll(ctx, r)
+	return err
 }

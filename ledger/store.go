@@ -127,10 +127,15 @@ type Orderer interface {
 	// Roll closes the origin of a log and opens the next with these entries, in
 	// one transaction guarded by epoch and size. From then on the log's indexes
 	// are those of the new origin, and what waits in intake goes there.
-	// ErrNotPublished unless a published checkpoint covers the whole origin;
-	// ErrFork if the new one has been used before; ErrNotFound if a record does
-	// not wait in intake.
+	// ErrNotPublished unless a published checkpoint covers the whole origin, or
+	// r.End says where it ended; ErrFork if the new one has been used before;
+	// ErrNotFound if a record does not wait in intake.
 	Roll(ctx context.Context, r Rolled) (Head, error)
+	// Restore puts entries back that a restored backup lacks, at the indexes from
+	// r.Size on, in one transaction guarded by epoch and size. One that waits in
+	// intake leaves it. ErrFork, and nothing changes, if a record of its id has
+	// other bytes or an index.
+	Restore(ctx context.Context, r Restored) (Head, error)
 }
 
 // Source is the part of a store that readers use (role "reader").
@@ -237,6 +242,26 @@ type Rolled struct {
 	Epoch         int64
 	Size          int64 // of From
 	Entries       []NewEntry
+	// End is the newest checkpoint that is known of From, where the database was
+	// set back; its Note is nil otherwise. It becomes the last published one of
+	// From if the database has its entries.
+	End Checkpoint
+}
+
+// Restored is one step of putting back what a restored backup lacks: Entries get
+// the indexes from Size on.
+type Restored struct {
+	Log, Origin string
+	Epoch       int64
+	Size        int64 // of the log before
+	Entries     []RestoredEntry
+}
+
+// RestoredEntry is an entry that was in the log before.
+type RestoredEntry struct {
+	RecordID string
+	Envelope []byte
+	LeafHash Hash
 }
 
 // Pruning is what a period loses at the end of its retention. The entries keep

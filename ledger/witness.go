@@ -148,6 +148,19 @@ func cosignatures(answer []byte, v note.Verifier, msg []byte) ([]byte, error) {
 	return out, nil
 }
 
+// cosigned counts the witnesses whose cosignature on a note verifies.
+func cosigned(msg []byte, ws []Witness) int {
+	vs := make([]note.Verifier, len(ws))
+	for i, w := range ws {
+		vs[i] = w.Verifier
+	}
+	n, err := note.Open(msg, note.VerifierList(vs...))
+	if err != nil {
+		return 0
+	}
+	return len(n.Sigs)
+}
+
 // witnessTimeout bounds one round, in which all witnesses are asked at once.
 const witnessTimeout = 5 * time.Second
 

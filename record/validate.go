@@ -534,6 +534,7 @@ func (p *Period) check(c *checker) {
 		c.require(p.Previous != "", "previous", "is missing")
 	case PeriodOpen, PeriodSeal:
 		oneOf(c, "cause", p.Cause, PeriodRoll, PeriodRollback)
+		c.require(p.Cause != PeriodRollback || p.Previous != "", "previous", "is missing")
 	}
 	if p.Retention == nil {
 		c.fail("retention", "is missing")

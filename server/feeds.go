@@ -261,14 +261,14 @@ func (l logSource) State(ctx context.Context, origin string) (feed.State, error)
 	}
 	s := feed.State{Origin: head.Origin}
 	for origin != "" && s.Origin != origin { // back from the open period
-		before, err := l.before(ctx, s.Origin)
+		before, lost, err := l.before(ctx, s.Origin)
 		if err != nil {
 			return feed.State{}, err
 		}
 		if before == "" {
 			return feed.State{}, fmt.Errorf("%w: no period of %s is %s", feed.ErrOtherLog, l.family, origin)
 		}
-		s.Origin, s.Next = before, s.Origin
+		s.Origin, s.Next, s.Lost = before, s.Origin, lost
 	}
 	c, err := l.store.LastCheckpoint(ctx, s.Origin, true)
 	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
@@ -279,26 +279,14 @@ func (l logSource) State(ctx context.Context, origin string) (feed.State, error)
 }
 
 // before is the origin of the period before: it is in the checkpoint that the
-// first record of a period names. "" if there is none.
-func (l logSource) before(ctx context.Context, origin string) (string, error) {
-	for e, err := range l.store.ReadRange(ctx, origin, 0, 1) {
-		if err != nil || e.Pruned() {
-			return "", err
-		}
-		envelope, err := record.Open(e.Envelope)
-		if err != nil {
-			return "", err
-		}
-		r, err := record.Parse(envelope.Payload)
-		if err != nil {
-			return "", err
-		}
-		if r.Period != nil && r.Period.Op == record.PeriodOpen && r.Period.Previous != "" {
-			before, _, _ := strings.Cut(r.Period.Previous, "\n")
-			return before, nil
-		}
+// first record of a period names. "" if there is none. lost: it lost its end.
+func (l logSource) before(ctx context.Context, origin string) (before string, lost bool, err error) {
+	first, err := periodRecord(ctx, l.store, origin, 0)
+	if err != nil || first == nil || first.Op != record.PeriodOpen {
+		return "", false, err
 	}
-	return "", nil
+	before, _, _ = strings.Cut(first.Previous, "\n")
+	return before, first.Cause == record.PeriodRollback, nil
 }
 
 // Read implements feed.Source.

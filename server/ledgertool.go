@@ -23,6 +23,9 @@ type FsckReport struct {
 	// Records is nil if every record is readable, signed by the key that its
 	// writer had at that index, and follows the same writer's previous one.
 	Records error
+	// Lost is up to how many entries a former period was signed, if it lost its end
+	// and has fewer; else 0.
+	Lost int64
 }
 
 // Err is nil for a sound log.
@@ -44,8 +47,13 @@ func (a *Archive) Fsck(ctx context.Context) (FsckReport, error) {
 		return FsckReport{}, err
 	}
 	rep := FsckReport{Tiles: tilesPath(a.dataDir, a.cfg)}
+	if a.former {
+		if rep.Lost, err = a.lost(ctx); err != nil {
+			return rep, err
+		}
+	}
 	if rep.FsckReport, err = ledger.Fsck(ctx, ledger.FsckConfig{
-		Source: a.store, Tiles: tiles, Log: a.cfg.Family, Verifier: verifier, Closed: a.former, Pruned: a.pruned.gone(),
+		Source: a.store, Tiles: tiles, Log: a.cfg.Family, Verifier: verifier, Closed: a.former, Lost: rep.Lost > 0, Pruned: a.pruned.gone(),
 	}); err != nil {
 		return rep, err
 	}
@@ -59,6 +67,17 @@ func (a *Archive) Fsck(ctx context.Context) (FsckReport, error) {
 	}
 	rep.Records = checkRecords(ctx, admissionOf(keys.manifestPublic, a.store, rep.Origin), snaps, rep.Size)
 	return rep, nil
+}
+
+// lost is as FsckReport.Lost.
+func (a *Archive) lost(ctx context.Context) (int64, error) {
+	periods, err := chainOf(ctx, a.store, a.cfg.Family)
+	for _, p := range periods {
+		if p.Origin == a.cfg.Origin() && p.Lost > p.Size {
+			return p.Lost, nil
+		}
+	}
+	return 0, err
 }
 
 // checkFormer reads all entries of a closed period. Of one that was pruned, the

@@ -324,7 +324,7 @@ func (m *mover) compareFormer(ctx context.Context, src ledger.Source) error {
 			return err
 		}
 		found, err := ledger.Fsck(ctx, ledger.FsckConfig{
-			Source: src, Tiles: tiles, Log: m.to.Family, Verifier: verifier, Closed: true, Pruned: a.pruned.gone(),
+			Source: src, Tiles: tiles, Log: m.to.Family, Verifier: verifier, Closed: true, Lost: p.Lost > p.Size, Pruned: a.pruned.gone(),
 		})
 		if err == nil {
 			err = found.Err()

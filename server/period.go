@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 
 	"github.com/lineal-auth/lineal/config"
@@ -75,7 +76,9 @@ func (a *admission) stateOf(ctx context.Context, p *record.Period) (snapshot, er
 	if err := json.Unmarshal(b.Bytes, &s); err != nil {
 		return snapshot{}, fmt.Errorf("%w: %w", ledger.ErrCorrupt, err)
 	}
-	if body := strings.SplitN(p.Previous, "\n", 3); len(body) != 3 || s.Origin != body[0] || fmt.Sprint(s.Size) != body[1] {
+	// After a rollback the end that is known and the entries that are left differ.
+	body := strings.SplitN(p.Previous, "\n", 3)
+	if len(body) != 3 || s.Origin != body[0] || fmt.Sprint(s.Size) != body[1] && p.Cause != record.PeriodRollback {
 		return snapshot{}, fmt.Errorf("%w: it is of %s at %d", ledger.ErrCorrupt, s.Origin, s.Size)
 	}
 	return s, nil
@@ -110,6 +113,9 @@ type Period struct {
 	Origin string
 	Size   int64 // entries under its last checkpoint
 	Sealed bool  // it is closed
+	// Lost is how many entries its newest known checkpoint covers, if it was closed
+	// after a rollback of the database; else 0.
+	Lost int64
 	// NotBefore and DeleteBy are its retention, "" while it is open.
 	NotBefore, DeleteBy record.Timestamp
 	Pruned              bool     // its bodies are gone
@@ -147,6 +153,7 @@ func chainOf(ctx context.Context, src ledger.Source, family string) ([]Period, e
 		return nil, err
 	}
 	var back []Period
+	var after *record.Period // the record that opens the period behind, nil of the open one
 	seen := map[string]bool{}
 	for origin := head.Origin; origin != ""; {
 		if seen[origin] {
@@ -154,14 +161,14 @@ func chainOf(ctx context.Context, src ledger.Source, family string) ([]Period, e
 		}
 		seen[origin] = true
 		p := Period{Name: strings.TrimPrefix(origin, family+"/"), Origin: origin, Sealed: origin != head.Origin}
-		if err := p.measure(ctx, src); err != nil {
+		if err := p.measure(ctx, src, after); err != nil {
 			return nil, fmt.Errorf("period %s: %w", p.Name, err)
 		}
 		first, err := periodRecord(ctx, src, origin, 0)
 		if err != nil {
 			return nil, err
 		}
-		origin = ""
+		origin, after = "", first
 		if first != nil && first.Op == record.PeriodOpen && first.Origin == p.Origin {
 			origin, _, _ = strings.Cut(first.Previous, "\n")
 		}
@@ -170,17 +177,25 @@ func chainOf(ctx context.Context, src ledger.Source, family string) ([]Period, e
 	return back, nil
 }
 
-// measure reads the end of a period.
-func (p *Period) measure(ctx context.Context, src ledger.Source) error {
+// measure reads the end of a period. after opens the next one: behind a rollback
+// nothing seals the period, and that record says what a seal would.
+func (p *Period) measure(ctx context.Context, src ledger.Source, after *record.Period) error {
+	lost := after != nil && after.Cause == record.PeriodRollback
 	c, err := src.LastCheckpoint(ctx, p.Origin, true)
-	if errors.Is(err, ledger.ErrNotFound) && !p.Sealed {
-		return nil
+	if errors.Is(err, ledger.ErrNotFound) && (!p.Sealed || lost) {
+		err = nil
 	}
 	if err != nil {
 		return err
 	}
 	p.Size = c.Size
-	if !p.Sealed {
+	if lost {
+		if p.Lost, err = sizeOf(after.Previous); err != nil {
+			return err
+		}
+		p.NotBefore, p.DeleteBy = after.Retention.NotBefore, after.Retention.DeleteBy
+	}
+	if !p.Sealed || lost {
 		return nil
 	}
 	seal, err := periodRecord(ctx, src, p.Origin, c.Size-1)
@@ -192,6 +207,17 @@ func (p *Period) measure(ctx context.Context, src ledger.Source) error {
 	}
 	p.NotBefore, p.DeleteBy = seal.Retention.NotBefore, seal.Retention.DeleteBy
 	return nil
+}
+
+// sizeOf reads the size out of a checkpoint as records name it.
+func sizeOf(body string) (int64, error) {
+	_, rest, _ := strings.Cut(body, "\n")
+	size, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.ParseInt(size, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%w: a checkpoint of size %q", ledger.ErrCorrupt, size)
+	}
+	return n, nil
 }
 
 // periodRecord reads what a record says of a period, nil if it is of another kind

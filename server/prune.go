@@ -106,6 +106,8 @@ func (p *pruner) open(ctx context.Context, period string, apply bool, logger *sl
 		return fmt.Errorf("there is no period %q: lineal ledger periods lists them", period)
 	case !periods[i].Sealed:
 		return fmt.Errorf("the period %s is open: only a closed one is pruned", period)
+	case periods[i].Lost > 0:
+		return fmt.Errorf("the period %s lost its end and has no seal that a pruning could be held to: it is kept", period)
 	}
 	p.at = periods[i]
 	return nil

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -29,7 +30,8 @@ type RollReport struct {
 }
 
 // rollingFile stands in a data directory from the first record of a roll to its
-// end, so that no server starts on a period that is half closed.
+// end, so that no server starts on a period that is half closed: the period in a
+// line, and after a rollback the signed checkpoint that the log ended with.
 const rollingFile = "rolling"
 
 // PrepareRoll makes the key of a period to come and gives its public half, for
@@ -71,7 +73,7 @@ func nextPeriod(was config.Ledger, period string) error {
 // one that has it.
 func Roll(ctx context.Context, cfg config.Config, member string, now func() time.Time, logger *slog.Logger) (RollReport, error) {
 	r := roller{cfg: cfg, dataDir: cfg.DataDir, member: member, now: now, logger: logger}
-	if err := r.run(ctx); err != nil {
+	if err := r.run(ctx, r.close); err != nil {
 		return r.rep, fmt.Errorf("rolling: %w", err)
 	}
 	return r.rep, nil
@@ -84,15 +86,20 @@ type roller struct {
 	now     func() time.Time
 	logger  *slog.Logger
 
-	was  config.Ledger // as noted, before
-	keys keyRing
-	rep  RollReport
+	was     config.Ledger // as noted, before
+	keys    keyRing
+	judging *admission // of the old period, at its end
+	rep     RollReport
 }
 
-func (r *roller) run(ctx context.Context) (err error) {
+// run rolls; closing ends the open period and opens the next in the store.
+func (r *roller) run(ctx context.Context, closing func(context.Context) error) (err error) {
 	to := r.cfg.Ledger
 	if r.was, err = readLedger(r.dataDir); err != nil {
 		return err
+	}
+	if r.was.Period == to.Period && r.hasBegun() {
+		return r.finish(ctx)
 	}
 	if err := nextPeriod(r.was, to.Period); err != nil {
 		return err
@@ -114,7 +121,7 @@ func (r *roller) run(ctx context.Context) (err error) {
 	case r.keys.manifest == nil || r.keys.log == nil:
 		return errNotHere("manifest or log")
 	default:
-		if err := r.close(ctx); err != nil {
+		if err := closing(ctx); err != nil {
 			return err
 		}
 	}
@@ -147,10 +154,10 @@ func (r *roller) openOrigin(ctx context.Context) (_ string, err error) {
 
 // close ends the period and opens the next in the store.
 func (r *roller) close(ctx context.Context) (err error) {
-	if _, err := periodKey(r.dataDir, r.cfg.Ledger.Period, true); err != nil {
-		return err
+	if end, err := r.lostEnd(); err != nil || end != nil {
+		return errors.Join(err, errors.New("a roll after a rollback has begun: repeat it with --after-rollback"))
 	}
-	if err := durable.WriteFile(filepath.Join(r.dataDir, rollingFile), []byte(r.cfg.Ledger.Period+"\n"), 0o600); err != nil {
+	if err := r.begin(ctx, nil); err != nil {
 		return err
 	}
 	old := inPeriod(r.cfg.Ledger, r.rep.From)
@@ -165,6 +172,7 @@ func (r *roller) close(ctx context.Context) (err error) {
 	if seq == nil {
 		return fmt.Errorf("another process has the log: stop those with the role ledger: %w", ledger.ErrLeaseHeld)
 	}
+	r.judging = l.order.judging
 	admin, err := l.openRecorder(ctx, writerAdmin, record.RoleAdmin, r.keys.manifest)
 	if err != nil {
 		return err
@@ -175,11 +183,54 @@ func (r *roller) close(ctx context.Context) (err error) {
 		return err
 	}
 	r.rep.Size, r.rep.Root = c.Size, c.Root
-	records, err := r.open(ctx, l, admin, c)
+	records, err := r.open(ctx, l, admin, c, record.PeriodRoll)
 	if err != nil {
 		return err
 	}
 	return seq.Roll(ctx, r.rep.To, records)
+}
+
+// begin is what comes before the old period is touched: the key of the new one,
+// witnesses that know it, and the note that a roll has begun. end is the signed
+// checkpoint that the log ended with, if it lost what followed.
+func (r *roller) begin(ctx context.Context, end []byte) error {
+	to := r.cfg.Ledger
+	key, err := periodKey(r.dataDir, to.Period, true)
+	if err != nil {
+		return err
+	}
+	signer, _, err := ledger.NewCheckpointKey(r.rep.To, key)
+	if err != nil {
+		return err
+	}
+	witnesses, err := witnessConfig(to, r.now)
+	if err != nil {
+		return err
+	}
+	if err := ledger.CheckWitnesses(ctx, witnesses, signer, r.logger); err != nil {
+		return fmt.Errorf("%s is not closed before the witnesses know the next (lineal ledger roll --prepare prints its key): %w", r.rep.From, err)
+	}
+	return durable.WriteFile(filepath.Join(r.dataDir, rollingFile), append([]byte(to.Period+"\n"), end...), 0o600)
+}
+
+// lostEnd is the checkpoint of a roll after a rollback that has begun, nil if none
+// has.
+func (r *roller) lostEnd() ([]byte, error) {
+	text, err := os.ReadFile(filepath.Join(r.dataDir, rollingFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	period, end, _ := bytes.Cut(text, []byte("\n"))
+	switch {
+	case len(end) == 0:
+		return nil, nil
+	case string(period) != r.cfg.Ledger.Period:
+		return nil, fmt.Errorf("a roll to the period %q has begun: finish that", period)
+	}
+	return end, nil
 }
 
 // seal makes the last record of the period, unless it is there, and publishes the
@@ -195,7 +246,7 @@ func (r *roller) seal(ctx context.Context, l *ledgerService, seq *ledger.Sequenc
 	if _, err := seq.Flush(ctx); err != nil {
 		return ledger.Checkpoint{}, err
 	}
-	state, err := l.order.judging.state(ctx)
+	state, err := r.judging.state(ctx)
 	if err != nil {
 		return ledger.Checkpoint{}, err
 	}
@@ -240,7 +291,7 @@ func (r *roller) pendingSeal(ctx context.Context, l *ledgerService) (id string, 
 	if err != nil {
 		return "", err
 	}
-	if rec, err := l.order.judging.signedByManifest(last.Envelope); err == nil && seals(rec) {
+	if rec, err := r.judging.signedByManifest(last.Envelope); err == nil && seals(rec) {
 		return rec.ID, nil
 	}
 	err = r.waiting(ctx, l, func(rec record.Record) {
@@ -251,12 +302,14 @@ func (r *roller) pendingSeal(ctx context.Context, l *ledgerService) (id string, 
 	return id, err
 }
 
+// maxIntake is more rows than intake takes.
+const maxIntake = 1 << 20
+
 // waiting reads the manifest key's records that wait in intake, in order.
 func (r *roller) waiting(ctx context.Context, l *ledgerService, each func(record.Record)) error {
-	const most = 1 << 20 // intake refuses long before
-	rows, err := l.store.ReadIntake(ctx, r.was.Family, most)
+	rows, err := l.store.ReadIntake(ctx, r.was.Family, maxIntake)
 	for _, row := range rows {
-		if rec, err := l.order.judging.signedByManifest(row.Envelope); err == nil {
+		if rec, err := r.judging.signedByManifest(row.Envelope); err == nil {
 			each(rec)
 		}
 	}
@@ -266,11 +319,11 @@ func (r *roller) waiting(ctx context.Context, l *ledgerService, each func(record
 // open makes the first records of the next period, as far as they do not wait
 // already: what it goes on from, and which keys are whose, so that it can be
 // verified by itself.
-func (r *roller) open(ctx context.Context, l *ledgerService, admin *recorder, end ledger.Checkpoint) (ids []string, err error) {
+func (r *roller) open(ctx context.Context, l *ledgerService, admin *recorder, end ledger.Checkpoint, cause record.PeriodCause) (ids []string, err error) {
 	opened, carried := false, map[string]bool{}
 	if err := r.waiting(ctx, l, func(rec record.Record) {
-		switch {
-		case rec.Period != nil && rec.Period.Op == record.PeriodOpen && rec.Period.Origin == r.rep.To:
+		switch p := rec.Period; {
+		case p != nil && p.Op == record.PeriodOpen && p.Origin == r.rep.To && p.Cause == cause && p.Previous == bodyOf(end):
 			opened = true
 		case rec.KeyChange != nil && rec.KeyChange.Op == record.KeyAdd && opened:
 			carried[keyName(rec.KeyChange)] = true
@@ -282,13 +335,13 @@ func (r *roller) open(ctx context.Context, l *ledgerService, admin *recorder, en
 		return nil, err
 	}
 	if !opened {
-		state, err := l.order.judging.state(ctx)
+		state, err := r.judging.state(ctx)
 		if err != nil {
 			return nil, err
 		}
 		rec := admin.own(record.KindPeriod)
 		rec.Period = &record.Period{
-			Op: record.PeriodOpen, Origin: r.rep.To, Previous: bodyOf(end), Cause: record.PeriodRoll,
+			Op: record.PeriodOpen, Origin: r.rep.To, Previous: bodyOf(end), Cause: cause,
 			Retention: retentionOf(r.cfg.Ledger.Retention, r.now()), StateDigest: state.Digest,
 		}
 		if err := admin.append(ctx, rec, []ledger.Blob{state}); err != nil {
@@ -296,7 +349,7 @@ func (r *roller) open(ctx context.Context, l *ledgerService, admin *recorder, en
 		}
 		ids = append(ids, rec.ID)
 	}
-	changes, err := keysOf(ctx, l.store, r.rep.From, end.Size)
+	changes, err := keysOf(ctx, l.store, r.rep.From, r.judging.next)
 	if err != nil {
 		return nil, err
 	}
@@ -378,11 +431,32 @@ func (r *roller) takeOver(ctx context.Context) error {
 	if err := saveLedger(r.dataDir, to); err != nil {
 		return err
 	}
+	return r.ended()
+}
+
+func (r *roller) ended() error {
 	err := os.Remove(filepath.Join(r.dataDir, rollingFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return errors.Join(err, durable.SyncDir(r.dataDir))
+}
+
+func (r *roller) hasBegun() bool {
+	_, err := os.Lstat(filepath.Join(r.dataDir, rollingFile))
+	return err == nil
+}
+
+// finish ends a roll that was interrupted after the directory was of the new period.
+func (r *roller) finish(ctx context.Context) error {
+	r.rep.To = r.cfg.Ledger.Origin()
+	if err := r.ended(); err != nil {
+		return err
+	}
+	if err := r.learnKey(ctx); err != nil {
+		return err
+	}
+	return r.firstCheckpoint(ctx)
 }
 
 // takeKey puts the key of the new period into the place of the old one, of which
@@ -419,7 +493,7 @@ func (r *roller) takeKey(ctx context.Context) error {
 }
 
 func (r *roller) learnKey(context.Context) (err error) {
-	if r.keys, err = loadKeys(r.dataDir); err != nil {
+	if r.keys, err = loadKeys(r.dataDir); err != nil || r.keys.log == nil {
 		return err
 	}
 	r.rep.Key, err = vkeyOf(r.rep.To, r.keys.log)

@@ -64,9 +64,10 @@ func (r *roller) halfway(ctx context.Context, opened bool) (err error) {
 	if err != nil {
 		return errors.Join(err, l.abandon(ctx))
 	}
+	r.judging = l.order.judging
 	c, err := r.seal(ctx, l, l.order.holding(), admin)
 	if err == nil && opened {
-		_, err = r.open(ctx, l, admin, c)
+		_, err = r.open(ctx, l, admin, c, record.PeriodRoll)
 	}
 	return errors.Join(err, admin.writer.Close(ctx), l.abandon(ctx))
 }
@@ -80,6 +81,9 @@ func TestL3RollInterrupted(t *testing.T) {
 		"the next recorded": func(t *testing.T, r *roller) error { return r.halfway(t.Context(), true) },
 		"rolled":            func(t *testing.T, r *roller) error { return r.close(t.Context()) },
 		"the key taken":     func(t *testing.T, r *roller) error { return errors.Join(r.close(t.Context()), r.takeKey(t.Context())) },
+		"the directory of the next": func(t *testing.T, r *roller) error {
+			return errors.Join(r.close(t.Context()), r.takeKey(t.Context()), saveLedger(r.dataDir, r.cfg.Ledger))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := rollable(t)

@@ -76,7 +76,7 @@ func fsck(ctx context.Context, s streams, a *server.Archive, asJSON bool) error 
 	if asJSON {
 		err = json.NewEncoder(s.out).Encode(map[string]any{
 			"origin": rep.Origin, "size": rep.Size, "root": rep.Root[:], "files": rep.Files,
-			"checkpoints": rep.Checkpoints, "pruned": rep.Pruned, "problems": problems, "ok": len(problems) == 0,
+			"checkpoints": rep.Checkpoints, "pruned": rep.Pruned, "lost": max(0, rep.Lost-rep.Size), "problems": problems, "ok": len(problems) == 0,
 		})
 	} else {
 		for _, p := range problems {
@@ -88,6 +88,9 @@ func fsck(ctx context.Context, s streams, a *server.Archive, asJSON bool) error 
 		}
 		if err == nil && rep.Pruned > 0 {
 			_, err = fmt.Fprintf(s.out, "pruned       %d bodies, as the log says\n", rep.Pruned)
+		}
+		if err == nil && rep.Lost > 0 {
+			_, err = fmt.Fprintf(s.out, "lost         entries [%d,%d), which were signed, after a rollback\n", rep.Size, rep.Lost)
 		}
 	}
 	if err != nil {

@@ -46,6 +46,9 @@ func stateOf(p server.Period) string {
 	case p.Sealed:
 		state = fmt.Sprintf("closed, kept until %s, to be deleted by %s", p.NotBefore, p.DeleteBy)
 	}
+	if p.Lost > 0 {
+		state += fmt.Sprintf(", lost its end after a rollback: %d were signed", p.Lost)
+	}
 	if len(p.Holds) > 0 {
 		state += ", held by " + strings.Join(p.Holds, ", ")
 	}

@@ -46,6 +46,9 @@ func serve(ctx context.Context, s streams, cfg config.Config, create bool) error
 		return nil
 	}
 	running, err := server.Start(ctx, cfg, server.Options{Now: time.Now, Logger: logger})
+	if server.IsRollback(err) {
+		return &exitError{code: exitStart, err: err, hint: "the database is older than what was seen of the log: lineal ledger roll --after-rollback says what was lost"}
+	}
 	if err != nil {
 		return &exitError{code: exitStart, err: err, hint: "lineal ledger init creates a new deployment, lineal ledger join another process of one"}
 	}

@@ -410,6 +410,9 @@ class Verifier {
   sequence() {
     if (this.manifest.mode !== 'range') { this.unproven('sequence', 'a selection'); return; }
     const tails = new Map(), ids = new Set();
+    const [{ record: r, index, keyid } = {}] = this.records; // does it say that the log before lost its end?
+    if (index === 0 && r?.kind === 'period' && r.op === 'open' && r.cause === 'rollback' && r.origin === this.manifest.origin &&
+      this.records[0].signed && this.manifestKeys.has(keyid)) this.unproven('sequence', 'opened after a rollback');
     for (const e of this.records.filter((x) => x.index >= this.manifest.from && this.gone.size === 0)) {
       if (!e.signed) { this.unproven('sequence', 'a record that cannot be read, or that no known key signed'); continue; }
       const w = e.record.gw, t = tails.get(w.id), bads = (why) => this.fail('sequence', `record ${e.index} of ${w.id}: ${why}`);

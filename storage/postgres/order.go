@@ -286,10 +286,13 @@ func (s *Store) Roll(ctx context.Context, r ledger.Rolled) (ledger.Head, error) 
 		switch {
 		case r.To == "" || r.To == r.From || used:
 			return fmt.Errorf("%w: %q has been used", ledger.ErrFork, r.To)
-		case !published:
+		case !published && r.End.Note == nil:
 			return fmt.Errorf("%w: the end of %s", ledger.ErrNotPublished, r.From)
 		}
 		now := max(head.now, head.at)
+		if err := endOf(ctx, t, &r, now); err != nil {
+			return err
+		}
 		next = head.Head
 		next.Origin, next.Size, next.At = r.To, int64(len(r.Entries)), time.UnixMilli(now)
 		return openOrigin(ctx, t, &r, now)
@@ -301,6 +304,72 @@ func (s *Store) Roll(ctx context.Context, r ledger.Rolled) (ledger.Head, error) 
 		return ledger.Head{}, fmt.Errorf("rolling: %w", err)
 	}
 	return next, nil
+}
+
+// endOf keeps the checkpoint that an origin ended with, if its entries are here.
+func endOf(ctx context.Context, t *tx, r *ledger.Rolled, now int64) error {
+	c := r.End
+	if c.Note == nil || c.Size > r.Size {
+		return nil
+	}
+	if c.Origin != r.From {
+		return fmt.Errorf("%w: its end is one of %s", ledger.ErrFork, c.Origin)
+	}
+	n := changed(t.add(`INSERT INTO checkpoint AS c (origin, size, root, note, published) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (origin, size) DO UPDATE SET note = $4, published = coalesce(c.published, $5) WHERE c.root = $3`, c.Origin, c.Size, c.Root[:], c.Note, now))
+	if err := t.run(ctx); err != nil {
+		return err
+	}
+	if *n != 1 {
+		return fmt.Errorf("%w: another root of size %d", ledger.ErrFork, c.Size)
+	}
+	return nil
+}
+
+// Restore implements [ledger.Orderer]. It needs the rights of the owner: no role
+// both writes bodies and orders them.
+func (s *Store) Restore(ctx context.Context, r ledger.Restored) (ledger.Head, error) {
+	var head ledger.Head
+	ids, bodies, leaves := make([]string, len(r.Entries)), make([][]byte, len(r.Entries)), make([][]byte, len(r.Entries))
+	for i := range r.Entries {
+		ids[i], bodies[i], leaves[i] = r.Entries[i].RecordID, r.Entries[i].Envelope, r.Entries[i].LeafHash[:]
+	}
+	err := s.write(ctx, func(ctx context.Context, t *tx) error {
+		h, err := lockHead(ctx, t, r.Log)
+		if err != nil {
+			return err
+		}
+		if err := h.insist(r.Origin, r.Epoch); err != nil {
+			return err
+		}
+		if h.Size != r.Size {
+			return fmt.Errorf("%w: the log has %d entries", ledger.ErrEpochLost, h.Size)
+		}
+		now := max(h.now, h.at)
+		head = h.Head
+		head.Size, head.At = r.Size+int64(len(ids)), time.UnixMilli(now)
+		t.add(`INSERT INTO body (record_id, envelope) SELECT * FROM unnest($1::text[], $2::bytea[]) ON CONFLICT DO NOTHING`, ids, bodies)
+		var same int64
+		t.one([]any{&same}, `SELECT count(*) FROM unnest($1::text[], $2::bytea[]) AS e (id, envelope) JOIN body b ON b.record_id = e.id AND b.envelope = e.envelope`, ids, bodies)
+		if err := t.run(ctx); err != nil {
+			return err
+		}
+		if same != int64(len(ids)) {
+			return fmt.Errorf("%w: %d records have other bytes", ledger.ErrFork, int64(len(ids))-same)
+		}
+		t.add(`DELETE FROM intake WHERE log = $1 AND record_id = ANY ($2::text[])`, r.Log, ids)
+		t.add(`INSERT INTO entry (origin, idx, record_id, leaf_hash, at)
+			SELECT $1, $2 + e.n - 1, e.id, e.leaf, $3 FROM unnest($4::text[], $5::bytea[]) WITH ORDINALITY AS e (id, leaf, n)`, r.Origin, r.Size, now, ids, leaves)
+		t.add(`UPDATE head SET size = $1, at = $2 WHERE log = $3`, head.Size, now, r.Log)
+		return nil
+	})
+	if isState(err, uniqueViolation) {
+		err = fmt.Errorf("%w: %w", ledger.ErrFork, err) // an index is taken, or a record has one
+	}
+	if err != nil {
+		return ledger.Head{}, fmt.Errorf("restoring entries: %w", err)
+	}
+	return head, nil
 }
 
 // openOrigin makes records of intake the entries of a new origin, and moves the

@@ -221,10 +221,13 @@ func (s *Store) Roll(ctx context.Context, r ledger.Rolled) (ledger.Head, error) 
 		switch {
 		case r.To == "" || r.To == r.From || used:
 			return fmt.Errorf("%w: %q has been used", ledger.ErrFork, r.To)
-		case !published:
+		case !published && r.End.Note == nil:
 			return fmt.Errorf("%w: the end of %s", ledger.ErrNotPublished, r.From)
 		}
 		now := max(s.now(), head.At.UnixMilli())
+		if err := s.endOf(ctx, &r, now); err != nil {
+			return err
+		}
 		for i, e := range r.Entries {
 			if err := s.open(ctx, &r, int64(i), e, now); err != nil {
 				return err
@@ -238,6 +241,76 @@ func (s *Store) Roll(ctx context.Context, r ledger.Rolled) (ledger.Head, error) 
 		return ledger.Head{}, fmt.Errorf("rolling: %w", err)
 	}
 	return head, nil
+}
+
+// endOf keeps the checkpoint that an origin ended with, if its entries are here.
+func (s *Store) endOf(ctx context.Context, r *ledger.Rolled, now int64) error {
+	c := r.End
+	if c.Note == nil || c.Size > r.Size {
+		return nil
+	}
+	if c.Origin != r.From {
+		return fmt.Errorf("%w: its end is one of %s", ledger.ErrFork, c.Origin)
+	}
+	n, err := changed(s.conn.ExecContext(ctx, `INSERT INTO checkpoint (origin, size, root, note, published) VALUES (?1, ?2, ?3, ?4, ?5)
+		ON CONFLICT (origin, size) DO UPDATE SET note = ?4, published = coalesce(published, ?5) WHERE root = ?3`, c.Origin, c.Size, c.Root[:], c.Note, now))
+	if err == nil && n != 1 {
+		err = fmt.Errorf("%w: another root of size %d", ledger.ErrFork, c.Size)
+	}
+	return err
+}
+
+// Restore implements [ledger.Orderer].
+func (s *Store) Restore(ctx context.Context, r ledger.Restored) (ledger.Head, error) {
+	var head ledger.Head
+	size := 0
+	for i := range r.Entries {
+		size += len(r.Entries[i].Envelope) + 400
+	}
+	err := s.write(ctx, size, func(ctx context.Context) (err error) {
+		if head, err = s.held(ctx, r.Log, r.Origin, r.Epoch); err != nil {
+			return err
+		}
+		if head.Size != r.Size {
+			return fmt.Errorf("%w: the log has %d entries", ledger.ErrEpochLost, head.Size)
+		}
+		now := max(s.now(), head.At.UnixMilli())
+		for i := range r.Entries {
+			if err := s.restore(ctx, &r, i, now); err != nil {
+				return err
+			}
+		}
+		head.Size, head.At = r.Size+int64(len(r.Entries)), time.UnixMilli(now)
+		_, err = s.conn.ExecContext(ctx, `UPDATE head SET size = ?, at = ? WHERE log = ?`, head.Size, now, r.Log)
+		return err
+	})
+	if err != nil {
+		return ledger.Head{}, fmt.Errorf("restoring entries: %w", err)
+	}
+	return head, nil
+}
+
+// restore puts one entry back. Its body may be there, if it waits in intake.
+func (s *Store) restore(ctx context.Context, r *ledger.Restored, i int, now int64) error {
+	e := &r.Entries[i]
+	if _, err := s.conn.ExecContext(ctx, `INSERT INTO body (record_id, envelope) VALUES (?, ?) ON CONFLICT DO NOTHING`, e.RecordID, e.Envelope); err != nil {
+		return err
+	}
+	var same bool
+	if err := s.conn.QueryRowContext(ctx, `SELECT envelope = ? FROM body WHERE record_id = ?`, e.Envelope, e.RecordID).Scan(&same); err != nil {
+		return err
+	}
+	if !same {
+		return fmt.Errorf("%w: record %s has other bytes", ledger.ErrFork, e.RecordID)
+	}
+	if _, err := s.conn.ExecContext(ctx, `DELETE FROM intake WHERE log = ? AND record_id = ?`, r.Log, e.RecordID); err != nil {
+		return err
+	}
+	_, err := s.stmts.addEntry.ExecContext(ctx, r.Origin, r.Size+int64(i), e.RecordID, e.LeafHash[:], now)
+	if isDuplicate(err) {
+		return fmt.Errorf("%w: record %s has an index", ledger.ErrFork, e.RecordID)
+	}
+	return err
 }
 
 // open makes a record of intake an entry of a new origin.

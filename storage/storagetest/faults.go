@@ -121,6 +121,11 @@ func (s faultyStore) Roll(ctx context.Context, r ledger.Rolled) (h ledger.Head, 
 	return h, err
 }
 
+func (s faultyStore) Restore(ctx context.Context, r ledger.Restored) (h ledger.Head, err error) {
+	err = s.write("Restore", func() (err error) { h, err = s.Store.Restore(ctx, r); return err })
+	return h, err
+}
+
 // faultyTiles is a real tile store of which one write breaks.
 type faultyTiles struct {
 	ledger.TileStore

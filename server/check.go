@@ -45,6 +45,15 @@ type tail struct {
 	Stopped bool `json:"stopped,omitempty"`
 }
 
+// tailOf makes the record at an index its writer's last one.
+func tailOf(rec record.Record, hash string, index int64) tail {
+	w := rec.Writer
+	return tail{
+		Run: w.Run, Seq: w.Seq, Hash: hash, Index: index, KeyID: w.KeyID,
+		Stopped: rec.Heartbeat != nil && rec.Heartbeat.State == record.BeatStop,
+	}
+}
+
 // readRange is [ledger.Source].ReadRange.
 type readRange func(ctx context.Context, origin string, from, to int64) iter.Seq2[ledger.Entry, error]
 
@@ -130,10 +139,7 @@ func (a *admission) admit(envelope []byte) error {
 	if err := a.learn(rec, e.KeyID); err != nil {
 		return err
 	}
-	a.tails[rec.Writer.ID] = tail{
-		Run: rec.Writer.Run, Seq: rec.Writer.Seq, Hash: record.Hash(e.Payload), Index: a.next, KeyID: e.KeyID,
-		Stopped: rec.Heartbeat != nil && rec.Heartbeat.State == record.BeatStop,
-	}
+	a.tails[rec.Writer.ID] = tailOf(rec, record.Hash(e.Payload), a.next)
 	a.open.see(rec)
 	return nil
 }

@@ -113,11 +113,7 @@ func (r *roller) compare(ctx context.Context, l *ledgerService, old config.Ledge
 }
 
 func recordID(envelope []byte) (string, error) {
-	e, err := record.Open(envelope)
-	if err != nil {
-		return "", err
-	}
-	rec, err := record.Parse(e.Payload)
+	rec, _, err := payloadOf(envelope)
 	return rec.ID, err
 }
 
@@ -206,7 +202,8 @@ func (r *roller) followWaiting(ctx context.Context, l *ledgerService) error {
 	first := map[string]bool{}
 	wanted := map[string]string{} // hash → writer
 	for _, row := range rows {
-		w, _, err := writerOf(row.Envelope)
+		rec, _, err := payloadOf(row.Envelope)
+		w := rec.Writer
 		if err != nil || first[w.ID] {
 			continue // the sequencer says what is wrong with it
 		}
@@ -226,25 +223,25 @@ func (r *roller) followWaiting(ctx context.Context, l *ledgerService) error {
 		if err != nil {
 			return err
 		}
-		w, hash, err := writerOf(e.Envelope)
+		rec, hash, err := payloadOf(e.Envelope)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", e.Index, err)
 		}
-		if id, ok := wanted[hash]; ok && id == w.ID {
-			r.judging.tails[id] = tail{Run: w.Run, Seq: w.Seq, Hash: hash, Index: e.Index}
+		if id, ok := wanted[hash]; ok && id == rec.Writer.ID {
+			r.judging.tails[id] = tailOf(rec, hash, e.Index)
 		}
 	}
 	return nil
 }
 
-// writerOf reads who wrote a record, and its hash.
-func writerOf(envelope []byte) (record.Writer, string, error) {
+// payloadOf reads a record and its hash.
+func payloadOf(envelope []byte) (record.Record, string, error) {
 	e, err := record.Open(envelope)
 	if err != nil {
-		return record.Writer{}, "", err
+		return record.Record{}, "", err
 	}
 	rec, err := record.Parse(e.Payload)
-	return rec.Writer, record.Hash(e.Payload), err
+	return rec, record.Hash(e.Payload), err
 }
 
 // IsNotRolledBack reports whether err says that nobody has seen more of the log than

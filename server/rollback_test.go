@@ -232,7 +232,7 @@ func (s *setBack) verified(bundles ...[]byte) []evidence.Report {
 	return evidence.VerifyPeriods(bundles, policy)
 }
 
-func wantFinding(t *testing.T, r evidence.Report, d evidence.Dimension, want evidence.Status, says string) {
+func wantSaid(t *testing.T, r evidence.Report, d evidence.Dimension, want evidence.Status, says string) {
 	t.Helper()
 	f := r.Finding(d)
 	if f.Status != want || !strings.Contains(strings.Join(f.Problems, "\n"), says) {
@@ -272,7 +272,7 @@ func TestL3RestoredBackup(t *testing.T) {
 			s.wantPlaced(s.acked, 1)
 
 			old, next := s.exported("2026-11"), s.exported("")
-			wantFinding(t, s.verified(early, next)[1], evidence.Origin, evidence.Pass, "") // it ends where it ended
+			wantSaid(t, s.verified(early, next)[1], evidence.Origin, evidence.Pass, "") // it ends where it ended
 			rs := s.verified(old, next)
 			if rs[0].Result() == evidence.ResultInvalid {
 				t.Errorf("the former period is %s: %+v", rs[0].Result(), rs[0].Findings())
@@ -281,11 +281,11 @@ func TestL3RestoredBackup(t *testing.T) {
 				evidence.Origin: evidence.Pass, evidence.Signature: evidence.Pass, evidence.WriterKeys: evidence.Pass, evidence.Inclusion: evidence.Pass,
 				evidence.Completeness: evidence.Pass, evidence.Sequence: evidence.NotProven,
 			} {
-				wantFinding(t, rs[1], d, want, "")
+				wantSaid(t, rs[1], d, want, "")
 			}
-			wantFinding(t, rs[1], evidence.Sequence, evidence.NotProven, "opened after a rollback")
-			wantFinding(t, rs[1], evidence.Sequence, evidence.NotProven, `writer "gateway": record`)
-			wantFinding(t, s.verified(next)[0], evidence.Sequence, evidence.NotProven, "opened after a rollback")
+			wantSaid(t, rs[1], evidence.Sequence, evidence.NotProven, "opened after a rollback")
+			wantSaid(t, rs[1], evidence.Sequence, evidence.NotProven, `writer "gateway": record`)
+			wantSaid(t, s.verified(next)[0], evidence.Sequence, evidence.NotProven, "opened after a rollback")
 			if err := s.start(); err != nil {
 				t.Errorf("a start: %v", err)
 			}
@@ -337,11 +337,11 @@ func TestL3LostEnd(t *testing.T) {
 
 			next := s.exported("")
 			rs := s.verified(s.exported("2026-11"), next)
-			wantFinding(t, rs[1], evidence.Origin, evidence.Pass, "")
-			wantFinding(t, rs[1], evidence.Sequence, evidence.NotProven, "are in no bundle")
+			wantSaid(t, rs[1], evidence.Origin, evidence.Pass, "")
+			wantSaid(t, rs[1], evidence.Sequence, evidence.NotProven, "are in no bundle")
 			rs = s.verified(early, next)
-			wantFinding(t, rs[1], evidence.Origin, evidence.Pass, "")
-			wantFinding(t, rs[1], evidence.Sequence, evidence.NotProven, "does not follow the record before it")
+			wantSaid(t, rs[1], evidence.Origin, evidence.Pass, "")
+			wantSaid(t, rs[1], evidence.Sequence, evidence.NotProven, "does not follow the record before it")
 			if rs[1].ExitCode() != 2 {
 				t.Errorf("exit code %d", rs[1].ExitCode())
 			}
@@ -465,7 +465,7 @@ func TestL3KeptCheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.restore()
-	for _, lost := range []string{tiles, tiles + ".writers"} { // the whole disk beside the database
+	for _, lost := range []string{tiles, tiles + ".state"} { // the whole disk beside the database
 		if err := os.RemoveAll(lost); err != nil {
 			t.Fatal(err)
 		}

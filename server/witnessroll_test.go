@@ -155,12 +155,12 @@ func TestL3LitewitnessRoll(t *testing.T) {
 	s.grow(2)
 	rs := s.verified(s.exported("2026-11"), s.exported(""))
 	for _, r := range rs {
-		wantFinding(t, r, evidence.Witnesses, evidence.Pass, "")
+		wantSaid(t, r, evidence.Witnesses, evidence.Pass, "")
 		if r.Result() == evidence.ResultInvalid {
 			t.Errorf("%+v", r.Findings())
 		}
 	}
-	wantFinding(t, rs[1], evidence.Sequence, evidence.Pass, "")
+	wantSaid(t, rs[1], evidence.Sequence, evidence.Pass, "")
 	t.Logf("witness: litewitness cosigned the end of one period at %d entries, and the next up to %d", rep.Size, w.size(t, s.was.Origin()))
 }
 
@@ -215,8 +215,8 @@ func TestL3LitewitnessRollback(t *testing.T) {
 			s.was = s.cfg.Ledger
 			s.grow(2)
 			next := s.exported("")
-			wantFinding(t, s.verified(early, next)[1], evidence.Origin, c.origin, "")
-			wantFinding(t, s.verified(next)[0], evidence.Witnesses, evidence.Pass, "")
+			wantSaid(t, s.verified(early, next)[1], evidence.Origin, c.origin, "")
+			wantSaid(t, s.verified(next)[0], evidence.Witnesses, evidence.Pass, "")
 		})
 	}
 
@@ -240,7 +240,7 @@ func TestL3LitewitnessRollback(t *testing.T) {
 	s.grow(2)
 	s.wantPlaced(s.acked, 1)
 	for _, r := range s.verified(s.exported("2026-11"), s.exported("")) {
-		wantFinding(t, r, evidence.Witnesses, evidence.Pass, "")
+		wantSaid(t, r, evidence.Witnesses, evidence.Pass, "")
 	}
 	t.Logf("witness: litewitness had seen %d entries of a log that was set back, and three periods began behind it", cosigned)
 }

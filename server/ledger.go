@@ -64,7 +64,8 @@ type ledgerService struct {
 	rejections rejections           // by this process, sequencing
 	patrol     *patrol              // nil: it checks nothing by itself
 	inForce    map[string]writerKey // of the log when this opened; nil where it does not follow it
-	changing   sync.Mutex           // one change of keys at a time
+	changing   sync.Mutex           // one change of keys at a time; guards read
+	read       *admission           // of those changes: the log as far as they read it; nil before the first
 
 	admin, gateway, tokens *recorder   // nil without the role
 	recorders              []*recorder // those that are there

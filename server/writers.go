@@ -122,6 +122,8 @@ func (a *admission) list() []WriterKey {
 func (l *ledgerService) Keys(ctx context.Context) ([]WriterKey, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeWithin)
 	defer cancel()
+	l.changing.Lock()
+	defer l.changing.Unlock()
 	known, err := l.known(ctx)
 	if err != nil {
 		return nil, err
@@ -129,16 +131,21 @@ func (l *ledgerService) Keys(ctx context.Context) ([]WriterKey, error) {
 	return known.list(), nil
 }
 
-// known is what the log says of its writers, with all that waits in intake now.
+// known is what the log says of its writers, with all that waits in intake now. It
+// goes on from what it read before, so that a change under load reads only what came
+// in meanwhile. The caller holds changing.
 func (l *ledgerService) known(ctx context.Context) (*admission, error) {
 	if err := l.settled(ctx); err != nil {
 		return nil, err
 	}
-	a := admissionOf(l.cfg.keys.manifestPublic, l.store, l.order.origin)
-	if l.order.snapshot != nil {
-		if err := a.resume(ctx, l.order.snapshot, math.MaxInt64); err != nil {
-			return nil, err
+	if l.read == nil {
+		a := admissionOf(l.cfg.keys.manifestPublic, l.store, l.order.origin)
+		if l.order.snapshot != nil {
+			if err := a.resume(ctx, l.order.snapshot, math.MaxInt64); err != nil {
+				return nil, err
+			}
 		}
+		l.read = a
 	}
 	head, err := l.store.Head(ctx, l.cfg.Family)
 	if err != nil {
@@ -147,7 +154,7 @@ func (l *ledgerService) known(ctx context.Context) (*admission, error) {
 	if head.Origin != l.order.origin {
 		return nil, fmt.Errorf("%w: the log is at %s", ledger.ErrUnavailable, head.Origin)
 	}
-	return a, a.catchUp(ctx, head.Size)
+	return l.read, l.read.catchUp(ctx, head.Size)
 }
 
 // settled returns when what is in intake now has its index or was refused.
@@ -251,15 +258,13 @@ func (x *keyChange) put(ctx context.Context, c record.KeyChange) error {
 	if err := x.l.admin.Record(ctx, rec); err != nil {
 		return fmt.Errorf("recording: %w", err)
 	}
-	known, err := x.l.known(ctx)
-	if err != nil {
+	if _, err := x.l.known(ctx); err != nil { // which is x.known
 		return err
 	}
-	k, there := known.keys[c.KeyID]
+	k, there := x.known.keys[c.KeyID]
 	if !there || (k.End == nil) != (c.Op == record.KeyAdd) {
 		return fmt.Errorf("%w: the sequencer did not take record %s", ledger.ErrUnavailable, rec.ID)
 	}
-	x.known = known
 	x.done = append(x.done, KeyChanged{Op: string(c.Op), Writer: x.id, KeyID: c.KeyID, Record: rec.ID})
 	return nil
 }
@@ -452,6 +457,8 @@ func (l *ledgerService) mayWrite(ctx context.Context, id string, key ed25519.Pri
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeWithin)
 	defer cancel()
+	l.changing.Lock()
+	defer l.changing.Unlock()
 	known, err := l.known(ctx) // its addition may have waited for an index
 	if err != nil {
 		return err
@@ -465,6 +472,8 @@ func (l *ledgerService) mayWrite(ctx context.Context, id string, key ed25519.Pri
 // readmitOwn lets the writers of this process begin a run that were there before
 // and left.
 func (l *ledgerService) readmitOwn(ctx context.Context) error {
+	l.changing.Lock()
+	defer l.changing.Unlock()
 	known, err := l.known(ctx)
 	if err != nil {
 		return err

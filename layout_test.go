@@ -23,7 +23,8 @@ var vocabulary = []string{"scope", "identity", "delegation", "policy", "record"}
 var layout = map[string][]string{
 	"internal/strictjson": {},
 	"internal/durable":    {},
-	"internal/refusal":    {}, // how an HTTP API of ours says no
+	"internal/refusal":    {},                   // how an HTTP API of ours says no
+	"internal/entry":      {"record", "ledger"}, // records as entries of a ledger
 
 	"scope":      {},
 	"identity":   {},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/evidence"
+	"github.com/lineal-auth/lineal/internal/entry"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/storage/disk"
@@ -29,36 +30,24 @@ func key(name string) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(seed[:])
 }
 
-// sealer joins record and ledger as the server does.
+// sealer fills in the head of a record at its place, the same in each run of the test.
 type sealer struct {
-	signer record.Signer
-	role   record.Role
-	n      *int
+	entry.Sealer
+	role record.Role
+	n    *int
 }
 
 func (s sealer) Link(draft any, at ledger.Position) (ledger.Linked, error) {
 	r := draft.(record.Record)
 	*s.n++
 	r.Version, r.Log, r.ID = record.Version, at.Log, fmt.Sprintf("01a40584-b456-7aec-82b8-%012x", *s.n)
-	r.Writer = record.Writer{ID: at.GWID, Run: at.Run, Role: s.role, KeyID: s.signer.KeyID()}
+	r.Writer = record.Writer{ID: at.GWID, Run: at.Run, Role: s.role, KeyID: s.Signer.KeyID()}
 	r.Time, r.DataClass, r.Region = "2027-03-02T09:14:07.318Z", record.DataInternal, record.RegionEU
 	d, err := record.NewDraft(r)
 	if err != nil {
 		return ledger.Linked{}, err
 	}
-	payload, hash, err := d.Link(at.Seq, at.Prev)
-	return ledger.Linked{RecordID: r.ID, RecordHash: hash, Payload: payload}, err
-}
-
-func (s sealer) Sign(l ledger.Linked) ([]byte, error) { return record.Sign(l.Payload, s.signer) }
-
-func (s sealer) Place(envelope []byte) (ledger.Position, string, error) {
-	e, err := record.Open(envelope)
-	if err != nil {
-		return ledger.Position{}, "", err
-	}
-	r, err := record.Parse(e.Payload)
-	return ledger.Position{Log: r.Log, GWID: r.Writer.ID}, record.Hash(e.Payload), err
+	return s.Sealer.Link(d, at)
 }
 
 // realLog is a ledger on SQLite and tiles on disk.
@@ -111,7 +100,7 @@ func (l *realLog) write(id string, role record.Role, k ed25519.PrivateKey, recor
 		l.t.Fatal(err)
 	}
 	w, err := ledger.NewWriter(ctx, ledger.WriterConfig{
-		Store: l.store, Log: logFamily, GWID: id, Sealer: sealer{signer, role, &l.records}, Deadline: 30 * time.Second,
+		Store: l.store, Log: logFamily, GWID: id, Sealer: sealer{entry.Sealer{Signer: signer}, role, &l.records}, Deadline: 30 * time.Second,
 	})
 	if err != nil {
 		l.t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/lineal-auth/lineal/internal/entry"
 	"github.com/lineal-auth/lineal/internal/sealed"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
@@ -119,17 +120,7 @@ func (s sealer) Sign(l ledger.Linked) ([]byte, error) {
 	return record.Sign(l.Payload, signer)
 }
 
-func (s sealer) Place(envelope []byte) (ledger.Position, string, error) {
-	e, err := record.Open(envelope)
-	if err != nil {
-		return ledger.Position{}, "", err
-	}
-	r, err := record.Parse(e.Payload)
-	if err != nil {
-		return ledger.Position{}, "", err
-	}
-	return ledger.Position{Log: r.Log, GWID: r.Writer.ID, Run: r.Writer.Run, Seq: r.Writer.Seq, Prev: r.Writer.Prev}, record.Hash(e.Payload), nil
-}
+func (sealer) Place(envelope []byte) (ledger.Position, string, error) { return entry.Place(envelope) }
 
 // openRecorder begins a run of the writer. Its first record is its heartbeat.
 func (l *ledgerService) openRecorder(ctx context.Context, name string, role record.Role, key ed25519.PrivateKey) (*recorder, error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/internal/entry"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 )
@@ -39,7 +40,7 @@ func damageTail(t *testing.T, dir, writer string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		at, hash, err := sealer{}.Place(e.Envelope)
+		at, hash, err := entry.Place(e.Envelope)
 		if err != nil {
 			t.Fatal(err)
 		}

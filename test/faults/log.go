@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/lineal-auth/lineal/internal/entry"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/storage/disk"
@@ -97,15 +98,15 @@ type draft struct {
 	rec record.Record
 }
 
-// sealer joins record and ledger as the server does.
+// sealer fills in the head of a draft at its place.
 type sealer struct {
-	signer record.Signer
-	role   record.Role
+	entry.Sealer
+	role record.Role
 }
 
 func newSealer(writer string, role record.Role) (sealer, error) {
 	s, err := record.NewSigner(key(writer))
-	return sealer{signer: s, role: role}, err
+	return sealer{entry.Sealer{Signer: s}, role}, err
 }
 
 // Link implements [ledger.Sealer].
@@ -116,30 +117,13 @@ func (s sealer) Link(body any, at ledger.Position) (ledger.Linked, error) {
 	}
 	r := d.rec
 	r.Version, r.Log, r.ID, r.Time = record.Version, at.Log, d.id, record.At(time.Now())
-	r.Writer = record.Writer{ID: at.GWID, Run: at.Run, Role: s.role, KeyID: s.signer.KeyID()}
+	r.Writer = record.Writer{ID: at.GWID, Run: at.Run, Role: s.role, KeyID: s.Signer.KeyID()}
 	r.DataClass, r.Region, r.NotAsserted = record.DataInternal, record.RegionEU, []record.NotAsserted{}
 	rd, err := record.NewDraft(r)
 	if err != nil {
 		return ledger.Linked{}, err
 	}
-	payload, hash, err := rd.Link(at.Seq, at.Prev)
-	return ledger.Linked{RecordID: d.id, RecordHash: hash, Payload: payload}, err
-}
-
-// Sign implements [ledger.Sealer].
-func (s sealer) Sign(l ledger.Linked) ([]byte, error) { return record.Sign(l.Payload, s.signer) }
-
-// Place implements [ledger.Sealer].
-func (s sealer) Place(envelope []byte) (ledger.Position, string, error) {
-	e, err := record.Open(envelope)
-	if err != nil {
-		return ledger.Position{}, "", err
-	}
-	r, err := record.Parse(e.Payload)
-	if err != nil {
-		return ledger.Position{}, "", err
-	}
-	return ledger.Position{Log: r.Log, GWID: r.Writer.ID, Run: r.Writer.Run, Seq: r.Writer.Seq, Prev: r.Writer.Prev}, record.Hash(e.Payload), nil
+	return s.Sealer.Link(rd, at)
 }
 
 // beat is the record that the appender writes: n is its number.

@@ -98,7 +98,8 @@ func (k ringKey) seal(issuer string, vouch crypto.Signer) (registry.IssuerKey, e
 	entry := registry.IssuerKey{Issuer: issuer, KeyID: k.kid(), Version: k.version + 1}
 	payload, err := json.Marshal(statement{
 		Issuer: issuer, KeyID: entry.KeyID, Version: entry.Version, PublicKey: base64.RawURLEncoding.EncodeToString(raw),
-		Published: unix(k.published), UseFrom: unix(k.useFrom), Retires: unix(k.retires), Revoked: unix(k.revoked), Ended: unix(k.ended),
+		Published: registry.ToUnix(k.published), UseFrom: registry.ToUnix(k.useFrom), Retires: registry.ToUnix(k.retires),
+		Revoked: registry.ToUnix(k.revoked), Ended: registry.ToUnix(k.ended),
 	})
 	if err != nil {
 		return registry.IssuerKey{}, err
@@ -131,8 +132,8 @@ func openEntry(entry registry.IssuerKey, vouch ed25519.PublicKey) (ringKey, erro
 		return ringKey{}, err
 	}
 	k := ringKey{
-		version: s.Version, published: instant(s.Published), useFrom: instant(s.UseFrom), retires: instant(s.Retires),
-		revoked: instant(s.Revoked), ended: instant(s.Ended),
+		version: s.Version, published: registry.FromUnix(s.Published), useFrom: registry.FromUnix(s.UseFrom), retires: registry.FromUnix(s.Retires),
+		revoked: registry.FromUnix(s.Revoked), ended: registry.FromUnix(s.Ended),
 	}
 	if k.public, err = token.ParseRawKey(raw); err != nil {
 		return ringKey{}, err
@@ -141,18 +142,4 @@ func openEntry(entry registry.IssuerKey, vouch ed25519.PublicKey) (ringKey, erro
 		return ringKey{}, errors.New("it is the statement of another entry") // moved, or of another key
 	}
 	return k, nil
-}
-
-func unix(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.Unix()
-}
-
-func instant(s int64) time.Time {
-	if s == 0 {
-		return time.Time{}
-	}
-	return time.Unix(s, 0).UTC()
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 // The revision stands apart from the entries, so that it outlives them.
@@ -33,32 +34,14 @@ func (r *Registry) CatalogRevision(ctx context.Context) (revision int64, err err
 
 // CatalogEntries implements registry.Catalog. One statement sees one state.
 func (r *Registry) CatalogEntries(ctx context.Context) (entries []registry.Entry, revision int64, err error) {
-	rows, err := r.db.read.Query(ctx, `SELECT h.revision, c.kind, c.id, c.revision, c.document
+	rows, err := r.db.read.Query(ctx, `SELECT `+row.Entry+`
 		FROM catalog_head h LEFT JOIN catalog c ON true ORDER BY c.kind, c.id`)
 	if err != nil {
 		return nil, 0, r.db.reading("reading the catalog", err)
 	}
 	defer rows.Close()
-	seen := false
-	for rows.Next() {
-		var kind, id, document *string
-		var changed *int64
-		if err := rows.Scan(&revision, &kind, &id, &changed, &document); err != nil {
-			return nil, 0, r.db.reading("reading the catalog", err)
-		}
-		if seen = true; kind != nil {
-			entries = append(entries, registry.Entry{
-				Kind: registry.EntryKind(*kind), ID: *id, Revision: *changed, Document: []byte(*document),
-			})
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return nil, 0, r.db.reading("reading the catalog", err)
-	}
-	if !seen {
-		return nil, 0, errors.New("reading the catalog: it has no revision")
-	}
-	return entries, revision, nil
+	entries, revision, err = row.Catalog(rows)
+	return entries, revision, r.db.reading("reading the catalog", err)
 }
 
 // ChangeCatalog implements registry.Catalog. The row of the revision is locked

@@ -4,9 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 const schemaKeys = `
@@ -22,18 +21,13 @@ var _ registry.Keys = (*Registry)(nil)
 
 // IssuerKeys implements registry.Keys.
 func (r *Registry) IssuerKeys(ctx context.Context, issuer string) ([]registry.IssuerKey, error) {
-	rows, err := r.db.read.Query(ctx, `SELECT kid, version, statement FROM issuer_key WHERE issuer = $1 ORDER BY kid`, issuer)
+	rows, err := r.db.read.Query(ctx, `SELECT `+row.IssuerKey+` FROM issuer_key WHERE issuer = $1 ORDER BY kid`, issuer)
 	if err != nil {
 		return nil, r.db.reading("reading issuer keys", err)
 	}
-	keys, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (registry.IssuerKey, error) {
-		k := registry.IssuerKey{Issuer: issuer}
-		return k, row.Scan(&k.KeyID, &k.Version, &k.Statement)
-	})
-	if err != nil {
-		return nil, r.db.reading("reading issuer keys", err)
-	}
-	return keys, nil
+	defer rows.Close()
+	keys, err := row.IssuerKeys(rows, issuer)
+	return keys, r.db.reading("reading issuer keys", err)
 }
 
 // PutIssuerKey implements registry.Keys.

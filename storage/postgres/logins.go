@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 var loginsLayout = layout{kind: "logins", steps: []string{`
@@ -108,15 +109,13 @@ func (l *Logins) Begin(ctx context.Context, s registry.LoginStep) error {
 // Take implements registry.Logins.
 func (l *Logins) Take(ctx context.Context, key, browser registry.LoginKey) (registry.LoginStep, error) {
 	s := registry.LoginStep{Key: key, Browser: browser}
-	var exp int64
 	err := l.db.transact(ctx, func(ctx context.Context, t *tx) error {
-		t.one([]any{&exp, &s.Body}, `DELETE FROM step WHERE key = $1 AND browser = $2 AND exp > $3 RETURNING exp, body`, key[:], browser[:], l.now().Unix())
+		t.one(row.ScanStep(&s), `DELETE FROM step WHERE key = $1 AND browser = $2 AND exp > $3 RETURNING `+row.Step, key[:], browser[:], l.now().Unix())
 		return notFound(t.run(ctx))
 	})
 	if err != nil {
 		return registry.LoginStep{}, fmt.Errorf("taking login: %w", err)
 	}
-	s.Expires = time.Unix(exp, 0).UTC()
 	return s, nil
 }
 
@@ -141,24 +140,20 @@ func (l *Logins) PutCode(ctx context.Context, c registry.Code) error {
 // first, a family of a reused code does not live.
 func (l *Logins) Redeem(ctx context.Context, key registry.LoginKey) (registry.Code, int, error) {
 	c := registry.Code{Key: key}
-	var exp int64
 	var uses int
-	var family []byte
 	err := l.db.transact(ctx, func(ctx context.Context, t *tx) error {
-		t.one([]any{&family, &exp, &uses, &c.Body}, `UPDATE code SET uses = uses + 1 WHERE key = $1 RETURNING family, exp, uses, body`, key[:])
+		t.one(row.ScanCode(&c, &uses), `UPDATE code SET uses = uses + 1 WHERE key = $1 RETURNING `+row.Code, key[:])
 		if err := t.run(ctx); err != nil {
 			return notFound(err)
 		}
 		if uses > 1 {
-			t.add(`UPDATE family SET ended = true WHERE key = $1`, family)
+			t.add(`UPDATE family SET ended = true WHERE key = $1`, c.Family[:])
 		}
 		return nil
 	})
 	if err != nil {
 		return registry.Code{}, 0, fmt.Errorf("redeeming code: %w", err)
 	}
-	c.Expires = time.Unix(exp, 0).UTC()
-	copy(c.Family[:], family)
 	if uses == 1 && !l.now().Before(c.Expires) {
 		return registry.Code{}, 0, fmt.Errorf("redeeming code: %w", registry.ErrNotFound)
 	}
@@ -193,15 +188,11 @@ func (l *Logins) BeginFamily(ctx context.Context, f registry.Family) error {
 // Family implements registry.Logins.
 func (l *Logins) Family(ctx context.Context, key registry.LoginKey) (registry.Family, error) {
 	f := registry.Family{Key: key}
-	var begun, exp int64
-	var current []byte
-	err := l.db.read.QueryRow(ctx, `SELECT current, person, client, begun, exp, body FROM family WHERE key = $1 AND NOT ended AND exp > $2`, key[:], l.now().Unix()).
-		Scan(&current, &f.Person, &f.Client, &begun, &exp, &f.Body)
+	err := l.db.read.QueryRow(ctx, `SELECT `+row.Family+` FROM family WHERE key = $1 AND NOT ended AND exp > $2`, key[:], l.now().Unix()).
+		Scan(row.ScanFamily(&f)...)
 	if err != nil {
 		return registry.Family{}, l.db.reading("reading family", notFound(err))
 	}
-	copy(f.Current[:], current)
-	f.Begun, f.Expires = time.Unix(begun, 0).UTC(), time.Unix(exp, 0).UTC()
 	return f, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 var personsLayout = layout{kind: "persons", steps: []string{`
@@ -86,13 +87,10 @@ func (p *Persons) Reference(ctx context.Context, issuer, subject string) (string
 // Lookup implements registry.Persons.
 func (p *Persons) Lookup(ctx context.Context, ref string) (registry.Person, error) {
 	e := registry.Person{Ref: ref}
-	var created int64
-	err := p.db.read.QueryRow(ctx, `SELECT issuer, subject, enabled, created FROM person WHERE ref = $1`, ref).
-		Scan(&e.Issuer, &e.Subject, &e.Enabled, &created)
+	err := p.db.read.QueryRow(ctx, `SELECT `+row.Person+` FROM person WHERE ref = $1`, ref).Scan(row.ScanPerson(&e)...)
 	if err != nil {
 		return registry.Person{}, p.db.reading("reading person", notFound(err))
 	}
-	e.Created = time.Unix(created, 0).UTC()
 	return e, nil
 }
 

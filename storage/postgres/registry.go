@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 // The number of revocations stands apart from the entries, so that it outlives
@@ -128,13 +129,10 @@ func (r *Registry) putAll(ctx context.Context, puts []*put) error {
 // Get implements registry.Issued.
 func (r *Registry) Get(ctx context.Context, id string) (registry.Delegation, error) {
 	d := registry.Delegation{ID: id}
-	var exp int64
-	err := r.db.read.QueryRow(ctx, `SELECT txn, parent, depth, audience, exp, receipt FROM issued WHERE jti = $1`, id).
-		Scan(&d.Txn, &d.Parent, &d.Depth, &d.Audience, &exp, &d.Receipt)
+	err := r.db.read.QueryRow(ctx, `SELECT `+row.Issued+` FROM issued WHERE jti = $1`, id).Scan(row.ScanIssued(&d)...)
 	if err != nil {
 		return registry.Delegation{}, r.db.reading("reading delegation", notFound(err))
 	}
-	d.Expires = time.Unix(exp, 0).UTC()
 	return d, nil
 }
 
@@ -145,30 +143,13 @@ func (r *Registry) Receipts(ctx context.Context, id string) ([]string, error) {
 		  SELECT parent, depth, receipt FROM issued WHERE jti = $1
 		  UNION ALL
 		  SELECT i.parent, i.depth, i.receipt FROM issued i JOIN hop ON i.jti = hop.parent AND i.depth = hop.depth - 1
-		) SELECT depth, receipt FROM hop ORDER BY depth`, id)
+		) SELECT `+row.Hop+` FROM hop ORDER BY depth`, id)
 	if err != nil {
 		return nil, r.db.reading("reading receipts", err)
 	}
 	defer rows.Close()
-	var receipts []string
-	for rows.Next() {
-		var depth int
-		var receipt string
-		if err := rows.Scan(&depth, &receipt); err != nil {
-			return nil, r.db.reading("reading receipts", err)
-		}
-		if depth != len(receipts) {
-			return nil, fmt.Errorf("reading receipts: hop %d is missing", len(receipts))
-		}
-		receipts = append(receipts, receipt)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, r.db.reading("reading receipts", err)
-	}
-	if len(receipts) == 0 {
-		return nil, fmt.Errorf("receipts: %w", registry.ErrNotFound)
-	}
-	return receipts, nil
+	receipts, err := row.Receipts(rows)
+	return receipts, r.db.reading("reading receipts", err)
 }
 
 // Bind implements registry.Bindings.
@@ -180,7 +161,7 @@ func (r *Registry) Bind(ctx context.Context, route string, kind registry.IDKind,
 			t.add(`INSERT INTO binding (key, person, agent, txn, record) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (key) DO NOTHING`,
 				key[:], p.Person, p.Agent, p.Txn, p.Record)
 			var have registry.Principal
-			t.one([]any{&have.Person, &have.Agent, &have.Txn, &have.Record}, readBinding, key[:])
+			t.one(row.ScanBinding(&have), readBinding, key[:])
 			if err := t.run(ctx); err != nil {
 				return err
 			}
@@ -196,13 +177,13 @@ func (r *Registry) Bind(ctx context.Context, route string, kind registry.IDKind,
 	return nil
 }
 
-const readBinding = `SELECT person, agent, txn, record FROM binding WHERE key = $1`
+const readBinding = `SELECT ` + row.Binding + ` FROM binding WHERE key = $1`
 
 // Lookup implements registry.Bindings.
 func (r *Registry) Lookup(ctx context.Context, route string, kind registry.IDKind, id string) (registry.Principal, error) {
 	key := registry.BindingKey(route, kind, id)
 	var p registry.Principal
-	if err := r.db.read.QueryRow(ctx, readBinding, key[:]).Scan(&p.Person, &p.Agent, &p.Txn, &p.Record); err != nil {
+	if err := r.db.read.QueryRow(ctx, readBinding, key[:]).Scan(row.ScanBinding(&p)...); err != nil {
 		return registry.Principal{}, r.db.reading("reading binding", notFound(err))
 	}
 	return p, nil
@@ -221,7 +202,7 @@ func (r *Registry) Revoke(ctx context.Context, e registry.Revocation) (seq int64
 			return err
 		}
 		t.add(`INSERT INTO revocation (seq, kind, value, before, ends) VALUES ($1, $2, $3, $4, $5)`,
-			seq, e.Kind, e.Value, seconds(e.Before), seconds(e.Ends))
+			seq, e.Kind, e.Value, registry.ToUnix(e.Before), registry.ToUnix(e.Ends))
 		return nil
 	})
 	if err != nil {
@@ -232,35 +213,19 @@ func (r *Registry) Revoke(ctx context.Context, e registry.Revocation) (seq int64
 
 // RevokedSince implements registry.Revocations. The head is read first: every
 // entry up to it was committed by then.
-func (r *Registry) RevokedSince(ctx context.Context, after int64, limit int) (_ registry.Revoked, err error) {
-	out, limit := registry.Revoked{}, max(limit, 1)
-	if out.Last, err = r.LastRevoked(ctx); err != nil {
-		return registry.Revoked{}, err
+func (r *Registry) RevokedSince(ctx context.Context, after int64, limit int) (registry.Revoked, error) {
+	limit = max(limit, 1)
+	last, err := r.LastRevoked(ctx)
+	if err != nil || last <= after {
+		return registry.Revoked{Through: last, Last: last}, err
 	}
-	if out.Through = out.Last; out.Last <= after {
-		return out, nil
-	}
-	rows, err := r.db.read.Query(ctx, `SELECT seq, kind, value, before, ends FROM revocation WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3`, after, out.Last, limit)
+	rows, err := r.db.read.Query(ctx, `SELECT `+row.Revocation+` FROM revocation WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3`, after, last, limit)
 	if err != nil {
 		return registry.Revoked{}, r.db.reading("reading revocations", err)
 	}
 	defer rows.Close()
-	for rows.Next() {
-		var e registry.Revocation
-		var before, ends int64
-		if err := rows.Scan(&e.Seq, &e.Kind, &e.Value, &before, &ends); err != nil {
-			return registry.Revoked{}, r.db.reading("reading revocations", err)
-		}
-		e.Before, e.Ends = instant(before), instant(ends)
-		out.Entries = append(out.Entries, e)
-	}
-	if err := rows.Err(); err != nil {
-		return registry.Revoked{}, r.db.reading("reading revocations", err)
-	}
-	if len(out.Entries) == limit {
-		out.Through = out.Entries[limit-1].Seq // there may be more
-	}
-	return out, nil
+	out, err := row.Revoked(rows, last, limit)
+	return out, r.db.reading("reading revocations", err)
 }
 
 // LastRevoked implements registry.Revocations.
@@ -287,19 +252,4 @@ func notFound(err error) error {
 		return registry.ErrNotFound
 	}
 	return err
-}
-
-// seconds is t in Unix seconds, 0 for the zero time.
-func seconds(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.Unix()
-}
-
-func instant(s int64) time.Time {
-	if s == 0 {
-		return time.Time{}
-	}
-	return time.Unix(s, 0).UTC()
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 var personsLayout = layout{application: 0x4c4e5031 /* "LNP1" */, steps: []string{`
@@ -87,16 +88,10 @@ func (p *Persons) Reference(ctx context.Context, issuer, subject string) (string
 // Lookup implements registry.Persons.
 func (p *Persons) Lookup(ctx context.Context, ref string) (registry.Person, error) {
 	e := registry.Person{Ref: ref}
-	var created int64
-	err := p.db.read.QueryRowContext(ctx, `SELECT issuer, subject, enabled, created FROM person WHERE ref = ?`, ref).
-		Scan(&e.Issuer, &e.Subject, &e.Enabled, &created)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return registry.Person{}, fmt.Errorf("person: %w", registry.ErrNotFound)
-	case err != nil:
-		return registry.Person{}, fmt.Errorf("reading person: %w", err)
+	err := p.db.read.QueryRowContext(ctx, `SELECT `+row.Person+` FROM person WHERE ref = ?`, ref).Scan(row.ScanPerson(&e)...)
+	if err != nil {
+		return registry.Person{}, fmt.Errorf("reading person: %w", notFound(err))
 	}
-	e.Created = time.Unix(created, 0).UTC()
 	return e, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 var registryLayout = layout{application: 0x4c4e5231 /* "LNR1" */, steps: []string{schemaIssued, schemaRevocations, schemaCatalog, schemaKeys}}
@@ -166,16 +167,10 @@ func insertIssued(ctx context.Context, tx *sql.Tx, d registry.Delegation) (refus
 // Get implements registry.Issued.
 func (r *Registry) Get(ctx context.Context, id string) (registry.Delegation, error) {
 	d := registry.Delegation{ID: id}
-	var exp int64
-	err := r.db.read.QueryRowContext(ctx, `SELECT txn, parent, depth, audience, exp, receipt FROM issued WHERE jti = ?`, id).
-		Scan(&d.Txn, &d.Parent, &d.Depth, &d.Audience, &exp, &d.Receipt)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return registry.Delegation{}, fmt.Errorf("delegation: %w", registry.ErrNotFound)
-	case err != nil:
-		return registry.Delegation{}, fmt.Errorf("reading delegation: %w", err)
+	err := r.db.read.QueryRowContext(ctx, `SELECT `+row.Issued+` FROM issued WHERE jti = ?`, id).Scan(row.ScanIssued(&d)...)
+	if err != nil {
+		return registry.Delegation{}, fmt.Errorf("reading delegation: %w", notFound(err))
 	}
-	d.Expires = time.Unix(exp, 0).UTC()
 	return d, nil
 }
 
@@ -186,28 +181,14 @@ func (r *Registry) Receipts(ctx context.Context, id string) (_ []string, err err
 		  SELECT parent, depth, receipt FROM issued WHERE jti = ?
 		  UNION ALL
 		  SELECT i.parent, i.depth, i.receipt FROM issued i JOIN hop ON i.jti = hop.parent AND i.depth = hop.depth - 1
-		) SELECT depth, receipt FROM hop ORDER BY depth`, id)
+		) SELECT `+row.Hop+` FROM hop ORDER BY depth`, id)
 	if err != nil {
 		return nil, fmt.Errorf("reading receipts: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	var receipts []string
-	for rows.Next() {
-		var depth int
-		var receipt string
-		if err := rows.Scan(&depth, &receipt); err != nil {
-			return nil, fmt.Errorf("reading receipts: %w", err)
-		}
-		if depth != len(receipts) {
-			return nil, fmt.Errorf("reading receipts: hop %d is missing", len(receipts))
-		}
-		receipts = append(receipts, receipt)
-	}
-	if err := rows.Err(); err != nil {
+	receipts, err := row.Receipts(rows)
+	if err != nil {
 		return nil, fmt.Errorf("reading receipts: %w", err)
-	}
-	if len(receipts) == 0 {
-		return nil, fmt.Errorf("receipts: %w", registry.ErrNotFound)
 	}
 	return receipts, nil
 }
@@ -239,11 +220,8 @@ func (r *Registry) Bind(ctx context.Context, route string, kind registry.IDKind,
 func (r *Registry) Lookup(ctx context.Context, route string, kind registry.IDKind, id string) (registry.Principal, error) {
 	key := registry.BindingKey(route, kind, id)
 	p, err := readBinding(ctx, r.db.read, key[:])
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return registry.Principal{}, fmt.Errorf("bound id: %w", registry.ErrNotFound)
-	case err != nil:
-		return registry.Principal{}, fmt.Errorf("reading binding: %w", err)
+	if err != nil {
+		return registry.Principal{}, fmt.Errorf("reading binding: %w", notFound(err))
 	}
 	return p, nil
 }
@@ -252,7 +230,6 @@ func readBinding(ctx context.Context, q interface {
 	QueryRowContext(context.Context, string, ...any) *sql.Row
 }, key []byte,
 ) (p registry.Principal, err error) {
-	err = q.QueryRowContext(ctx, `SELECT person, agent, txn, record FROM binding WHERE key = ?`, key).
-		Scan(&p.Person, &p.Agent, &p.Txn, &p.Record)
+	err = q.QueryRowContext(ctx, `SELECT `+row.Binding+` FROM binding WHERE key = ?`, key).Scan(row.ScanBinding(&p)...)
 	return p, err
 }

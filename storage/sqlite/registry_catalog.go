@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 // The revision stands apart from the entries, so that it outlives them.
@@ -34,30 +35,14 @@ func (r *Registry) CatalogRevision(ctx context.Context) (revision int64, err err
 
 // CatalogEntries implements registry.Catalog. One statement sees one state.
 func (r *Registry) CatalogEntries(ctx context.Context) (entries []registry.Entry, revision int64, err error) {
-	rows, err := r.db.read.QueryContext(ctx, `SELECT h.revision, c.kind, c.id, c.revision, c.document
+	rows, err := r.db.read.QueryContext(ctx, `SELECT `+row.Entry+`
 		FROM catalog_head h LEFT JOIN catalog c ON true ORDER BY c.kind, c.id`)
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading the catalog: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	seen := false
-	for rows.Next() {
-		var kind, id, document sql.NullString
-		var changed sql.NullInt64
-		if err := rows.Scan(&revision, &kind, &id, &changed, &document); err != nil {
-			return nil, 0, fmt.Errorf("reading the catalog: %w", err)
-		}
-		if seen = true; kind.Valid {
-			entries = append(entries, registry.Entry{
-				Kind: registry.EntryKind(kind.String), ID: id.String, Revision: changed.Int64, Document: []byte(document.String),
-			})
-		}
-	}
-	if err := rows.Err(); err != nil {
+	if entries, revision, err = row.Catalog(rows); err != nil {
 		return nil, 0, fmt.Errorf("reading the catalog: %w", err)
-	}
-	if !seen {
-		return nil, 0, errors.New("reading the catalog: it has no revision")
 	}
 	return entries, revision, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 var loginsLayout = layout{application: 0x4c4e4c31 /* "LNL1" */, steps: []string{`
@@ -107,15 +108,13 @@ func (l *Logins) Begin(ctx context.Context, s registry.LoginStep) error {
 // Take implements registry.Logins.
 func (l *Logins) Take(ctx context.Context, key, browser registry.LoginKey) (registry.LoginStep, error) {
 	s := registry.LoginStep{Key: key, Browser: browser}
-	var exp int64
 	err := l.db.tx(ctx, func(tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, `DELETE FROM step WHERE key = ? AND browser = ? AND exp > ? RETURNING exp, body`,
-			key[:], browser[:], l.now().Unix()).Scan(&exp, &s.Body)
+		return tx.QueryRowContext(ctx, `DELETE FROM step WHERE key = ? AND browser = ? AND exp > ? RETURNING `+row.Step,
+			key[:], browser[:], l.now().Unix()).Scan(row.ScanStep(&s)...)
 	})
 	if err != nil {
 		return registry.LoginStep{}, fmt.Errorf("taking login: %w", notFound(err))
 	}
-	s.Expires = time.Unix(exp, 0).UTC()
 	return s, nil
 }
 
@@ -141,19 +140,15 @@ func (l *Logins) PutCode(ctx context.Context, c registry.Code) error {
 // Redeem implements registry.Logins.
 func (l *Logins) Redeem(ctx context.Context, key registry.LoginKey) (c registry.Code, uses int, err error) {
 	c.Key = key
-	var exp int64
-	var family []byte
 	err = l.db.tx(ctx, func(tx *sql.Tx) error {
-		err := tx.QueryRowContext(ctx, `UPDATE code SET uses = uses + 1 WHERE key = ? RETURNING family, exp, uses, body`, key[:]).
-			Scan(&family, &exp, &uses, &c.Body)
+		err := tx.QueryRowContext(ctx, `UPDATE code SET uses = uses + 1 WHERE key = ? RETURNING `+row.Code, key[:]).
+			Scan(row.ScanCode(&c, &uses)...)
 		if err != nil || uses == 1 {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE family SET ended = 1 WHERE key = ?`, family)
+		_, err = tx.ExecContext(ctx, `UPDATE family SET ended = 1 WHERE key = ?`, c.Family[:])
 		return err
 	})
-	c.Expires = time.Unix(exp, 0).UTC()
-	copy(c.Family[:], family)
 	switch {
 	case err != nil:
 		return registry.Code{}, 0, fmt.Errorf("redeeming code: %w", notFound(err))
@@ -192,16 +187,11 @@ func (l *Logins) BeginFamily(ctx context.Context, f registry.Family) error {
 // Family implements registry.Logins.
 func (l *Logins) Family(ctx context.Context, key registry.LoginKey) (registry.Family, error) {
 	f := registry.Family{Key: key}
-	var begun, exp int64
-	var current []byte
-	err := l.db.read.QueryRowContext(ctx, `SELECT current, person, client, begun, exp, body FROM family
-		WHERE key = ? AND ended = 0 AND exp > ?`, key[:], l.now().Unix()).
-		Scan(&current, &f.Person, &f.Client, &begun, &exp, &f.Body)
+	err := l.db.read.QueryRowContext(ctx, `SELECT `+row.Family+` FROM family WHERE key = ? AND ended = 0 AND exp > ?`, key[:], l.now().Unix()).
+		Scan(row.ScanFamily(&f)...)
 	if err != nil {
 		return registry.Family{}, fmt.Errorf("reading family: %w", notFound(err))
 	}
-	copy(f.Current[:], current)
-	f.Begun, f.Expires = time.Unix(begun, 0).UTC(), time.Unix(exp, 0).UTC()
 	return f, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 const schemaKeys = `
@@ -22,20 +23,13 @@ var _ registry.Keys = (*Registry)(nil)
 
 // IssuerKeys implements registry.Keys.
 func (r *Registry) IssuerKeys(ctx context.Context, issuer string) (_ []registry.IssuerKey, err error) {
-	rows, err := r.db.read.QueryContext(ctx, `SELECT kid, version, statement FROM issuer_key WHERE issuer = ? ORDER BY kid`, issuer)
+	rows, err := r.db.read.QueryContext(ctx, `SELECT `+row.IssuerKey+` FROM issuer_key WHERE issuer = ? ORDER BY kid`, issuer)
 	if err != nil {
 		return nil, fmt.Errorf("reading issuer keys: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	var keys []registry.IssuerKey
-	for rows.Next() {
-		k := registry.IssuerKey{Issuer: issuer}
-		if err := rows.Scan(&k.KeyID, &k.Version, &k.Statement); err != nil {
-			return nil, fmt.Errorf("reading issuer keys: %w", err)
-		}
-		keys = append(keys, k)
-	}
-	if err := rows.Err(); err != nil {
+	keys, err := row.IssuerKeys(rows, issuer)
+	if err != nil {
 		return nil, fmt.Errorf("reading issuer keys: %w", err)
 	}
 	return keys, nil

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 // The number stands apart from the entries, so that it outlives them. before is
@@ -38,7 +39,7 @@ func (r *Registry) Revoke(ctx context.Context, e registry.Revocation) (seq int64
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO revocation (seq, kind, value, before, ends) VALUES (?, ?, ?, ?, ?)`,
-			seq, e.Kind, e.Value, seconds(e.Before), seconds(e.Ends))
+			seq, e.Kind, e.Value, registry.ToUnix(e.Before), registry.ToUnix(e.Ends))
 		return err
 	})
 	if err != nil {
@@ -50,33 +51,20 @@ func (r *Registry) Revoke(ctx context.Context, e registry.Revocation) (seq int64
 // RevokedSince implements registry.Revocations. The head is read first: every
 // entry up to it was committed by then.
 func (r *Registry) RevokedSince(ctx context.Context, after int64, limit int) (_ registry.Revoked, err error) {
-	out, limit := registry.Revoked{}, max(limit, 1)
-	if out.Last, err = r.LastRevoked(ctx); err != nil {
-		return registry.Revoked{}, err
+	limit = max(limit, 1)
+	last, err := r.LastRevoked(ctx)
+	if err != nil || last <= after {
+		return registry.Revoked{Through: last, Last: last}, err
 	}
-	if out.Through = out.Last; out.Last <= after {
-		return out, nil
-	}
-	rows, err := r.db.read.QueryContext(ctx, `SELECT seq, kind, value, before, ends FROM revocation
-		WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`, after, out.Last, limit)
+	rows, err := r.db.read.QueryContext(ctx, `SELECT `+row.Revocation+` FROM revocation
+		WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`, after, last, limit)
 	if err != nil {
 		return registry.Revoked{}, fmt.Errorf("reading revocations: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var e registry.Revocation
-		var before, ends int64
-		if err := rows.Scan(&e.Seq, &e.Kind, &e.Value, &before, &ends); err != nil {
-			return registry.Revoked{}, fmt.Errorf("reading revocations: %w", err)
-		}
-		e.Before, e.Ends = instant(before), instant(ends)
-		out.Entries = append(out.Entries, e)
-	}
-	if err := rows.Err(); err != nil {
+	out, err := row.Revoked(rows, last, limit)
+	if err != nil {
 		return registry.Revoked{}, fmt.Errorf("reading revocations: %w", err)
-	}
-	if len(out.Entries) == limit {
-		out.Through = out.Entries[limit-1].Seq // there may be more
 	}
 	return out, nil
 }
@@ -99,19 +87,4 @@ func (r *Registry) PruneRevoked(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("pruning revocations: %w", err)
 	}
 	return nil
-}
-
-// seconds is t in Unix seconds, 0 for the zero time.
-func seconds(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.Unix()
-}
-
-func instant(s int64) time.Time {
-	if s == 0 {
-		return time.Time{}
-	}
-	return time.Unix(s, 0).UTC()
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/groupcommit"
 )
 
 var proofsLayout = layout{kind: "proofs", steps: []string{`
@@ -40,7 +41,7 @@ const (
 type Proofs struct {
 	db   *database
 	now  func() time.Time
-	uses *group[use]
+	uses *groupcommit.Group[use]
 
 	swept time.Time // of whose turn it is
 
@@ -62,7 +63,7 @@ func OpenProofs(ctx context.Context, cfg RegistryConfig) (*Proofs, error) {
 		return nil, fmt.Errorf("opening proofs: %w", err)
 	}
 	p := &Proofs{db: db, now: cfg.Now}
-	p.uses = newGroup(p.useAll)
+	p.uses = grouped(p.useAll)
 	return p, nil
 }
 
@@ -77,7 +78,7 @@ func (p *Proofs) Use(ctx context.Context, owner, id string, until time.Time) (fi
 	if err := registry.CheckUse(owner, id, until); err != nil {
 		return false, fmt.Errorf("using proof: %w", err)
 	}
-	u, err := p.uses.do(ctx, use{key: registry.UseKey(owner, id), until: until.Unix() + 1})
+	u, err := p.uses.Do(ctx, use{key: registry.UseKey(owner, id), until: until.Unix() + 1})
 	if err != nil {
 		return false, fmt.Errorf("using proof: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/groupcommit"
 	"github.com/lineal-auth/lineal/storage/row"
 )
 
@@ -53,7 +54,7 @@ INSERT INTO revocation_head (seq) VALUES (0);`, schemaCatalog, schemaKeys}}
 // registry.Bindings and registry.Catalog, for any number of processes.
 type Registry struct {
 	db   *database
-	puts *group[put]
+	puts *groupcommit.Group[put]
 
 	closing sync.Once
 }
@@ -77,7 +78,7 @@ func OpenRegistry(ctx context.Context, cfg RegistryConfig) (*Registry, error) {
 		return nil, fmt.Errorf("opening registry: %w", err)
 	}
 	r := &Registry{db: db}
-	r.puts = newGroup(r.putAll)
+	r.puts = grouped(r.putAll)
 	return r, nil
 }
 
@@ -92,7 +93,7 @@ func (r *Registry) Put(ctx context.Context, d registry.Delegation) error {
 	err := d.Check()
 	if err == nil {
 		var p put
-		p, err = r.puts.do(ctx, put{d: d})
+		p, err = r.puts.Do(ctx, put{d: d})
 		switch {
 		case err != nil:
 		case !p.parent:

@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
+
+	"github.com/lineal-auth/lineal/storage/groupcommit"
 )
 
 // RegistryConfig says where a registry lives. URL is required.
@@ -56,72 +57,11 @@ func (d *database) reading(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, d.judge(err))
 }
 
-// maxGroup bounds one transaction of a group.
-const maxGroup = 256
-
-// group lets callers share commits: items that arrive while one is under way
-// go with the next, so that a sync of the disk, and a standby's answer, are
-// waited for once for all of them.
-type group[T any] struct {
-	commit func(ctx context.Context, items []*T) error // writes results into the items
-	turn   chan struct{}                               // holds one item while a batch is being committed
-
-	mu    sync.Mutex // guards queue
-	queue []*waiting[T]
-}
-
-// waiting is an item that waits for its commit. done is closed by the caller
-// whose turn it was, after item and err were set.
-type waiting[T any] struct {
-	item T
-	err  error
-	done chan struct{}
-}
-
-func newGroup[T any](commit func(context.Context, []*T) error) *group[T] {
-	return &group[T]{commit: commit, turn: make(chan struct{}, 1)}
-}
-
-// do has item committed and returns it with its results. Who gives up waiting
-// does not know whether it was.
-func (g *group[T]) do(ctx context.Context, item T) (T, error) {
-	w := &waiting[T]{item: item, done: make(chan struct{})}
-	g.mu.Lock()
-	g.queue = append(g.queue, w)
-	g.mu.Unlock()
-	for {
-		select {
-		case <-w.done:
-			return w.item, w.err
-		case <-ctx.Done():
-			var none T
-			return none, ctx.Err()
-		case g.turn <- struct{}{}:
-			g.commitQueued(context.WithoutCancel(ctx)) // others wait for it too
-			<-g.turn
-		}
-	}
-}
-
-// commitQueued commits what is queued. It runs in one caller at a time.
-func (g *group[T]) commitQueued(ctx context.Context) {
-	g.mu.Lock()
-	n := min(len(g.queue), maxGroup)
-	batch := g.queue[:n:n]
-	g.queue = g.queue[n:]
-	g.mu.Unlock()
-	if n == 0 {
-		return
-	}
-	items := make([]*T, n)
-	for i, w := range batch {
-		items[i] = &w.item
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	err := g.commit(ctx, items)
-	for _, w := range batch {
-		w.err = err
-		close(w.done)
-	}
+// grouped shares commits, each of which has its own time.
+func grouped[T any](commit func(context.Context, []*T) error) *groupcommit.Group[T] {
+	return groupcommit.New(func(ctx context.Context, items []*T) error {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		return commit(ctx, items)
+	})
 }

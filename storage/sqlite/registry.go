@@ -6,10 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"sync"
-	"time"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/groupcommit"
 	"github.com/lineal-auth/lineal/storage/row"
 )
 
@@ -33,26 +32,18 @@ CREATE TABLE binding (
   record TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;`
 
-// maxPutBatch bounds one transaction of Put.
-const maxPutBatch = 256
-
 // Registry keeps issued delegations, revocations, issuer keys, bound ids and the
 // catalog in registry.db. It implements registry.Issued, registry.Revocations,
 // registry.Keys, registry.Bindings and registry.Catalog.
 type Registry struct {
 	db   pair
-	turn chan struct{} // holds one item while a batch is being committed
-
-	mu    sync.Mutex // guards queue
-	queue []*put
+	puts *groupcommit.Group[put]
 }
 
-// put is one delegation that waits for its commit. done is closed by the
-// caller whose turn it was, after err was set.
+// put is one delegation to add. refused, the result, concerns it alone.
 type put struct {
-	d    registry.Delegation
-	err  error
-	done chan struct{}
+	d       registry.Delegation
+	refused error
 }
 
 var (
@@ -68,7 +59,9 @@ func OpenRegistry(ctx context.Context, cfg RegistryConfig) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening registry.db: %w", err)
 	}
-	return &Registry{db: db, turn: make(chan struct{}, 1)}, nil
+	r := &Registry{db: db}
+	r.puts = groupcommit.New(r.putAll)
+	return r, nil
 }
 
 // Close closes the database. No other method may be running.
@@ -79,58 +72,33 @@ func (r *Registry) Close() error {
 	return nil
 }
 
-// Put implements registry.Issued. Delegations that arrive while another
-// commit is under way share the next one, so that a sync of the disk is paid
-// once for all of them.
+// Put implements registry.Issued. Delegations share commits.
 func (r *Registry) Put(ctx context.Context, d registry.Delegation) error {
-	if err := d.Check(); err != nil {
-		return fmt.Errorf("adding delegation: %w", err)
-	}
-	p := &put{d: d, done: make(chan struct{})}
-	r.mu.Lock()
-	r.queue = append(r.queue, p)
-	r.mu.Unlock()
-
-	for {
-		select {
-		case <-p.done:
-			return p.err
-		case <-ctx.Done():
-			return fmt.Errorf("adding delegation: %w", ctx.Err())
-		case r.turn <- struct{}{}:
-			r.commitQueued(context.WithoutCancel(ctx)) // others wait for it too
-			<-r.turn
+	err := d.Check()
+	if err == nil {
+		var p put
+		if p, err = r.puts.Do(ctx, put{d: d}); err == nil {
+			err = p.refused
 		}
 	}
+	if err != nil {
+		return fmt.Errorf("adding delegation: %w", err)
+	}
+	return nil
 }
 
-// commitQueued commits what is queued, in one transaction. A delegation that
-// is refused does not touch the others; an error of the transaction is
-// everyone's.
-func (r *Registry) commitQueued(ctx context.Context) {
-	r.mu.Lock()
-	n := min(len(r.queue), maxPutBatch)
-	batch := r.queue[:n:n]
-	r.queue = r.queue[n:]
-	r.mu.Unlock()
-	if n == 0 {
-		return
-	}
-	err := r.db.tx(ctx, func(tx *sql.Tx) error {
-		for _, p := range batch {
+// putAll adds delegations in one transaction. One that is refused does not touch
+// the others.
+func (r *Registry) putAll(ctx context.Context, puts []*put) error {
+	return r.db.tx(ctx, func(tx *sql.Tx) error {
+		for _, p := range puts {
 			var broken error
-			if p.err, broken = insertIssued(ctx, tx, p.d); broken != nil {
+			if p.refused, broken = insertIssued(ctx, tx, p.d); broken != nil {
 				return broken
 			}
 		}
 		return nil
 	})
-	for _, p := range batch {
-		if err != nil {
-			p.err = fmt.Errorf("adding delegation: %w", err)
-		}
-		close(p.done)
-	}
 }
 
 // insertIssued adds d. refused concerns d alone, broken the transaction.
@@ -141,11 +109,11 @@ func insertIssued(ctx context.Context, tx *sql.Tx, d registry.Delegation) (refus
 		err := tx.QueryRowContext(ctx, `SELECT depth, txn FROM issued WHERE jti = ?`, d.Parent).Scan(&depth, &txn)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
-			return fmt.Errorf("adding delegation: parent: %w", registry.ErrNotFound), nil
+			return fmt.Errorf("parent: %w", registry.ErrNotFound), nil
 		case err != nil:
 			return nil, err
 		case depth != d.Depth-1 || txn != d.Txn:
-			return fmt.Errorf("adding delegation: parent one hop above, of the same transaction: %w", registry.ErrNotFound), nil
+			return fmt.Errorf("parent one hop above, of the same transaction: %w", registry.ErrNotFound), nil
 		}
 	}
 	res, err := tx.ExecContext(ctx, `INSERT INTO issued (jti, txn, parent, depth, audience, exp, receipt)
@@ -158,7 +126,7 @@ func insertIssued(ctx context.Context, tx *sql.Tx, d registry.Delegation) (refus
 	case err != nil:
 		return nil, err
 	case n == 0:
-		return fmt.Errorf("adding delegation: %w", registry.ErrExists), nil
+		return registry.ErrExists, nil
 	default:
 		return nil, nil
 	}

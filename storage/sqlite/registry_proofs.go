@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/lineal-auth/lineal/registry"
+	"github.com/lineal-auth/lineal/storage/groupcommit"
 )
 
 var proofsLayout = layout{application: 0x4c4e5531 /* "LNU1" */, steps: []string{`
@@ -25,7 +25,6 @@ CREATE TABLE secret (
 ) STRICT;`}}
 
 const (
-	maxUseBatch = 256
 	// usesKept is how long a use is kept beyond its end, so that a replica whose
 	// clock is ahead does not forget what another would still accept.
 	usesKept = 10 * time.Minute
@@ -40,22 +39,15 @@ const (
 type Proofs struct {
 	db   pair
 	now  func() time.Time
-	turn chan struct{} // holds one item while a batch is being committed
-
-	mu    sync.Mutex // guards queue
-	queue []*use
+	uses *groupcommit.Group[use]
 
 	swept time.Time // of whose turn it is
 }
 
-// use is one use that waits for its commit. done is closed by the caller whose
-// turn it was, after first and err were set.
 type use struct {
 	key   [32]byte
 	until int64 // seconds since 1970
-	first bool
-	err   error
-	done  chan struct{}
+	first bool  // result
 }
 
 var _ registry.Proofs = (*Proofs)(nil)
@@ -67,7 +59,9 @@ func OpenProofs(ctx context.Context, cfg RegistryConfig) (*Proofs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening proofs.db: %w", err)
 	}
-	return &Proofs{db: db, now: cfg.Now, turn: make(chan struct{}, 1)}, nil
+	p := &Proofs{db: db, now: cfg.Now}
+	p.uses = groupcommit.New(p.useAll)
+	return p, nil
 }
 
 // Close closes the database. No other method may be running.
@@ -78,46 +72,25 @@ func (p *Proofs) Close() error {
 	return nil
 }
 
-// Use implements registry.Proofs. Uses that arrive while another commit is
-// under way share the next one, so that a sync of the disk is paid once for all
-// of them. Who gives up waiting has used the proof or not.
+// Use implements registry.Proofs. Uses share commits. Who gives up waiting has
+// used the proof or not.
 func (p *Proofs) Use(ctx context.Context, owner, id string, until time.Time) (first bool, err error) {
 	if err := registry.CheckUse(owner, id, until); err != nil {
 		return false, fmt.Errorf("using proof: %w", err)
 	}
-	u := &use{key: registry.UseKey(owner, id), until: until.Unix() + 1, done: make(chan struct{})}
-	p.mu.Lock()
-	p.queue = append(p.queue, u)
-	p.mu.Unlock()
-
-	for {
-		select {
-		case <-u.done:
-			return u.first, u.err
-		case <-ctx.Done():
-			return false, fmt.Errorf("using proof: %w", ctx.Err())
-		case p.turn <- struct{}{}:
-			p.commitQueued(context.WithoutCancel(ctx)) // others wait for it too
-			<-p.turn
-		}
+	u, err := p.uses.Do(ctx, use{key: registry.UseKey(owner, id), until: until.Unix() + 1})
+	if err != nil {
+		return false, fmt.Errorf("using proof: %w", err)
 	}
+	return u.first, nil
 }
 
-// commitQueued commits what is queued, in one transaction. It runs in one
-// caller at a time.
-func (p *Proofs) commitQueued(ctx context.Context) {
-	p.mu.Lock()
-	n := min(len(p.queue), maxUseBatch)
-	batch := p.queue[:n:n]
-	p.queue = p.queue[n:]
-	p.mu.Unlock()
-	if n == 0 {
-		return
-	}
+// useAll inserts uses in one transaction.
+func (p *Proofs) useAll(ctx context.Context, uses []*use) error {
 	now := p.now()
 	sweep := now.Sub(p.swept) >= sweepEvery || now.Before(p.swept)
 	err := p.db.tx(ctx, func(tx *sql.Tx) error {
-		for _, u := range batch {
+		for _, u := range uses {
 			var err error
 			if u.first, err = insertUse(ctx, tx, u); err != nil {
 				return err
@@ -133,12 +106,7 @@ func (p *Proofs) commitQueued(ctx context.Context) {
 	if err == nil && sweep {
 		p.swept = now
 	}
-	for _, u := range batch {
-		if err != nil {
-			u.first, u.err = false, fmt.Errorf("using proof: %w", err)
-		}
-		close(u.done)
-	}
+	return err
 }
 
 func insertUse(ctx context.Context, tx *sql.Tx, u *use) (first bool, err error) {

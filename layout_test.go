@@ -24,6 +24,7 @@ var layout = map[string][]string{
 	"internal/strictjson": {},
 	"internal/durable":    {},
 	"internal/refusal":    {},                   // how an HTTP API of ours says no
+	"internal/query":      {},                   // the parameters of a request
 	"internal/entry":      {"record", "ledger"}, // records as entries of a ledger
 
 	"scope":      {},
@@ -43,9 +44,9 @@ var layout = map[string][]string{
 
 	"sts":          with(vocabulary, "token", "registry", "internal/ssrf", "internal/workloadjwt"),
 	"gateway":      with(vocabulary, "token", "registry"),
-	"admin":        with(vocabulary, "token", "registry", "internal/refusal"),
-	"console":      {"record", "search", "evidence", "policy", "internal/refusal"},
-	"console/page": {"console", "search", "record", "evidence/js", "internal/refusal"},
+	"admin":        with(vocabulary, "token", "registry", "internal/refusal", "internal/query"),
+	"console":      {"record", "search", "evidence", "policy", "internal/refusal", "internal/query"},
+	"console/page": {"console", "search", "record", "evidence/js", "internal/refusal", "internal/query"},
 	"client":       {"token", "delegation", "scope", "identity", "identity/spiffe", "gateway"},
 
 	"sidecar": {"client", "token", "delegation", "scope", "identity", "internal/refusal"},

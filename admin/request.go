@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/lineal-auth/lineal/internal/query"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/registry"
 )
@@ -181,28 +182,20 @@ func (s *Service) append(ctx context.Context, rec record.Record, documents ...[]
 
 // parameters takes each of names at most once, and nothing else.
 func (x *request) parameters(names ...string) (url.Values, error) {
-	q, err := url.ParseQuery(x.r.URL.RawQuery)
+	q, err := query.Parse(x.r.URL.RawQuery, names...)
 	if err != nil {
-		return nil, refuse(CodeParameterInvalid, "the query cannot be parsed")
-	}
-	for name, values := range q {
-		if !slices.Contains(names, name) || len(values) != 1 || values[0] == "" {
-			return nil, refuse(CodeParameterInvalid, "parameter %.40q", name)
-		}
+		return nil, refuse(CodeParameterInvalid, "%w", err)
 	}
 	return q, nil
 }
 
 // limit is the size of a page.
 func limit(q url.Values) (int, error) {
-	if !q.Has("limit") {
-		return defaultPage, nil
+	n, err := query.Number(q, "limit", 1, maxPage, defaultPage)
+	if err != nil {
+		return 0, refuse(CodeParameterInvalid, "%w", err)
 	}
-	n, err := strconv.Atoi(q.Get("limit"))
-	if err != nil || n < 1 || n > maxPage {
-		return 0, refuse(CodeParameterInvalid, "limit is not 1 to %d", maxPage)
-	}
-	return n, nil
+	return int(n), nil
 }
 
 // body reads the document that was sent.

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"net/url"
 	"slices"
-	"strconv"
 	"time"
 
+	"github.com/lineal-auth/lineal/internal/query"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/search"
 )
@@ -45,26 +45,18 @@ const (
 
 // parameters takes each of names at most once, and nothing else.
 func (x *request) parameters(names ...string) (url.Values, error) {
-	q, err := url.ParseQuery(x.URL.RawQuery)
+	q, err := query.Parse(x.URL.RawQuery, names...)
 	if err != nil {
-		return nil, refuse(CodeParameterInvalid, "the query cannot be parsed")
-	}
-	for name, values := range q {
-		if !slices.Contains(names, name) || len(values) != 1 || values[0] == "" {
-			return nil, refuse(CodeParameterInvalid, "parameter %.40q", name)
-		}
+		return nil, refuse(CodeParameterInvalid, "%w", err)
 	}
 	return q, nil
 }
 
 // number reads a number of [low, high], or what is otherwise.
 func number(q url.Values, name string, low, high, otherwise int64) (int64, error) {
-	if !q.Has(name) {
-		return otherwise, nil
-	}
-	n, err := strconv.ParseInt(q.Get(name), 10, 64)
-	if err != nil || n < low || n > high {
-		return 0, refuse(CodeParameterInvalid, "%s is not %d to %d", name, low, high)
+	n, err := query.Number(q, name, low, high, otherwise)
+	if err != nil {
+		return 0, refuse(CodeParameterInvalid, "%w", err)
 	}
 	return n, nil
 }

@@ -3,10 +3,10 @@ package page
 import (
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/lineal-auth/lineal/console"
+	"github.com/lineal-auth/lineal/internal/query"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/search"
 )
@@ -37,17 +37,9 @@ func (x *request) filter(only ...string) (search.Filter, asked, error) {
 	if only == nil {
 		only = filterNames
 	}
-	q, err := url.ParseQuery(x.URL.RawQuery)
+	q, err := query.ParseForm(x.URL.RawQuery, only...)
 	if err != nil {
-		return search.Filter{}, asked{}, refuse(console.CodeParameterInvalid, "the query cannot be parsed")
-	}
-	for name, values := range q {
-		if !slices.Contains(only, name) || len(values) != 1 {
-			return search.Filter{}, asked{}, refuse(console.CodeParameterInvalid, "%.40q", name)
-		}
-		if values[0] = strings.TrimSpace(values[0]); values[0] == "" {
-			delete(q, name)
-		}
+		return search.Filter{}, asked{}, refuse(console.CodeParameterInvalid, "%w", err)
 	}
 	a := asked{q, x.URL.Path}
 	if l := q.Get("live"); l != "" && l != "1" {

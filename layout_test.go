@@ -99,10 +99,12 @@ var layout = map[string][]string{
 	"internal/devca":   {"identity"},
 	"internal/opatest": {}, // a server for tests; TestTestServerStaysInTests
 	"internal/pgtest":  {}, // a server for tests; TestTestServerStaysInTests
-	"internal/devidp":  {},
-	"internal/demo":    {"*"},
-	"internal/handout": {"client"},
-	"internal/doctor":  {"config", "client", "identity", "identity/spiffe", "token", "gateway"},
+
+	"internal/openapitest": {}, // holds an API to its description, in tests
+	"internal/devidp":      {},
+	"internal/demo":        {"*"},
+	"internal/handout":     {"client"},
+	"internal/doctor":      {"config", "client", "identity", "identity/spiffe", "token", "gateway"},
 
 	"internal/adminclient": {"identity", "identity/spiffe"}, // an operator's commands
 	"internal/testenv":     {"*"},

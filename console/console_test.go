@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -14,10 +13,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/jsonschema-go/jsonschema"
-	"go.yaml.in/yaml/v4"
 
-	"github.com/lineal-auth/lineal/internal/scenario"
+	"github.com/lineal-auth/lineal/internal/openapitest"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/search"
 	"github.com/lineal-auth/lineal/storage/sqlite"
@@ -109,9 +106,7 @@ func (d *desk) ask(who, method, target string, headers ...string) (int, map[stri
 			schema = "Page"
 		}
 	}
-	if err := schemaOf(d.t, schema).Validate(body); err != nil {
-		d.t.Errorf("%s is no %s: %v", target, schema, err)
-	}
+	described.Check(d.t, schema, body)
 	return w.Code, body
 }
 
@@ -227,44 +222,12 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// description is the part of openapi.yaml that is held to the code.
-type description struct {
-	Paths      map[string]map[string]any `yaml:"paths"`
-	Components struct {
-		Schemas map[string]any `yaml:"schemas"`
-	} `yaml:"components"`
-}
-
-func describe(t *testing.T) description {
-	t.Helper()
-	var d description
-	if err := yaml.Unmarshal(OpenAPI, &d); err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
-func schemaOf(t *testing.T, name string) *jsonschema.Resolved {
-	t.Helper()
-	defs, err := json.Marshal(map[string]any{"$defs": describe(t).Components.Schemas, "$ref": "#/$defs/" + name})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var s jsonschema.Schema
-	if err := json.Unmarshal([]byte(strings.ReplaceAll(string(defs), "#/components/schemas/", "#/$defs/")), &s); err != nil {
-		t.Fatal(err)
-	}
-	r, err := s.Resolve(nil)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return r
-}
+var described = openapitest.Parse(OpenAPI)
 
 // TestOpenAPIListsTheAPI: the same paths, parameters, reports and codes.
 func TestOpenAPIListsTheAPI(t *testing.T) {
-	d := describe(t)
-	if diff := cmp.Diff(slices.Sorted(maps.Keys(questions)), slices.Sorted(maps.Keys(d.Paths))); diff != "" {
+	d := described
+	if diff := cmp.Diff(openapitest.Names(questions), openapitest.Names(d.Paths)); diff != "" {
 		t.Errorf("paths (-code +openapi):\n%s", diff)
 	}
 	var names []string
@@ -274,23 +237,11 @@ func TestOpenAPIListsTheAPI(t *testing.T) {
 	if diff := cmp.Diff(filterNames, names); diff != "" {
 		t.Errorf("parameters (-code +openapi):\n%s", diff)
 	}
-	enum := func(of any) (out []string) {
-		for _, v := range of.(map[string]any)["enum"].([]any) {
-			out = append(out, v.(string))
-		}
-		slices.Sort(out)
-		return out
-	}
 	name := d.Paths["/v1/reports/{name}"]["parameters"].([]any)[0].(map[string]any)["schema"]
-	if diff := cmp.Diff(search.Reports(), enum(name)); diff != "" {
+	if diff := cmp.Diff(search.Reports(), openapitest.Enum(name)); diff != "" {
 		t.Errorf("reports (-code +openapi):\n%s", diff)
 	}
-	var codes []string
-	for c := range answers {
-		codes = append(codes, string(c))
-	}
-	slices.Sort(codes)
-	if diff := cmp.Diff(codes, enum(d.Components.Schemas["Refusal"].(map[string]any)["properties"].(map[string]any)["code"])); diff != "" {
+	if diff := cmp.Diff(openapitest.Names(answers), d.Codes()); diff != "" {
 		t.Errorf("codes (-code +openapi):\n%s", diff)
 	}
 }

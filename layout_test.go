@@ -100,7 +100,8 @@ var layout = map[string][]string{
 	"internal/opatest": {}, // a server for tests; TestTestServerStaysInTests
 	"internal/pgtest":  {}, // a server for tests; TestTestServerStaysInTests
 
-	"internal/openapitest": {}, // holds an API to its description, in tests
+	"internal/openapitest": {},                                                // holds an API to its description, in tests
+	"search/searchtest":    {"search", "internal/scenario", "storage/sqlite"}, // a desk over a log, for tests
 	"internal/devidp":      {},
 	"internal/demo":        {"*"},
 	"internal/handout":     {"client"},

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -17,12 +16,12 @@ import (
 	"github.com/lineal-auth/lineal/internal/openapitest"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/search"
-	"github.com/lineal-auth/lineal/storage/sqlite"
+	"github.com/lineal-auth/lineal/search/searchtest"
 )
 
 // desk is a service over a generated log.
 type desk struct {
-	*scenario.Bulk
+	*searchtest.Log
 
 	t       *testing.T
 	service *Service
@@ -35,37 +34,15 @@ const auditor = "spiffe://example/ops/audit"
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	d := &desk{t: t}
+	d := &desk{Log: searchtest.New(t), t: t}
 	var err error
-	if d.Bulk, err = scenario.NewBulk(60, 5, 3, 4); err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.OpenIndex(t.Context(), sqlite.RegistryConfig{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
-	read := func(ctx context.Context, from, to int64) iter.Seq2[search.Payload, error] {
-		return func(yield func(search.Payload, error) bool) {
-			for b, err := range d.Read(ctx, from, to) {
-				if !yield(search.Payload{Index: from, Bytes: b}, err) {
-					return
-				}
-				from++
-			}
-		}
-	}
-	s, err := search.NewDesk(search.DeskConfig{Store: store, Read: read})
-	if err != nil {
-		t.Fatal(err)
-	}
 	d.service, err = New(Config{
 		Who: func(r *http.Request) Who {
 			by, role, _ := strings.Cut(r.Header.Get("Test-Who"), " ")
 			return Who{by, role}
 		},
 		Desk: func(ctx context.Context) (Desk, error) {
-			return s, errors.Join(d.lost, s.Follow(ctx, search.AsOf{Origin: "ledger.example/std/2026-10", Size: d.Size(), Root: "x"}))
+			return d.Desk, errors.Join(d.lost, d.Follow(ctx))
 		},
 		Record: func(_ context.Context, rec record.Record) error {
 			d.told = append(d.told, rec)

@@ -136,7 +136,7 @@ func TestL9SharedTransaction(t *testing.T) {
 		theirs++
 	}
 	shared, was := r.Txn(0), r.Txn(theirs)
-	r.change = func(_ int64, payload []byte) []byte {
+	r.Change = func(_ int64, payload []byte) []byte {
 		return bytes.ReplaceAll(payload, []byte(was), []byte(shared))
 	}
 	audit, session := r.signIn(p, auditorSubject), r.signIn(p, r.Person(0))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"iter"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -17,22 +16,19 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/lineal-auth/lineal/console"
-	"github.com/lineal-auth/lineal/internal/scenario"
 	"github.com/lineal-auth/lineal/record"
-	"github.com/lineal-auth/lineal/search"
-	"github.com/lineal-auth/lineal/storage/sqlite"
+	"github.com/lineal-auth/lineal/search/searchtest"
 )
 
 const auditor = "spiffe://example/ops/audit"
 
 // rig is a page over a generated log.
 type rig struct {
-	*scenario.Bulk
+	*searchtest.Log
 
 	t        *testing.T
 	service  *Service
-	change   func(index int64, payload []byte) []byte // of what the log holds
-	told     []record.Record                          // what was recorded, in order
+	told     []record.Record // what was recorded, in order
 	exported []Selection
 	broken   error // of the recorder
 	lost     error // of the index
@@ -41,40 +37,14 @@ type rig struct {
 
 func newRig(t *testing.T, configure ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, now: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)}
-	var err error
-	if r.Bulk, err = scenario.NewBulk(60, 5, 3, 4); err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.OpenIndex(t.Context(), sqlite.RegistryConfig{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
-	read := func(ctx context.Context, from, to int64) iter.Seq2[search.Payload, error] {
-		return func(yield func(search.Payload, error) bool) {
-			for b, err := range r.Read(ctx, from, to) {
-				if r.change != nil {
-					b = r.change(from, b)
-				}
-				if !yield(search.Payload{Index: from, Bytes: b}, err) {
-					return
-				}
-				from++
-			}
-		}
-	}
-	desk, err := search.NewDesk(search.DeskConfig{Store: store, Read: read})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := &rig{Log: searchtest.New(t), t: t, now: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)}
 	cfg := Config{
 		Who: func(r *http.Request) console.Who {
 			by, role, _ := strings.Cut(r.Header.Get("Test-Who"), " ")
 			return console.Who{By: by, Role: role}
 		},
 		Desk: func(ctx context.Context) (Desk, error) {
-			return desk, errors.Join(r.lost, desk.Follow(ctx, search.AsOf{Origin: "ledger.example/std/2026-10", Size: r.Size(), Root: "x"}))
+			return r.Desk, errors.Join(r.lost, r.Follow(ctx))
 		},
 		Record: func(_ context.Context, rec record.Record) error {
 			r.told = append(r.told, rec)
@@ -97,6 +67,7 @@ func newRig(t *testing.T, configure ...func(*Config)) *rig {
 	for _, c := range configure {
 		c(&cfg)
 	}
+	var err error
 	if r.service, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +220,7 @@ func TestL8RefusedLooksAreRecorded(t *testing.T) {
 func TestO8HostileNames(t *testing.T) {
 	hostile := "\u202e" + `\"><script>alert(1)</script><img src=x onerror=alert(1)>'javascript:alert(1)//{{.}}`
 	r := newRig(t)
-	r.change = func(_ int64, payload []byte) []byte {
+	r.Change = func(_ int64, payload []byte) []byte {
 		s := strings.ReplaceAll(string(payload), `"tool":"query"`, `"tool":"`+hostile+`"`)
 		return []byte(s)
 	}

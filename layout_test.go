@@ -99,13 +99,10 @@ var layout = map[string][]string{
 	"internal/devca":   {"identity"},
 	"internal/opatest": {}, // a server for tests; TestTestServerStaysInTests
 	"internal/pgtest":  {}, // a server for tests; TestTestServerStaysInTests
-
-	"internal/openapitest": {},                                                // holds an API to its description, in tests
-	"search/searchtest":    {"search", "internal/scenario", "storage/sqlite"}, // a desk over a log, for tests
-	"internal/devidp":      {},
-	"internal/demo":        {"*"},
-	"internal/handout":     {"client"},
-	"internal/doctor":      {"config", "client", "identity", "identity/spiffe", "token", "gateway"},
+	"internal/devidp":  {},
+	"internal/demo":    {"*"},
+	"internal/handout": {"client"},
+	"internal/doctor":  {"config", "client", "identity", "identity/spiffe", "token", "gateway"},
 
 	"internal/adminclient": {"identity", "identity/spiffe"}, // an operator's commands
 	"internal/testenv":     {"*"},
@@ -117,6 +114,11 @@ var layout = map[string][]string{
 	"test/mcp/client":      {},
 	"test/faults":          {"*"}, // breaks what the ledger stands on
 	"test/faults/appender": {"test/faults"},
+
+	// For tests of packages beside them.
+	"internal/openapitest":   {},                                                // holds an API to its description
+	"policy/cedar/cedartest": {"policy/cedar"},                                  // policy bundles
+	"search/searchtest":      {"search", "internal/scenario", "storage/sqlite"}, // a desk over a log
 
 	// A module of its own: what tests need to run, and the product must not carry.
 	"test/lossfs":      {},

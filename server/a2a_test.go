@@ -8,7 +8,6 @@ import (
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/gateway/a2a"
-	"github.com/lineal-auth/lineal/identity"
 )
 
 // TestA2ABindingsFromConfig: what the configuration says of an agent's callbacks
@@ -25,7 +24,7 @@ func TestA2ABindingsFromConfig(t *testing.T) {
 	d.cfg.Upstreams.A2A = []config.A2A{plain, full}
 	d.init(t)
 	s := d.start(t)
-	id := openApp(t, d, identity.MustParseAgent("spiffe://"+trustDomain+"/app"))
+	id := openApp(t, d, "/app")
 	to := id.HTTPClient(s.gatewayID.Agent())
 	for name, c := range map[string]struct{ path, media, code, says string }{
 		"no callback of anybody's":  {"/a2a/full/push/ln1.AAAA", "application/json", "handle_unknown", ""},

@@ -3,10 +3,6 @@ package server
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -24,7 +20,6 @@ import (
 	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/identity/spiffe"
-	"github.com/lineal-auth/lineal/internal/devidp"
 	"github.com/lineal-auth/lineal/internal/pgtest"
 	"github.com/lineal-auth/lineal/token"
 )
@@ -34,7 +29,7 @@ import (
 type cluster struct {
 	t        *testing.T
 	founder  *deployment
-	idp      *devidp.Provider
+	idp      provider
 	app      *spiffe.Source
 	proofKey *token.ProofKey
 	issuer   *balancer
@@ -51,45 +46,26 @@ type process struct {
 	gateway, tokens string
 }
 
-const appRedirect = "http://127.0.0.1/callback"
-
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	pg := pgtest.Shared(t)
 	model := httptest.NewServer(http.HandlerFunc(answerJSON))
 	t.Cleanup(model.Close)
-	idp, err := devidp.New(devidp.Config{Clients: []devidp.Client{{ID: "app", RedirectURIs: []string{appRedirect}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = idp.Close() })
+	idp := newProvider(t)
 
 	d := newDeployment(t)
 	_, _ = d.gateway.Close(), d.tokens.Close()
 	c := &cluster{t: t, founder: d, idp: idp, issuer: newBalancer(t), database: pg.Database(t)}
 	d.cfg.Tokens.Issuer = "https://" + c.issuer.addr() + "/sts"
 	audience := d.cfg.PublicURL + llmPrefix("openai")
-	c.details = fmt.Sprintf(`[{"type":"urn:lineal:call:v1","locations":[%q],"actions":["llm:chat"],"names":["small"]}]`, audience)
+	c.details = mayChat(audience)
 	d.cfg.Ledger.Store = config.Secret(pg.URL(c.database))
 	d.cfg.Ledger.Persons = config.Secret(pg.URL(pg.Database(t)))
-	d.cfg.Tokens.PersonIssuers = []string{idp.Issuer()}
-	d.cfg.Agents[0].Authority, d.cfg.Agents[0].Service = c.details, true
-	d.cfg.Agents[0].OIDCClients = []config.OIDCClient{{Issuer: idp.Issuer(), ClientID: "app"}}
+	idp.trustedBy(&d.cfg, c.details)
 	d.cfg.Upstreams.LLM = []config.LLM{{Upstream: config.Upstream{Name: "openai", URL: model.URL + "/v1", RequireDPoP: true}}}
 	d.init(t)
 
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := token.NewES256("", key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.proofKey, err = token.NewProofKey(signer, nil); err != nil {
-		t.Fatal(err)
-	}
-	c.app = openApp(t, d, identity.MustParseAgent("spiffe://"+trustDomain+"/app"))
+	c.proofKey, c.app = proofKey(t), openApp(t, d, "/app")
 	return c
 }
 
@@ -200,18 +176,11 @@ func (p *process) login(rt http.RoundTripper) client.Token {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	account := devidp.DefaultAccounts()[0]
-	login, err := devidp.Login(ctx, http.DefaultClient, devidp.LoginConfig{
-		Issuer: p.c.idp.Issuer(), ClientID: "app", RedirectURI: appRedirect, Username: account.Username, Password: account.Password,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	app, err := client.New(client.Config{TokenURL: p.cfg.Tokens.Issuer + "/token", HTTP: &http.Client{Transport: rt}, Proof: p.c.proofKey})
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := app.Root(ctx, login.IDToken, client.Call{Audience: p.cfg.PublicURL + llmPrefix("openai"), Details: []byte(p.c.details)})
+	root, err := app.Root(ctx, p.c.idp.login(t), client.Call{Audience: p.cfg.PublicURL + llmPrefix("openai"), Details: []byte(p.c.details)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -20,7 +19,6 @@ import (
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/identity/spiffe"
 	"github.com/lineal-auth/lineal/internal/devca"
-	"github.com/lineal-auth/lineal/internal/devidp"
 	"github.com/lineal-auth/lineal/token"
 )
 
@@ -40,57 +38,27 @@ func TestX9DPoPEndToEnd(t *testing.T) {
 		_, _ = io.WriteString(w, `{"choices":[]}`)
 	}))
 	t.Cleanup(model.Close)
-	const redirect = "http://127.0.0.1/callback"
-	idp, err := devidp.New(devidp.Config{Clients: []devidp.Client{{ID: "app", RedirectURIs: []string{redirect}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = idp.Close() })
+	idp := newProvider(t)
 
 	d := newDeployment(t)
 	audience := d.cfg.PublicURL + "/openai/v1"
-	details := fmt.Sprintf(`[{"type":"urn:lineal:call:v1","locations":[%q],"actions":["llm:chat"],"names":["small"]}]`, audience)
-	app := identity.MustParseAgent("spiffe://" + trustDomain + "/app")
-	d.cfg.Tokens.PersonIssuers = []string{idp.Issuer()}
-	d.cfg.Agents[0].Authority, d.cfg.Agents[0].Service = details, true
-	d.cfg.Agents[0].OIDCClients = []config.OIDCClient{{Issuer: idp.Issuer(), ClientID: "app"}}
+	details := mayChat(audience)
+	idp.trustedBy(&d.cfg, details)
 	d.cfg.Upstreams.LLM = []config.LLM{{Upstream: config.Upstream{Name: "openai", URL: model.URL + "/v1", RequireDPoP: true}}}
 	d.init(t)
 	s := d.start(t)
 
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	id := openApp(t, d, "/app")
+	c, err := client.New(client.Config{TokenURL: d.cfg.Tokens.Issuer + "/token", HTTP: id.HTTPClient(s.tokensID.Agent()), Proof: proofKey(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := token.NewES256("", key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proofKey, err := token.NewProofKey(signer, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id := openApp(t, d, app)
-	c, err := client.New(client.Config{TokenURL: d.cfg.Tokens.Issuer + "/token", HTTP: id.HTTPClient(s.tokensID.Agent()), Proof: proofKey})
-	if err != nil {
-		t.Fatal(err)
-	}
-	login, err := devidp.Login(ctx, model.Client(), devidp.LoginConfig{
-		Issuer: idp.Issuer(), ClientID: "app", RedirectURI: redirect,
-		Username: devidp.DefaultAccounts()[0].Username, Password: devidp.DefaultAccounts()[0].Password,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := c.Root(ctx, login.IDToken, client.Call{Audience: audience, Details: []byte(details)})
+	root, err := c.Root(ctx, idp.login(t), client.Call{Audience: audience, Details: []byte(details)})
 	if err != nil || !root.DPoP {
 		t.Fatalf("root bound by DPoP is %v: %v", root.DPoP, err)
 	}
 
-	anonymous := id.ClientTLS(spiffe.Exactly(s.gatewayID.Agent()))
-	anonymous.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil }
-	plain := &http.Transport{TLSClientConfig: anonymous, ForceAttemptHTTP2: true}
-	t.Cleanup(plain.CloseIdleConnections)
+	plain := anonymous(t, id, s.gatewayID.Agent())
 	var last http.Header // of the last request that passed
 	tap := roundTripper(func(r *http.Request) (*http.Response, error) {
 		last = r.Header.Clone()
@@ -146,10 +114,10 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// openApp is the application's own identity.
-func openApp(t *testing.T, d *deployment, app identity.Agent) *spiffe.Source {
+// openApp is the identity of a workload of the deployment, by its path.
+func openApp(t *testing.T, d *deployment, path string) *spiffe.Source {
 	t.Helper()
-	addr, err := d.ca.Serve(app, devca.Profile{Loopback: true})
+	addr, err := d.ca.Serve(identity.MustParseAgent("spiffe://"+trustDomain+path), devca.Profile{Loopback: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,4 +127,32 @@ func openApp(t *testing.T, d *deployment, app identity.Agent) *spiffe.Source {
 	}
 	t.Cleanup(func() { _ = id.Close() })
 	return id
+}
+
+// anonymous knows a server as a workload does, and shows it no certificate.
+func anonymous(t *testing.T, as *spiffe.Source, peer identity.Agent) *http.Transport {
+	t.Helper()
+	cfg := as.ClientTLS(spiffe.Exactly(peer))
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil }
+	transport := &http.Transport{TLSClientConfig: cfg, ForceAttemptHTTP2: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	return transport
+}
+
+// proofKey is a new key of a workload.
+func proofKey(t *testing.T) *token.ProofKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := token.NewES256("", key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := token.NewProofKey(signer, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }

@@ -18,9 +18,6 @@ import (
 
 	"github.com/lineal-auth/lineal/client"
 	"github.com/lineal-auth/lineal/config"
-	"github.com/lineal-auth/lineal/identity"
-	"github.com/lineal-auth/lineal/internal/devidp"
-	"github.com/lineal-auth/lineal/policy/cedar"
 )
 
 // TestHTTPRouteEndToEnd: a person's application calls a plain HTTP service, by
@@ -32,18 +29,11 @@ func TestHTTPRouteEndToEnd(t *testing.T) {
 		_, _ = fmt.Fprint(w, r.URL.Path, " ", r.Header.Get("X-Key") == "0123456789", " ", len(r.Header["Authorization"]))
 	}))
 	t.Cleanup(crm.Close)
-	const redirect = "http://127.0.0.1/callback"
-	idp, err := devidp.New(devidp.Config{Clients: []devidp.Client{{ID: "app", RedirectURIs: []string{redirect}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = idp.Close() })
+	idp := newProvider(t)
 	d := newDeployment(t)
 	audience := d.cfg.PublicURL + "/http/crm"
 	details := fmt.Sprintf(`[{"type":"urn:lineal:call:v1","locations":[%q],"actions":["http:GET"],"names":["customers.get","customers.list"]}]`, audience)
-	d.cfg.Tokens.PersonIssuers = []string{idp.Issuer()}
-	d.cfg.Agents[0].Authority, d.cfg.Agents[0].Service = details, true
-	d.cfg.Agents[0].OIDCClients = []config.OIDCClient{{Issuer: idp.Issuer(), ClientID: "app"}}
+	idp.trustedBy(&d.cfg, details)
 	d.cfg.Upstreams.HTTP = []config.HTTP{{
 		Upstream:     config.Upstream{Name: "crm", URL: crm.URL},
 		UpstreamAuth: config.UpstreamAuth{Kind: config.AuthStatic, Header: "X-Key", Secret: "0123456789"},
@@ -54,41 +44,16 @@ func TestHTTPRouteEndToEnd(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "authz")
 	d.cfg.ExtAuthz = &config.ExtAuthz{Socket: socket, Routes: []string{"crm"}}
 	d.init(t)
-	key, err := ManifestKey(d.cfg.DataDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	schema, err := cedar.GenerateSchema(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bundle, err := cedar.Build(cedar.BundleInput{
-		Name: "test", Serial: 1, Schema: schema, Key: key,
-		Entities: []byte(`[{"uid":{"type":"Service","id":"crm"},"attrs":{"environment":"test"},"parents":[]}]`),
-		Policies: map[string]string{"base.cedar": `@id("get") permit (principal, action == Action::"http:GET", resource == Operation::"crm/customers.get")
-when { context has http && context.http has method && context.http.method == "GET" && context.http has path && context.http.path == "/customers/C-1" };`},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(d.cfg.Policy.Bundle, bundle, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	put(t, d.cfg.Policy.Bundle, d.bundle(t, 1, `@id("get") permit (principal, action == Action::"http:GET", resource == Operation::"crm/customers.get")
+when { context has http && context.http has method && context.http.method == "GET" && context.http has path && context.http.path == "/customers/C-1" };`, "crm"))
 	s := d.start(t)
 
-	id := openApp(t, d, identity.MustParseAgent("spiffe://"+trustDomain+"/app"))
+	id := openApp(t, d, "/app")
 	c, err := client.New(client.Config{TokenURL: d.cfg.Tokens.Issuer + "/token", HTTP: id.HTTPClient(s.tokensID.Agent())})
 	if err != nil {
 		t.Fatal(err)
 	}
-	login, err := devidp.Login(ctx, crm.Client(), devidp.LoginConfig{
-		Issuer: idp.Issuer(), ClientID: "app", RedirectURI: redirect,
-		Username: devidp.DefaultAccounts()[0].Username, Password: devidp.DefaultAccounts()[0].Password,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := c.Root(ctx, login.IDToken, client.Call{Audience: audience, Details: []byte(details)})
+	root, err := c.Root(ctx, idp.login(t), client.Call{Audience: audience, Details: []byte(details)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,10 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -21,8 +17,6 @@ import (
 	"github.com/lineal-auth/lineal/client"
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/identity"
-	"github.com/lineal-auth/lineal/identity/spiffe"
-	"github.com/lineal-auth/lineal/internal/devidp"
 	"github.com/lineal-auth/lineal/internal/workloadjwt/issuertest"
 	"github.com/lineal-auth/lineal/token"
 )
@@ -33,12 +27,8 @@ import (
 func TestI6KubernetesEndToEnd(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	const redirect, cluster = "http://127.0.0.1/callback", "https://kubernetes.acme.test"
-	idp, err := devidp.New(devidp.Config{Clients: []devidp.Client{{ID: "app", RedirectURIs: []string{redirect}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = idp.Close() })
+	const cluster = "https://kubernetes.acme.test"
+	idp := newProvider(t)
 	signing := issuertest.NewKey(t, "c1", "ES256")
 	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{signing.JWK()}})
 	if err != nil {
@@ -51,12 +41,9 @@ func TestI6KubernetesEndToEnd(t *testing.T) {
 
 	d := newDeployment(t)
 	audience := d.cfg.PublicURL + "/openai/v1"
-	details := fmt.Sprintf(`[{"type":"urn:lineal:call:v1","locations":[%q],"actions":["llm:chat"],"names":["small"]}]`, audience)
-	d.cfg.Tokens.PersonIssuers = []string{idp.Issuer()}
-	d.cfg.Agents[0] = config.Agent{
-		URI: "k8s://prod-eu/research/app", Name: "app", Service: true, Authority: details,
-		OIDCClients: []config.OIDCClient{{Issuer: idp.Issuer(), ClientID: "app"}},
-	}
+	details := mayChat(audience)
+	d.cfg.Agents[0] = config.Agent{URI: "k8s://prod-eu/research/app", Name: "app"}
+	idp.trustedBy(&d.cfg, details)
 	d.cfg.Identity.Kubernetes = []config.Kubernetes{{Name: "prod-eu", Issuer: cluster, JWKSFile: file}}
 	d.cfg.Upstreams.LLM = []config.LLM{{Upstream: config.Upstream{Name: "openai", URL: "http://127.0.0.1:1/v1", RequireDPoP: true}}}
 	d.init(t)
@@ -70,21 +57,11 @@ func TestI6KubernetesEndToEnd(t *testing.T) {
 			"serviceaccount": map[string]any{"name": "app", "uid": "a087d5a0-e1dd-43ec-93ac-f13d89cd13af"},
 		},
 	})
-	login, err := devidp.Login(ctx, http.DefaultClient, devidp.LoginConfig{
-		Issuer: idp.Issuer(), ClientID: "app", RedirectURI: redirect,
-		Username: devidp.DefaultAccounts()[0].Username, Password: devidp.DefaultAccounts()[0].Password,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	http.DefaultClient.CloseIdleConnections()
-	anonymous := openApp(t, d, identity.MustParseAgent("spiffe://"+trustDomain+"/pod")).ClientTLS(spiffe.Exactly(s.tokensID.Agent()))
-	anonymous.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil }
-	transport := &http.Transport{TLSClientConfig: anonymous, ForceAttemptHTTP2: true}
-	t.Cleanup(transport.CloseIdleConnections)
+	login := idp.login(t)
+	transport := anonymous(t, openApp(t, d, "/pod"), s.tokensID.Agent())
 	form := url.Values{
 		"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}, "resource": {audience}, "authorization_details": {details},
-		"subject_token": {login.IDToken}, "subject_token_type": {"urn:ietf:params:oauth:token-type:id_token"},
+		"subject_token": {login}, "subject_token_type": {"urn:ietf:params:oauth:token-type:id_token"},
 		"client_assertion_type": {identity.AssertionJWT}, "client_assertion": {jwt},
 	}
 	var nonce string
@@ -142,7 +119,7 @@ func TestI6KubernetesEndToEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := c.Root(ctx, login.IDToken, client.Call{Audience: audience, Details: []byte(details)})
+		got, err := c.Root(ctx, login, client.Call{Audience: audience, Details: []byte(details)})
 		if (err == nil) != tt.pass || tt.pass && !got.DPoP {
 			t.Errorf("the client: %+v, %v", got, err)
 		}
@@ -195,21 +172,4 @@ func TestIdentityOfEveryPlatform(t *testing.T) {
 			t.Errorf("%s: starts", name)
 		}
 	}
-}
-
-func proofKey(t *testing.T) *token.ProofKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := token.NewES256("", key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := token.NewProofKey(signer, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
 }

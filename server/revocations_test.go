@@ -97,7 +97,7 @@ func (c *caller) token(issuedAt time.Time) (raw, jti string) {
 		c.t.Fatal(err)
 	}
 	aud := c.d.cfg.PublicURL + llmPrefix("openai")
-	details, err := scope.Parse([]byte(`[{"type":"urn:lineal:call:v1","locations":["`+aud+`"],"actions":["llm:chat"],"names":["small"]}]`), true)
+	details, err := scope.Parse([]byte(mayChat(aud)), true)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -25,23 +25,7 @@ import (
 // serial.
 func (d *deployment) policyBundle(t *testing.T, serial int64, effect string) []byte {
 	t.Helper()
-	key, err := ManifestKey(d.cfg.DataDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	schema, err := cedar.GenerateSchema(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bundle, err := cedar.Build(cedar.BundleInput{
-		Name: "test", Serial: serial, Schema: schema, Key: key,
-		Entities: []byte(`[{"uid":{"type":"Service","id":"openai"},"attrs":{"environment":"test"},"parents":[]}]`),
-		Policies: map[string]string{"base.cedar": fmt.Sprintf(`@id("rule-%d") %s (principal, action == Action::"llm:chat", resource in Service::"openai");`, serial, effect)},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bundle
+	return d.bundle(t, serial, fmt.Sprintf(`@id("rule-%d") %s (principal, action == Action::"llm:chat", resource in Service::"openai");`, serial, effect), "openai")
 }
 
 // put replaces a file as operators do: whole, by renaming.
@@ -308,7 +292,7 @@ func chatInput(t *testing.T) policy.Input {
 	if err != nil {
 		t.Fatal(err)
 	}
-	grant, err := scope.Parse([]byte(`[{"type":"urn:lineal:call:v1","locations":["https://a.test"],"actions":["llm:chat"],"names":["small"]}]`), true)
+	grant, err := scope.Parse([]byte(mayChat("https://a.test")), true)
 	if err != nil {
 		t.Fatal(err)
 	}

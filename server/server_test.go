@@ -22,7 +22,7 @@ import (
 	"github.com/lineal-auth/lineal/internal/devca"
 	"github.com/lineal-auth/lineal/internal/pgtest"
 	"github.com/lineal-auth/lineal/ledger"
-	"github.com/lineal-auth/lineal/policy/cedar"
+	"github.com/lineal-auth/lineal/policy/cedar/cedartest"
 	"github.com/lineal-auth/lineal/record"
 )
 
@@ -67,7 +67,7 @@ func newDeployment(t *testing.T) *deployment {
 		Ledger: config.Ledger{Family: "ledger.test/std", Period: "2026-11", Region: "local", DataClass: "internal"},
 		Agents: []config.Agent{{
 			URI: "spiffe://" + trustDomain + "/app", Name: "app",
-			Authority: `[{"type":"urn:lineal:call:v1","locations":["https://a.test"],"actions":["llm:chat"],"names":["small"]}]`,
+			Authority: mayChat("https://a.test"),
 		}},
 	}}
 	d.cfg.Policy.Bundle = filepath.Join(d.cfg.DataDir, "policy.tar")
@@ -94,25 +94,21 @@ func (d *deployment) init(t *testing.T) {
 	if err := Init(t.Context(), d.cfg.DataDir, d.cfg.Ledger, time.Now, nil); err != nil {
 		t.Fatal(err)
 	}
+	put(t, d.cfg.Policy.Bundle, d.bundle(t, 1, `@id("chat") permit (principal, action == Action::"llm:chat", resource in Service::"openai");`, "openai"))
+}
+
+// bundle is a policy bundle of this deployment, of one file.
+func (d *deployment) bundle(t *testing.T, serial int64, rules string, services ...string) []byte {
+	t.Helper()
 	key, err := ManifestKey(d.cfg.DataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	schema, err := cedar.GenerateSchema(nil)
+	b, err := cedartest.Bundle(key, serial, rules, services...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	bundle, err := cedar.Build(cedar.BundleInput{
-		Name: "test", Serial: 1, Schema: schema, Key: key,
-		Entities: []byte(`[{"uid":{"type":"Service","id":"openai"},"attrs":{"environment":"test"},"parents":[]}]`),
-		Policies: map[string]string{"base.cedar": `@id("chat") permit (principal, action == Action::"llm:chat", resource in Service::"openai");`},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(d.cfg.Policy.Bundle, bundle, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	return b
 }
 
 func (d *deployment) start(t *testing.T) *Server {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,13 +17,10 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/client"
-	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/identity/spiffe"
 	"github.com/lineal-auth/lineal/internal/devca"
 	"github.com/lineal-auth/lineal/internal/devidp"
-	"github.com/lineal-auth/lineal/policy/cedar"
-	"github.com/lineal-auth/lineal/server"
 )
 
 const killedConfig = `
@@ -143,42 +139,15 @@ func (c *calling) reached() int {
 // allow writes the rules.
 func (c *calling) allow() {
 	c.t.Helper()
-	key, err := server.ManifestKey(c.data)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	schema, err := cedar.GenerateSchema(nil)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	bundle, err := cedar.Build(cedar.BundleInput{
-		Name: "test", Serial: 1, Schema: schema, Key: key,
-		Entities: []byte(`[{"uid":{"type":"Service","id":"small"},"attrs":{"environment":"test"},"parents":[]}]`),
-		Policies: map[string]string{"base.cedar": `@id("chat") permit (principal, action == Action::"llm:chat", resource in Service::"small");`},
-	})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(filepath.Dir(c.config), "policy.tar"), bundle, 0o600); err != nil {
+	if err := writeBundle(c.data, filepath.Join(filepath.Dir(c.config), "policy.tar"),
+		`@id("chat") permit (principal, action == Action::"llm:chat", resource in Service::"small");`, "small"); err != nil {
 		c.t.Fatal(err)
 	}
 }
 
 func (c *calling) trust() string {
 	c.t.Helper()
-	trust, err := server.Trust(c.data, "https://"+c.tokens+"/sts")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	var text bytes.Buffer
-	if err := evidence.WritePolicy(&text, trust); err != nil {
-		c.t.Fatal(err)
-	}
-	path := filepath.Join(c.t.TempDir(), "trust.policy")
-	if err := os.WriteFile(path, text.Bytes(), 0o600); err != nil {
-		c.t.Fatal(err)
-	}
-	return path
+	return writeTrust(c.t, c.data, "https://"+c.tokens+"/sts")
 }
 
 // call has callers that log in and call until stopped. What fails from then on

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"net"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/internal/devca"
-	"github.com/lineal-auth/lineal/policy/cedar"
 	"github.com/lineal-auth/lineal/server"
 )
 
@@ -71,7 +69,7 @@ func operate(ts *testscript.TestScript, _ bool, _ []string) {
 		},
 	}
 	ts.Check(server.Init(context.Background(), data, cfg.Ledger, time.Now, nil))
-	bundle(ts, cfg)
+	ts.Check(writeBundle(cfg.DataDir, cfg.Policy.Bundle, `@id("chat") permit (principal, action == Action::"llm:chat", resource in Service::"openai");`, "openai"))
 	running, err := server.Start(context.Background(), cfg, server.Options{GatewayListener: gateway, TokensListener: tokens, AdminListener: admin})
 	ts.Check(err)
 	if at, ok := ts.Value(runningKey{}).(*atomic.Pointer[server.Server]); ok {
@@ -91,18 +89,4 @@ func operate(ts *testscript.TestScript, _ bool, _ []string) {
 	} {
 		ts.Setenv(name, value)
 	}
-}
-
-func bundle(ts *testscript.TestScript, cfg config.Config) {
-	key, err := server.ManifestKey(cfg.DataDir)
-	ts.Check(err)
-	schema, err := cedar.GenerateSchema(nil)
-	ts.Check(err)
-	b, err := cedar.Build(cedar.BundleInput{
-		Name: "test", Serial: 1, Schema: schema, Key: key,
-		Entities: []byte(`[{"uid":{"type":"Service","id":"openai"},"attrs":{"environment":"test"},"parents":[]}]`),
-		Policies: map[string]string{"base.cedar": `@id("chat") permit (principal, action == Action::"llm:chat", resource in Service::"openai");`},
-	})
-	ts.Check(err)
-	ts.Check(os.WriteFile(cfg.Policy.Bundle, b, 0o600))
 }

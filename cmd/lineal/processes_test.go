@@ -21,7 +21,7 @@ import (
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/internal/devca"
 	"github.com/lineal-auth/lineal/internal/pgtest"
-	"github.com/lineal-auth/lineal/policy/cedar"
+	"github.com/lineal-auth/lineal/policy/cedar/cedartest"
 	"github.com/lineal-auth/lineal/server"
 )
 
@@ -72,7 +72,9 @@ func TestKilledProcess(t *testing.T) {
 	configB, dataB, probesB := configure("b", "b")
 
 	runLineal(t, 0, "ledger", "init", "--config", configA)
-	writeBundle(t, dataA, bundle)
+	if err := writeBundle(dataA, bundle, `@id("never") forbid (principal, action, resource);`); err != nil {
+		t.Fatal(err)
+	}
 	runLineal(t, 4, "serve", "--config", configB) // it has not joined
 	runLineal(t, 0, "ledger", "join", "--config", configB, "--member", dataA)
 	runLineal(t, 4, "ledger", "join", "--config", configB, "--member", dataA) // it has
@@ -102,7 +104,7 @@ func TestKilledProcess(t *testing.T) {
 
 	out := filepath.Join(dir, "evidence.zip")
 	runLineal(t, 0, "export", "--data", dataB, "--out", out)
-	runLineal(t, 0, "verify", out, "--policy", writeTrust(t, dataB))
+	runLineal(t, 0, "verify", out, "--policy", writeTrust(t, dataB, "https://tokens.lineal.test/sts"))
 
 	again := startLineal(t, "serve", "--config", configA)
 	again.ready(probesA)
@@ -125,32 +127,23 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func writeBundle(t *testing.T, dataDir, path string) {
-	t.Helper()
+// writeBundle writes rules that the deployment's key signed.
+func writeBundle(dataDir, path, rules string, services ...string) error {
 	key, err := server.ManifestKey(dataDir)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	schema, err := cedar.GenerateSchema(nil)
+	bundle, err := cedartest.Bundle(key, 1, rules, services...)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	bundle, err := cedar.Build(cedar.BundleInput{
-		Name: "test", Serial: 1, Schema: schema, Key: key, Entities: []byte("[]"),
-		Policies: map[string]string{"base.cedar": `@id("never") forbid (principal, action, resource);`},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, bundle, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	return os.WriteFile(path, bundle, 0o600)
 }
 
 // writeTrust writes the policy file of the deployment.
-func writeTrust(t *testing.T, dataDir string) string {
+func writeTrust(t *testing.T, dataDir, issuer string) string {
 	t.Helper()
-	trust, err := server.Trust(dataDir, "https://tokens.lineal.test/sts")
+	trust, err := server.Trust(dataDir, issuer)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -141,23 +141,13 @@ func OpenAgent(ctx context.Context, cfg AgentConfig) (_ *Agent, err error) {
 
 // equip makes the client of the token service.
 func (a *Agent) equip() error {
-	remote := token.RemoteConfig{HTTP: a.tokens, Now: a.cfg.Now, Logger: a.cfg.Logger}
-	keys, err := token.NewRemoteKeys(a.cfg.Issuer+"/jwks", remote)
+	cfg, err := ConfigFor(a.cfg.Issuer, token.RemoteConfig{HTTP: a.tokens, Now: a.cfg.Now, Logger: a.cfg.Logger})
 	if err != nil {
 		return err
 	}
-	// The gateway has asked whether what it handed over is revoked, and asks again.
-	verifier, err := token.NewVerifier(token.Config{
-		Issuers: []token.TrustedIssuer{{Name: a.cfg.Issuer, Keys: keys}}, Chains: token.NewRemoteChains(remote),
-		Revocations: token.NoRevocations{}, Now: a.cfg.Now, Logger: a.cfg.Logger,
-	})
-	if err != nil {
-		return err
-	}
-	if a.client, err = New(Config{
-		TokenURL: a.cfg.Issuer + "/token", HTTP: a.tokens, Verifier: verifier, Audience: a.cfg.Audience, Calls: a.cfg.Calls,
-		Thumbprint: func() string { return a.source.Current().Thumbprint }, Now: a.cfg.Now, Logger: a.cfg.Logger,
-	}); err != nil {
+	cfg.Audience, cfg.Calls = a.cfg.Audience, a.cfg.Calls
+	cfg.Thumbprint = func() string { return a.source.Current().Thumbprint }
+	if a.client, err = New(cfg); err != nil {
 		return err
 	}
 	a.calls = &http.Client{Transport: a.client.Transport(a.gateway.Transport), CheckRedirect: a.gateway.CheckRedirect}

@@ -88,29 +88,18 @@ func (s *Sidecar) build(ctx context.Context, opts SidecarOptions) (*sidecar.Side
 		peers[id] = s.source.HTTPClient(agent)
 		s.idle = append(s.idle, peers[id])
 	}
-	remote := token.RemoteConfig{HTTP: peers[s.cfg.TokensID], Now: opts.Now, Logger: opts.Logger}
-	keys, err := token.NewRemoteKeys(s.cfg.Issuer+"/jwks", remote)
+	agent, err := client.ConfigFor(s.cfg.Issuer, token.RemoteConfig{HTTP: peers[s.cfg.TokensID], Now: opts.Now, Logger: opts.Logger})
 	if err != nil {
 		return nil, err
 	}
-	// The gateway has asked whether what it handed over is revoked, and asks again.
-	verifier, err := token.NewVerifier(token.Config{
-		Issuers: []token.TrustedIssuer{{Name: s.cfg.Issuer, Keys: keys}}, Chains: token.NewRemoteChains(remote),
-		Revocations: token.NoRevocations{}, Now: opts.Now, Logger: opts.Logger,
-	})
-	if err != nil {
-		return nil, err
-	}
+	agent.Audience = s.cfg.Audience
+	agent.Thumbprint = func() string { return s.source.Current().Thumbprint }
 	cfg := sidecar.Config{Gateway: s.cfg.Gateway, Transport: peers[s.cfg.GatewayID].Transport, Logger: opts.Logger}
-	var calls []client.Call
 	for _, r := range s.cfg.Routes {
 		cfg.Prefixes = append(cfg.Prefixes, r.Path)
-		calls = append(calls, client.Call{Audience: s.cfg.Gateway + r.Path, Details: []byte(r.Details)})
+		agent.Calls = append(agent.Calls, client.Call{Audience: s.cfg.Gateway + r.Path, Details: []byte(r.Details)})
 	}
-	if s.tokens, err = client.New(client.Config{
-		TokenURL: s.cfg.Issuer + "/token", HTTP: peers[s.cfg.TokensID], Verifier: verifier, Audience: s.cfg.Audience, Calls: calls,
-		Thumbprint: func() string { return s.source.Current().Thumbprint }, Now: opts.Now, Logger: opts.Logger,
-	}); err != nil {
+	if s.tokens, err = client.New(agent); err != nil {
 		return nil, err
 	}
 	cfg.Client = s.tokens

@@ -54,23 +54,16 @@ type agentConfig struct {
 func (a *agent) equip(cfg agentConfig) (err error) {
 	a.gateway = a.source.HTTPClient(agentURI(nameGateway))
 	a.tokens = a.source.HTTPClient(agentURI(nameTokens))
-	remote := token.RemoteConfig{HTTP: a.tokens, Now: cfg.now, Logger: cfg.logger}
-	keys, err := token.NewRemoteKeys(cfg.issuer+"/jwks", remote)
+	own, err := client.ConfigFor(cfg.issuer, token.RemoteConfig{HTTP: a.tokens, Now: cfg.now, Logger: cfg.logger})
 	if err != nil {
 		return fmt.Errorf("equipping %s: %w", a.name, err)
 	}
-	if a.verifier, err = token.NewVerifier(token.Config{
-		Issuers: []token.TrustedIssuer{{Name: cfg.issuer, Keys: keys}}, Chains: token.NewRemoteChains(remote),
-		Revocations: token.NoRevocations{}, Now: cfg.now, Logger: cfg.logger,
-	}); err != nil {
+	own.Audience, own.Calls = cfg.audience, cfg.calls
+	own.Thumbprint = func() string { return a.source.Current().Thumbprint }
+	if a.lineal, err = client.New(own); err != nil {
 		return fmt.Errorf("equipping %s: %w", a.name, err)
 	}
-	if a.lineal, err = client.New(client.Config{
-		TokenURL: cfg.issuer + "/token", HTTP: a.tokens, Verifier: a.verifier, Audience: cfg.audience, Calls: cfg.calls,
-		Thumbprint: func() string { return a.source.Current().Thumbprint }, Now: cfg.now, Logger: cfg.logger,
-	}); err != nil {
-		return fmt.Errorf("equipping %s: %w", a.name, err)
-	}
+	a.verifier = own.Verifier
 	a.tap = newTap(a.gateway.Transport)
 	a.calls = &http.Client{Transport: a.lineal.Transport(a.tap), CheckRedirect: a.gateway.CheckRedirect}
 	return nil

@@ -83,21 +83,12 @@ func (x *visit) signIn(ctx context.Context) (string, error) {
 
 // openClient makes the agent's own end of exchanges.
 func (x *visit) openClient() error {
-	c, remote := x.cfg.Sidecar, token.RemoteConfig{HTTP: x.tokens().http, Now: x.cfg.Now}
-	keys, err := token.NewRemoteKeys(c.Issuer+"/jwks", remote)
+	cfg, err := client.ConfigFor(x.cfg.Sidecar.Issuer, token.RemoteConfig{HTTP: x.tokens().http, Now: x.cfg.Now})
 	if err != nil {
 		return err
 	}
-	verifier, err := token.NewVerifier(token.Config{
-		Issuers: []token.TrustedIssuer{{Name: c.Issuer, Keys: keys}}, Chains: token.NewRemoteChains(remote),
-		Revocations: token.NoRevocations{}, Now: x.cfg.Now,
-	})
-	if err != nil {
-		return err
-	}
-	x.client, err = client.New(client.Config{
-		TokenURL: c.Issuer + "/token", HTTP: x.tokens().http, Verifier: verifier, Audience: c.Audience, Now: x.cfg.Now,
-	})
+	cfg.Audience = x.cfg.Sidecar.Audience
+	x.client, err = client.New(cfg)
 	return err
 }
 

@@ -25,6 +25,7 @@ var layout = map[string][]string{
 	"internal/durable":    {},
 	"internal/refusal":    {},                   // how an HTTP API of ours says no
 	"internal/query":      {},                   // the parameters of a request
+	"internal/unverified": {},                   // a JWT as its holder reads it
 	"internal/entry":      {"record", "ledger"}, // records as entries of a ledger
 
 	"scope":      {},
@@ -102,7 +103,7 @@ var layout = map[string][]string{
 	"internal/devidp":  {},
 	"internal/demo":    {"*"},
 	"internal/handout": {"client"},
-	"internal/doctor":  {"config", "client", "identity", "identity/spiffe", "token", "gateway"},
+	"internal/doctor":  {"config", "client", "identity", "identity/spiffe", "token", "gateway", "internal/unverified"},
 
 	"internal/adminclient": {"identity", "identity/spiffe"}, // an operator's commands
 	"internal/testenv":     {"*"},

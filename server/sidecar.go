@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,7 +17,7 @@ import (
 	"github.com/lineal-auth/lineal/identity"
 	"github.com/lineal-auth/lineal/identity/spiffe"
 	"github.com/lineal-auth/lineal/internal/durable"
-	"github.com/lineal-auth/lineal/internal/strictjson"
+	"github.com/lineal-auth/lineal/internal/unverified"
 	"github.com/lineal-auth/lineal/sidecar"
 	"github.com/lineal-auth/lineal/token"
 )
@@ -182,35 +181,16 @@ func (s *Sidecar) login(given token.Raw) func(context.Context) (*client.Delegati
 			}
 			raw = token.Raw(strings.TrimSpace(string(text)))
 		}
-		ends, err := expiryOf(raw)
+		claims, err := unverified.Claims(string(raw))
+		if err != nil {
+			return nil, fmt.Errorf("reading the sign-in: %w", err)
+		}
+		ends, err := unverified.Expiry(claims)
 		if err != nil {
 			return nil, fmt.Errorf("reading the sign-in: %w", err)
 		}
 		return client.Login(raw, ends), nil
 	}
-}
-
-// expiryOf reads when a JWT of ours ends. Whether it is good is the token
-// service's question.
-func expiryOf(raw token.Raw) (time.Time, error) {
-	parts := strings.Split(string(raw), ".")
-	if len(parts) != 3 {
-		return time.Time{}, errors.New("it is no JWT")
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return time.Time{}, errors.New("it is no JWT")
-	}
-	v, err := strictjson.Parse(payload, strictjson.Limits{})
-	if err != nil {
-		return time.Time{}, errors.New("it is no JWT")
-	}
-	exp, _ := v.Get("exp")
-	seconds, ok := exp.Int64()
-	if !ok {
-		return time.Time{}, errors.New("it has no exp")
-	}
-	return time.Unix(seconds, 0), nil
 }
 
 // Agent is whose sidecar it is.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lineal-auth/lineal/internal/adminclient"
-	"github.com/lineal-auth/lineal/internal/strictjson"
+	"github.com/lineal-auth/lineal/internal/unverified"
 )
 
 // revocable are the kinds of `lineal revoke`.
@@ -83,21 +82,16 @@ func hopOf(stdin io.Reader, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	parts := strings.Split(strings.TrimSpace(string(raw)), ".")
-	if len(parts) != 3 {
-		return "", fmt.Errorf("%s: no compact JWT", path)
-	}
-	payload, err := base64.RawURLEncoding.Strict().DecodeString(parts[1])
+	claims, err := unverified.Claims(strings.TrimSpace(string(raw)))
 	if err != nil {
-		return "", fmt.Errorf("%s: no compact JWT", path)
+		return "", fmt.Errorf("%s: %w", path, err)
 	}
-	var claims struct {
-		ID string `json:"jti"`
-	}
-	if err := strictjson.UnmarshalOpen(payload, &claims, strictjson.Limits{}); err != nil || claims.ID == "" {
+	jti, _ := claims.Get("jti")
+	id, _ := jti.Text()
+	if id == "" {
 		return "", fmt.Errorf("%s: the token has no jti", path)
 	}
-	return claims.ID, nil
+	return id, nil
 }
 
 func newRevokeList(s streams, o *operatorFlags) *cobra.Command {

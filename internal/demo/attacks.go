@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/client"
+	"github.com/lineal-auth/lineal/internal/unverified"
 	"github.com/lineal-auth/lineal/token"
 )
 
@@ -70,12 +71,9 @@ func (w *world) takeLoot(ctx context.Context) (loot, error) {
 	if err != nil {
 		return l, err
 	}
-	exp, _ := crm.Get("exp")
-	seconds, ok := exp.Int64()
-	if !ok {
-		return l, errors.New("the CRM's token has no end")
+	if l.crmUntil, err = unverified.Expiry(crm); err != nil {
+		return l, fmt.Errorf("the CRM's token: %w", err)
 	}
-	l.crmUntil = time.Unix(seconds, 0)
 	return l, nil
 }
 

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/internal/strictjson"
+	"github.com/lineal-auth/lineal/internal/unverified"
 	"github.com/lineal-auth/lineal/token"
 )
 
@@ -106,36 +106,20 @@ func (x *visit) person() (string, error) {
 	if raw == "" {
 		return "", find(CodeSignInMissing, "delegation is own, and neither id_token_file nor --as is given")
 	}
-	claims, err := claimsOf(raw)
+	claims, err := unverified.Claims(string(raw))
 	if err != nil {
-		return "", find(CodeSignInMissing, "%v", err)
+		return "", find(CodeSignInMissing, "the sign-in: %v", err)
 	}
-	exp, _ := claims.Get("exp")
-	seconds, _ := exp.Int64()
-	ends := time.Unix(seconds, 0)
+	ends, err := unverified.Expiry(claims)
+	if err != nil {
+		return "", find(CodeSignInMissing, "the sign-in: %v", err)
+	}
 	seen := fmt.Sprintf("by %s, until %s", text(claims, "iss"), ends.UTC().Format(time.RFC3339))
 	if !x.cfg.Now().Before(ends) {
 		return "", find(CodeSignInExpired, "%s", seen)
 	}
 	x.authority = client.Login(raw, ends)
 	return seen, nil
-}
-
-// claimsOf reads a JWT's claims without believing them.
-func claimsOf(raw token.Raw) (strictjson.Value, error) {
-	parts := strings.Split(string(raw), ".")
-	if len(parts) != 3 {
-		return strictjson.Value{}, errors.New("the sign-in is no JWT")
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return strictjson.Value{}, errors.New("the sign-in is no JWT")
-	}
-	v, err := strictjson.Parse(payload, strictjson.Limits{})
-	if err != nil {
-		return strictjson.Value{}, errors.New("the sign-in is no JWT")
-	}
-	return v, nil
 }
 
 // ownAudience is whether what the agent calls itself is a resource at the

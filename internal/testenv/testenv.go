@@ -13,11 +13,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -210,8 +212,15 @@ func (e *Env) serve(ctx context.Context, s *http.Server) (*net.TCPAddr, func() e
 }
 
 // Front serves requests by sending them to the gateway over the agent's
-// connection, changed by rewrite alone.
+// connection, changed by rewrite alone; if nil, by nothing.
 func (e *Env) Front(ctx context.Context, rewrite func(*httputil.ProxyRequest)) (*net.TCPAddr, error) {
+	if rewrite == nil {
+		to, err := url.Parse(e.Deployment.PublicURL)
+		if err != nil {
+			return nil, err
+		}
+		rewrite = func(p *httputil.ProxyRequest) { p.SetURL(to) }
+	}
 	agents := e.ToGateway()
 	e.close = append(e.close, func() error { agents.CloseIdleConnections(); return nil })
 	return e.Serve(ctx, &httputil.ReverseProxy{
@@ -237,6 +246,16 @@ func (e *Env) Token(ctx context.Context, audience string, details []json.RawMess
 	}
 	root, err := tokens.Root(ctx, e.login, client.Call{Audience: audience, Details: wanted})
 	return string(root.Raw), err
+}
+
+// Offer prints, as one JSON object, what clients of another make need to know, and
+// returns when they are done, at the end of in.
+func Offer(out io.Writer, in io.Reader, what any) error {
+	if err := json.NewEncoder(out).Encode(what); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, in)
+	return err
 }
 
 // CA is the certificate authority of everything here.

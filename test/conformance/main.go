@@ -18,7 +18,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net/http/httputil"
@@ -79,11 +78,7 @@ func run(ctx context.Context, data string, upstreams map[string]string) (err err
 			return err
 		}
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(fronts); err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
+	return testenv.Offer(os.Stdout, os.Stdin, fronts)
 }
 
 // routes are one for each server, where the agent may do everything.

@@ -19,11 +19,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"time"
 
@@ -70,9 +67,7 @@ func run(ctx context.Context, data string, l load) error {
 	case l.streams > 0:
 		err = l.run(ctx, r)
 	default:
-		if err = json.NewEncoder(os.Stdout).Encode(r); err == nil {
-			_, err = io.Copy(io.Discard, os.Stdin)
-		}
+		err = testenv.Offer(os.Stdout, os.Stdin, r)
 	}
 	err = errors.Join(err, r.env.Close())
 	if err == nil && l.streams > 0 {
@@ -104,7 +99,12 @@ func (r *rig) start(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.front(ctx)
+	front, err := r.env.Front(ctx, nil)
+	if err != nil {
+		return err
+	}
+	r.Front = "http://" + front.String()
+	return nil
 }
 
 // plan lets the agent do everything but use one model.
@@ -159,18 +159,4 @@ func details(cfg *config.Config, u config.LLM) (out []json.RawMessage) {
 		out = append(out, json.RawMessage(fmt.Sprintf(`{"type":"urn:lineal:call:v1","locations":[%q],"actions":[%q],"names":["forbidden","small"]}`, audience(cfg, u), action)))
 	}
 	return out
-}
-
-// front sends everything on as it is, over the agent's connection.
-func (r *rig) front(ctx context.Context) error {
-	to, err := url.Parse(r.env.Deployment.PublicURL)
-	if err != nil {
-		return err
-	}
-	at, err := r.env.Front(ctx, func(p *httputil.ProxyRequest) { p.SetURL(to) })
-	if err != nil {
-		return err
-	}
-	r.Front = "http://" + at.String()
-	return nil
 }

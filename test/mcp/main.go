@@ -21,8 +21,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"time"
 
@@ -71,11 +69,7 @@ func run(ctx context.Context, data string) (err error) {
 	if err := r.start(ctx); err != nil {
 		return err
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
+	return testenv.Offer(os.Stdout, os.Stdin, r)
 }
 
 func (r *rig) start(ctx context.Context) error {
@@ -131,11 +125,7 @@ func (r *rig) detail(audience string) json.RawMessage {
 
 // ways opens front and control.
 func (r *rig) ways(ctx context.Context) error {
-	to, err := url.Parse(r.env.Deployment.PublicURL)
-	if err != nil {
-		return err
-	}
-	front, err := r.env.Front(ctx, func(p *httputil.ProxyRequest) { p.SetURL(to) })
+	front, err := r.env.Front(ctx, nil)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/identity/spiffe"
-	"github.com/lineal-auth/lineal/policy"
 )
 
 // TestA2ATypeScriptClients runs the TypeScript client, which .ci/a2a-clients
@@ -28,12 +27,7 @@ func TestA2ATypeScriptClients(t *testing.T) {
 	if dir == "" {
 		t.Skip("LINEAL_NODE_CLIENTS names no folder with the installed clients")
 	}
-	w := newWorld(t, withBindings(bindings(t)), withRules(func(in policy.Input) policy.Decision {
-		if n, _ := in.Call.Doc.Lookup("/a2a/text_bytes"); string(n.AppendJSON(nil)) == "6" {
-			return policy.Decision{Rules: []string{"no-six"}}
-		}
-		return permitAll(in)
-	}))
+	w := newWorld(t, withBindings(bindings(t)), withNoSix())
 	agent := a2aAgent()
 	w.up.answers(func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)

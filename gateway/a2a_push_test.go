@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -17,8 +16,6 @@ import (
 	"time"
 
 	"github.com/a2aproject/a2a-go/v2/a2a"
-	"github.com/a2aproject/a2a-go/v2/a2aclient"
-	"github.com/a2aproject/a2a-go/v2/a2acompat/a2av0"
 	"github.com/a2aproject/a2a-go/v2/a2asrv"
 	"github.com/a2aproject/a2a-go/v2/a2asrv/push"
 	"github.com/google/go-cmp/cmp"
@@ -153,49 +150,20 @@ func (s *sender) SendPush(ctx context.Context, config *a2a.PushConfig, event a2a
 	return nil
 }
 
-// pushAgent is a real agent that calls back.
-func (w *world) pushAgent(s push.Sender, store push.ConfigStore) http.HandlerFunc {
-	handler := a2asrv.NewHandler(taskAgent{}, a2asrv.WithLogger(slog.New(slog.DiscardHandler)), a2asrv.WithPushNotifications(store, s))
-	rpc, rest, old := a2asrv.NewJSONRPCHandler(handler), http.StripPrefix("/a2a", a2asrv.NewRESTHandler(handler)), a2av0.NewJSONRPCHandler(handler)
-	return func(rw http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.URL.Path != "/a2a":
-			rest.ServeHTTP(rw, r)
-		case r.Header.Get("A2a-Version") != "1.0":
-			old.ServeHTTP(rw, r)
-		default:
-			rpc.ServeHTTP(rw, r)
-		}
-	}
-}
-
 // TestF1PushGoClients: the real client has a real agent call it back, in each
 // binding; the agent never learns where, nor the client's secrets, and each
 // delivery is a record of its own.
 func TestF1PushGoClients(t *testing.T) {
-	for _, binding := range []string{"JSON-RPC 1.0", "HTTP+JSON 1.0", "JSON-RPC 0.3"} {
+	for _, binding := range a2aBindings {
 		t.Run(binding, func(t *testing.T) {
 			h := newHook(t)
 			w := newWorld(t, withBindings(bindings(t)), withRules(permitAll), withPush(t, h))
 			s := &sender{w: w} // no certificate: what it was given is what it has
-			w.up.answers(w.pushAgent(s, push.NewInMemoryStore()))
+			w.up.answers(a2aAgent(a2asrv.WithPushNotifications(push.NewInMemoryStore(), s)))
 			ctx, cancel := context.WithTimeout(t.Context(), wait)
 			defer cancel()
 			tok := w.pushToken(alice, research)
-			client := &http.Client{Transport: &watched{next: w.client(research).Transport, tok: func() string { return tok }}}
-			protocol, option := a2a.TransportProtocolJSONRPC, a2aclient.WithJSONRPCTransport(client)
-			switch binding {
-			case "HTTP+JSON 1.0":
-				protocol, option = a2a.TransportProtocolHTTPJSON, a2aclient.WithRESTTransport(client)
-			case "JSON-RPC 0.3":
-				option = a2aclient.WithCompatTransport("0.3", protocol, a2av0.NewJSONRPCTransportFactory(a2av0.JSONRPCTransportConfig{Client: client}))
-			}
-			iface := a2a.NewAgentInterface(w.url+"/a2a/peer", protocol)
-			if binding == "JSON-RPC 0.3" {
-				iface.ProtocolVersion = "0.3"
-			}
-			c, err := a2aclient.NewFromEndpoints(ctx, []*a2a.AgentInterface{iface}, option)
-			must(t, err)
+			c := w.a2aClient(ctx, binding, &watched{next: w.client(research).Transport, tok: func() string { return tok }})
 
 			asked := a2a.PushConfig{ID: "p1", URL: h.url, Token: hookToken, Auth: &a2a.PushAuthInfo{Scheme: "Bearer", Credentials: hookCredentials}}
 			request := &a2a.SendMessageRequest{Message: a2a.NewMessage(a2a.MessageRoleUser, a2a.NewTextPart("begin")), Config: &a2a.SendMessageConfig{PushConfig: &asked}}

@@ -85,7 +85,7 @@ var layout = map[string][]string{
 	// index of search.
 	"storage/sqlite":      {"ledger", "registry", "search", "record", "identity", "delegation", "scope", "storage/row", "storage/groupcommit"},
 	"storage/postgres":    {"ledger", "registry", "identity", "delegation", "scope", "storage/row", "storage/groupcommit"},
-	"storage/row":         {"registry"}, // what a row says, whichever engine has it
+	"storage/row":         {"ledger", "registry"}, // what a row says, whichever engine has it
 	"storage/groupcommit": {},
 	"storage/disk":        {"ledger"},
 	"storage/storagetest": {"ledger", "registry", "storage/disk"}, // the contract includes what a log leaves on disk

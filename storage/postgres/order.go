@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lineal-auth/lineal/ledger"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 // AcquireLease implements [ledger.Orderer].
@@ -73,25 +74,14 @@ func (s *Store) setLease(ctx context.Context, update string, args ...any) error 
 func (s *Store) ReadIntake(ctx context.Context, log string, limit int) ([]ledger.Candidate, error) {
 	var out []ledger.Candidate
 	err := s.query(ctx, func(ctx context.Context) error {
-		rows, err := s.db.read.Query(ctx, `SELECT i.id, i.record_id, i.gw_id, i.at, b.envelope FROM intake i LEFT JOIN body b ON b.record_id = i.record_id
+		rows, err := s.db.read.Query(ctx, `SELECT `+row.Candidate+` FROM intake i LEFT JOIN body b ON b.record_id = i.record_id
 			WHERE i.log = $1 ORDER BY i.id LIMIT $2`, log, limit)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
-		for rows.Next() {
-			var c ledger.Candidate
-			var at int64
-			if err := rows.Scan(&c.IntakeID, &c.RecordID, &c.GWID, &at, &c.Envelope); err != nil {
-				return err
-			}
-			if c.Envelope == nil {
-				return fmt.Errorf("%w: record %s has no body", ledger.ErrCorrupt, c.RecordID)
-			}
-			c.At = time.UnixMilli(at)
-			out = append(out, c)
-		}
-		return rows.Err()
+		out, err = row.Candidates(rows)
+		return err
 	})
 	if err != nil {
 		return nil, s.reading("reading intake", err)

@@ -10,10 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/lineal-auth/lineal/ledger"
+	"github.com/lineal-auth/lineal/storage/row"
 )
-
-// page is how many entries one query takes.
-const page = 256
 
 // query runs a read unless the store has ended.
 func (s *Store) query(ctx context.Context, f func(context.Context) error) error {
@@ -43,34 +41,22 @@ func (s *Store) Head(ctx context.Context, log string) (ledger.Head, error) {
 
 // ReadRange implements [ledger.Source].
 func (s *Store) ReadRange(ctx context.Context, origin string, a, b int64) iter.Seq2[ledger.Entry, error] {
-	return func(yield func(ledger.Entry, error) bool) {
-		for next := a; next < b; {
-			var entries []ledger.Entry
-			err := s.query(ctx, func(ctx context.Context) (err error) {
-				entries, err = s.readPage(ctx, origin, next, b)
-				return err
-			})
-			for _, e := range entries {
-				if !yield(e, nil) {
-					return
-				}
-			}
-			next += int64(len(entries))
-			if err != nil {
-				yield(ledger.Entry{}, s.reading(fmt.Sprintf("reading entry %d of %s", next, origin), err))
-				return
-			}
-			if len(entries) < page {
-				return
-			}
-		}
+	read := func(from int64) (entries []ledger.Entry, err error) {
+		err = s.query(ctx, func(ctx context.Context) error {
+			entries, err = s.readPage(ctx, origin, from, b)
+			return err
+		})
+		return entries, err
 	}
+	return row.Entries(a, b, read, func(index int64, err error) error {
+		return s.reading(fmt.Sprintf("reading entry %d of %s", index, origin), err)
+	})
 }
 
-// readPage reads entries from a on, up to the first that is not as it must be.
+// readPage reads entries from a on, up to the first that has no body.
 func (s *Store) readPage(ctx context.Context, origin string, a, b int64) ([]ledger.Entry, error) {
 	rows, err := s.db.read.Query(ctx, `SELECT e.idx, e.record_id, e.leaf_hash, e.at, b.envelope FROM entry e LEFT JOIN body b ON b.record_id = e.record_id
-		WHERE e.origin = $1 AND e.idx >= $2 AND e.idx < $3 ORDER BY e.idx LIMIT $4`, origin, a, b, page)
+		WHERE e.origin = $1 AND e.idx >= $2 AND e.idx < $3 ORDER BY e.idx LIMIT $4`, origin, a, b, row.Page)
 	if err != nil {
 		return nil, err
 	}
@@ -83,26 +69,12 @@ func (s *Store) readPage(ctx context.Context, origin string, a, b int64) ([]ledg
 		if err := rows.Scan(&e.Index, &e.RecordID, &leaf, &at, &e.Envelope); err != nil {
 			return out, err
 		}
-		if want := a + int64(len(out)); e.Index != want {
-			return out, fmt.Errorf("%w: index %d is missing", ledger.ErrCorrupt, want)
-		}
-		if err := complete(&e, leaf, at); err != nil {
+		if err := row.Complete(&e, leaf, at, e.Envelope != nil); err != nil {
 			return out, err
 		}
 		out = append(out, e)
 	}
 	return out, rows.Err()
-}
-
-func complete(e *ledger.Entry, leaf []byte, at int64) error {
-	if len(leaf) != len(e.LeafHash) || e.Envelope == nil {
-		return fmt.Errorf("%w: entry %d has no body or no leaf hash", ledger.ErrCorrupt, e.Index)
-	}
-	if len(e.Envelope) == 0 { // an empty body stands for one that was pruned
-		e.Envelope = nil
-	}
-	e.LeafHash, e.At = ledger.Hash(leaf), time.UnixMilli(at)
-	return nil
 }
 
 // Lookup implements [ledger.Source]. One statement sees one state: a record
@@ -123,7 +95,7 @@ func (s *Store) Lookup(ctx context.Context, recordID string) (ledger.Entry, erro
 			return err
 		case index != nil:
 			e.Origin, e.Index = *origin, *index
-			return complete(&e, leaf, *at)
+			return row.Complete(&e, leaf, *at, e.Envelope != nil)
 		case e.Envelope == nil:
 			return pgx.ErrNoRows
 		}
@@ -136,24 +108,7 @@ func (s *Store) Lookup(ctx context.Context, recordID string) (ledger.Entry, erro
 	return e, nil
 }
 
-const checkpointColumns = `SELECT origin, size, root, note, published FROM checkpoint WHERE origin = $1 `
-
-func scanCheckpoint(r pgx.Row) (ledger.Checkpoint, error) {
-	var c ledger.Checkpoint
-	var root []byte
-	var published *int64
-	if err := r.Scan(&c.Origin, &c.Size, &root, &c.Note, &published); err != nil {
-		return ledger.Checkpoint{}, err
-	}
-	if len(root) != len(c.Root) {
-		return ledger.Checkpoint{}, fmt.Errorf("%w: root of checkpoint %d", ledger.ErrCorrupt, c.Size)
-	}
-	c.Root = ledger.Hash(root)
-	if published != nil {
-		c.Published = time.UnixMilli(*published)
-	}
-	return c, nil
-}
+const checkpointColumns = `SELECT ` + row.Checkpoint + ` FROM checkpoint WHERE origin = $1 `
 
 // Checkpoints implements [ledger.Source].
 func (s *Store) Checkpoints(ctx context.Context, origin string, minSize int64, limit int) ([]ledger.Checkpoint, error) {
@@ -164,14 +119,8 @@ func (s *Store) Checkpoints(ctx context.Context, origin string, minSize int64, l
 			return err
 		}
 		defer rows.Close()
-		for rows.Next() {
-			c, err := scanCheckpoint(rows)
-			if err != nil {
-				return err
-			}
-			out = append(out, c)
-		}
-		return rows.Err()
+		out, err = row.Checkpoints(rows)
+		return err
 	})
 	return out, s.reading("reading checkpoints", err)
 }
@@ -180,7 +129,7 @@ func (s *Store) Checkpoints(ctx context.Context, origin string, minSize int64, l
 func (s *Store) LastCheckpoint(ctx context.Context, origin string, published bool) (ledger.Checkpoint, error) {
 	var c ledger.Checkpoint
 	err := s.query(ctx, func(ctx context.Context) (err error) {
-		c, err = scanCheckpoint(s.db.read.QueryRow(ctx, checkpointColumns+`AND (published IS NOT NULL OR NOT $2) ORDER BY size DESC LIMIT 1`, origin, published))
+		c, err = row.ReadCheckpoint(s.db.read.QueryRow(ctx, checkpointColumns+`AND (published IS NOT NULL OR NOT $2) ORDER BY size DESC LIMIT 1`, origin, published))
 		return err
 	})
 	return c, s.reading("reading last checkpoint", err)
@@ -189,17 +138,8 @@ func (s *Store) LastCheckpoint(ctx context.Context, origin string, published boo
 // Blob implements [ledger.Source].
 func (s *Store) Blob(ctx context.Context, digest string) (ledger.Blob, error) {
 	var b ledger.Blob
-	err := s.query(ctx, func(ctx context.Context) error {
-		var person *string
-		var wrapped []byte
-		err := s.db.read.QueryRow(ctx, `SELECT b.digest, b.class, b.bytes, k.person_ref, k.wrapped FROM blob b LEFT JOIN data_key k ON k.digest = b.digest WHERE b.digest = $1`, digest).
-			Scan(&b.Digest, &b.Class, &b.Bytes, &person, &wrapped)
-		if wrapped != nil {
-			b.Key = &ledger.DataKey{Wrapped: wrapped}
-			if person != nil {
-				b.Key.PersonRef = *person
-			}
-		}
+	err := s.query(ctx, func(ctx context.Context) (err error) {
+		b, err = row.ReadBlob(s.db.read.QueryRow(ctx, `SELECT `+row.Blob+` FROM blob b LEFT JOIN data_key k ON k.digest = b.digest WHERE b.digest = $1`, digest))
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {

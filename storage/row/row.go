@@ -1,5 +1,5 @@
-// Package row reads the rows of the registry, whichever engine keeps them: each
-// engine has its own SQL, and what a row says is the same.
+// Package row reads the rows of ledger and registry, whichever engine keeps them:
+// each engine has its own SQL, and what a row says is the same.
 //
 //	SELECT row.Issued ──▶ Scan(row.ScanIssued(&d)...) ──▶ registry.Delegation
 //	SELECT … ORDER BY ──▶ row.Receipts(rows)          ──▶ R0…Rn, or a hop is missing

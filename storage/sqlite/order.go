@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/ledger"
+	"github.com/lineal-auth/lineal/storage/row"
 )
 
 // AcquireLease implements [ledger.Orderer].
@@ -61,25 +62,14 @@ func (s *Store) setLease(ctx context.Context, log string, epoch, until int64) er
 func (s *Store) ReadIntake(ctx context.Context, log string, limit int) ([]ledger.Candidate, error) {
 	var out []ledger.Candidate
 	err := s.query(func() error {
-		rows, err := s.read.QueryContext(ctx, `SELECT i.id, i.record_id, i.gw_id, i.at, b.envelope FROM intake i LEFT JOIN body b ON b.record_id = i.record_id
+		rows, err := s.read.QueryContext(ctx, `SELECT `+row.Candidate+` FROM intake i LEFT JOIN body b ON b.record_id = i.record_id
 			WHERE i.log = ? ORDER BY i.id LIMIT ?`, log, limit)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = rows.Close() }()
-		for rows.Next() {
-			var c ledger.Candidate
-			var at int64
-			if err := rows.Scan(&c.IntakeID, &c.RecordID, &c.GWID, &at, &c.Envelope); err != nil {
-				return err
-			}
-			if c.Envelope == nil {
-				return fmt.Errorf("%w: record %s has no body", ledger.ErrCorrupt, c.RecordID)
-			}
-			c.At = time.UnixMilli(at)
-			out = append(out, c)
-		}
-		return rows.Err()
+		out, err = row.Candidates(rows)
+		return err
 	})
 	if err != nil {
 		return nil, s.reading("reading intake", err)

@@ -9,11 +9,8 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/ledger"
+	"github.com/lineal-auth/lineal/storage/row"
 )
-
-// page is how many entries one read transaction takes: a long one would keep
-// the WAL from being moved.
-const page = 256
 
 // query runs a read unless the store has ended.
 func (s *Store) query(f func() error) error {
@@ -49,33 +46,19 @@ func (s *Store) Head(ctx context.Context, log string) (ledger.Head, error) {
 
 // ReadRange implements [ledger.Source].
 func (s *Store) ReadRange(ctx context.Context, origin string, a, b int64) iter.Seq2[ledger.Entry, error] {
-	return func(yield func(ledger.Entry, error) bool) {
-		for next := a; next < b; {
-			entries, err := s.readPage(ctx, origin, next, b)
-			for _, e := range entries {
-				if !yield(e, nil) {
-					return
-				}
-			}
-			next += int64(len(entries))
-			if err != nil {
-				yield(ledger.Entry{}, s.reading(fmt.Sprintf("reading entry %d of %s", next, origin), err))
-				return
-			}
-			if len(entries) < page {
-				return
-			}
-		}
-	}
+	return row.Entries(a, b, func(from int64) ([]ledger.Entry, error) { return s.readPage(ctx, origin, from, b) }, func(index int64, err error) error {
+		return s.reading(fmt.Sprintf("reading entry %d of %s", index, origin), err)
+	})
 }
 
-// readPage reads entries from a on, up to the first that is not as it must be.
+// readPage reads entries from a on, up to the first that has no body. A long
+// read transaction would keep the WAL from being moved.
 func (s *Store) readPage(ctx context.Context, origin string, a, b int64) ([]ledger.Entry, error) {
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
 	rows, err := s.read.QueryContext(ctx, `SELECT e.idx, e.record_id, e.leaf_hash, e.at, b.record_id IS NOT NULL, b.envelope FROM entry e LEFT JOIN body b ON b.record_id = e.record_id
-		WHERE e.origin = ? AND e.idx >= ? AND e.idx < ? ORDER BY e.idx LIMIT ?`, origin, a, b, page)
+		WHERE e.origin = ? AND e.idx >= ? AND e.idx < ? ORDER BY e.idx LIMIT ?`, origin, a, b, row.Page)
 	if err != nil {
 		return nil, err
 	}
@@ -86,47 +69,35 @@ func (s *Store) readPage(ctx context.Context, origin string, a, b int64) ([]ledg
 		if err := scanEntry(rows, &e, &e.Index); err != nil {
 			return out, err
 		}
-		if want := a + int64(len(out)); e.Index != want {
-			return out, fmt.Errorf("%w: index %d is missing", ledger.ErrCorrupt, want)
-		}
 		out = append(out, e)
 	}
 	return out, rows.Err()
 }
 
-type scanner interface{ Scan(dest ...any) error }
-
-func scanEntry(r scanner, e *ledger.Entry, first ...any) error {
+func scanEntry(r row.Scanner, e *ledger.Entry, first ...any) error {
 	var leaf []byte
 	var at int64
-	var stored bool // an empty body stands for one that was pruned
+	var stored bool
 	if err := r.Scan(append(first, &e.RecordID, &leaf, &at, &stored, &e.Envelope)...); err != nil {
 		return err
 	}
-	if len(e.Envelope) == 0 {
-		e.Envelope = nil
-	}
-	if len(leaf) != len(e.LeafHash) || !stored {
-		return fmt.Errorf("%w: entry %d has no body or no leaf hash", ledger.ErrCorrupt, e.Index)
-	}
-	e.LeafHash, e.At = ledger.Hash(leaf), time.UnixMilli(at)
-	return nil
+	return row.Complete(e, leaf, at, stored)
 }
 
 // Lookup implements [ledger.Source].
 func (s *Store) Lookup(ctx context.Context, recordID string) (ledger.Entry, error) {
 	var e ledger.Entry
 	err := s.query(func() error {
-		row := s.read.QueryRowContext(ctx, `SELECT e.origin, e.idx, e.record_id, e.leaf_hash, e.at, b.record_id IS NOT NULL, b.envelope FROM entry e LEFT JOIN body b ON b.record_id = e.record_id
+		found := s.read.QueryRowContext(ctx, `SELECT e.origin, e.idx, e.record_id, e.leaf_hash, e.at, b.record_id IS NOT NULL, b.envelope FROM entry e LEFT JOIN body b ON b.record_id = e.record_id
 			WHERE e.record_id = ?`, recordID)
-		err := scanEntry(row, &e, &e.Origin, &e.Index)
+		err := scanEntry(found, &e, &e.Origin, &e.Index)
 		if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
 		e = ledger.Entry{Index: -1}
 		var at int64
-		row = s.read.QueryRowContext(ctx, `SELECT b.record_id, b.envelope, coalesce(i.at, 0) FROM body b LEFT JOIN intake i ON i.record_id = b.record_id WHERE b.record_id = ?`, recordID)
-		err = row.Scan(&e.RecordID, &e.Envelope, &at)
+		err = s.read.QueryRowContext(ctx, `SELECT b.record_id, b.envelope, coalesce(i.at, 0) FROM body b LEFT JOIN intake i ON i.record_id = b.record_id WHERE b.record_id = ?`, recordID).
+			Scan(&e.RecordID, &e.Envelope, &at)
 		e.At = time.UnixMilli(at)
 		return err
 	})
@@ -136,24 +107,7 @@ func (s *Store) Lookup(ctx context.Context, recordID string) (ledger.Entry, erro
 	return e, nil
 }
 
-const checkpointColumns = `SELECT origin, size, root, note, published FROM checkpoint WHERE origin = ? `
-
-func scanCheckpoint(r scanner) (ledger.Checkpoint, error) {
-	var c ledger.Checkpoint
-	var root []byte
-	var published sql.NullInt64
-	if err := r.Scan(&c.Origin, &c.Size, &root, &c.Note, &published); err != nil {
-		return ledger.Checkpoint{}, err
-	}
-	if len(root) != len(c.Root) {
-		return ledger.Checkpoint{}, fmt.Errorf("%w: root of checkpoint %d", ledger.ErrCorrupt, c.Size)
-	}
-	c.Root = ledger.Hash(root)
-	if published.Valid {
-		c.Published = time.UnixMilli(published.Int64)
-	}
-	return c, nil
-}
+const checkpointColumns = `SELECT ` + row.Checkpoint + ` FROM checkpoint WHERE origin = ? `
 
 // Checkpoints implements [ledger.Source].
 func (s *Store) Checkpoints(ctx context.Context, origin string, minSize int64, limit int) ([]ledger.Checkpoint, error) {
@@ -164,14 +118,8 @@ func (s *Store) Checkpoints(ctx context.Context, origin string, minSize int64, l
 			return err
 		}
 		defer func() { _ = rows.Close() }()
-		for rows.Next() {
-			c, err := scanCheckpoint(rows)
-			if err != nil {
-				return err
-			}
-			out = append(out, c)
-		}
-		return rows.Err()
+		out, err = row.Checkpoints(rows)
+		return err
 	})
 	return out, s.reading("reading checkpoints", err)
 }
@@ -180,7 +128,7 @@ func (s *Store) Checkpoints(ctx context.Context, origin string, minSize int64, l
 func (s *Store) LastCheckpoint(ctx context.Context, origin string, published bool) (ledger.Checkpoint, error) {
 	var c ledger.Checkpoint
 	err := s.query(func() (err error) {
-		c, err = scanCheckpoint(s.read.QueryRowContext(ctx, checkpointColumns+`AND (published IS NOT NULL OR NOT ?) ORDER BY size DESC LIMIT 1`, origin, published))
+		c, err = row.ReadCheckpoint(s.read.QueryRowContext(ctx, checkpointColumns+`AND (published IS NOT NULL OR NOT ?) ORDER BY size DESC LIMIT 1`, origin, published))
 		return err
 	})
 	return c, s.reading("reading last checkpoint", err)
@@ -189,14 +137,8 @@ func (s *Store) LastCheckpoint(ctx context.Context, origin string, published boo
 // Blob implements [ledger.Source].
 func (s *Store) Blob(ctx context.Context, digest string) (ledger.Blob, error) {
 	var b ledger.Blob
-	err := s.query(func() error {
-		var person sql.NullString
-		var wrapped []byte
-		err := s.read.QueryRowContext(ctx, `SELECT b.digest, b.class, b.bytes, k.person_ref, k.wrapped FROM blob b LEFT JOIN data_key k ON k.digest = b.digest WHERE b.digest = ?`, digest).
-			Scan(&b.Digest, &b.Class, &b.Bytes, &person, &wrapped)
-		if wrapped != nil {
-			b.Key = &ledger.DataKey{PersonRef: person.String, Wrapped: wrapped}
-		}
+	err := s.query(func() (err error) {
+		b, err = row.ReadBlob(s.read.QueryRowContext(ctx, `SELECT `+row.Blob+` FROM blob b LEFT JOIN data_key k ON k.digest = b.digest WHERE b.digest = ?`, digest))
 		return err
 	})
 	return b, s.reading("reading blob", err)

@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -97,7 +96,7 @@ func (s *Store) Sequence(ctx context.Context, q ledger.Sequenced) (ledger.Head, 
 		if err != nil {
 			return err
 		}
-		if err := h.insist(q.Origin, q.Epoch); err != nil {
+		if err := h.Held(q.Origin, q.Epoch); err != nil {
 			return err
 		}
 		if h.Size != q.Size {
@@ -171,17 +170,6 @@ func lockHead(ctx context.Context, t *tx, log string) (locked, error) {
 	return h, err
 }
 
-// insist refuses another epoch or origin.
-func (h *locked) insist(origin string, epoch int64) error {
-	if h.Epoch != epoch {
-		return fmt.Errorf("%w: the epoch is %d", ledger.ErrEpochLost, h.Epoch)
-	}
-	if h.Origin != origin {
-		return fmt.Errorf("%w: the origin is %s", ledger.ErrFork, h.Origin)
-	}
-	return nil
-}
-
 // InsertCheckpoint implements [ledger.Orderer].
 func (s *Store) InsertCheckpoint(ctx context.Context, log string, epoch int64, c ledger.Checkpoint) error {
 	err := s.write(ctx, func(ctx context.Context, t *tx) error {
@@ -189,26 +177,17 @@ func (s *Store) InsertCheckpoint(ctx context.Context, log string, epoch int64, c
 		if err != nil {
 			return err
 		}
-		if err := head.insist(c.Origin, epoch); err != nil {
+		if err := head.Held(c.Origin, epoch); err != nil {
 			return err
 		}
-		if c.Size > head.Size || c.Size < 0 {
-			return fmt.Errorf("%w: size %d, the log has %d", ledger.ErrFork, c.Size, head.Size)
-		}
-		var size int64
+		size := int64(-1)
 		var root []byte
 		t.one([]any{&size, &root}, `SELECT size, root FROM checkpoint WHERE origin = $1 ORDER BY size DESC LIMIT 1`, c.Origin)
-		err = t.run(ctx)
-		switch {
-		case errors.Is(err, pgx.ErrNoRows):
-		case err != nil:
+		if err := t.run(ctx); err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return err
-		case size > c.Size:
-			return fmt.Errorf("%w: size %d after %d", ledger.ErrFork, c.Size, size)
-		case size == c.Size && bytes.Equal(root, c.Root[:]):
-			return nil // the lock of head makes this commit wait for the standby
-		case size == c.Size:
-			return fmt.Errorf("%w: another root of size %d", ledger.ErrFork, size)
+		}
+		if there, err := c.Extends(head.Head, size, root); err != nil || there {
+			return err // where it is there, the lock of head makes this commit wait for the standby
 		}
 		t.add(`INSERT INTO checkpoint (origin, size, root, note, published) VALUES ($1, $2, $3, $4, NULL)`, c.Origin, c.Size, c.Root[:], orEmpty(c.Note))
 		return nil
@@ -226,7 +205,7 @@ func (s *Store) PublishCheckpoint(ctx context.Context, log string, epoch int64, 
 		if err != nil {
 			return err
 		}
-		if err := head.insist(c.Origin, epoch); err != nil {
+		if err := head.Held(c.Origin, epoch); err != nil {
 			return err
 		}
 		n := changed(t.add(`UPDATE checkpoint SET note = CASE WHEN published IS NULL THEN $1 ELSE note END,
@@ -261,7 +240,7 @@ func (s *Store) Roll(ctx context.Context, r ledger.Rolled) (ledger.Head, error) 
 		if err != nil {
 			return err
 		}
-		if err := head.insist(r.From, r.Epoch); err != nil {
+		if err := head.Held(r.From, r.Epoch); err != nil {
 			return err
 		}
 		if head.Size != r.Size {
@@ -329,7 +308,7 @@ func (s *Store) Restore(ctx context.Context, r ledger.Restored) (ledger.Head, er
 		if err != nil {
 			return err
 		}
-		if err := h.insist(r.Origin, r.Epoch); err != nil {
+		if err := h.Held(r.Origin, r.Epoch); err != nil {
 			return err
 		}
 		if h.Size != r.Size {

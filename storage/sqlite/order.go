@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -132,11 +131,8 @@ func (s *Store) dropIntake(ctx context.Context, log string, id int64) error {
 // held reads the head inside a transaction and insists on the epoch.
 func (s *Store) held(ctx context.Context, log, origin string, epoch int64) (ledger.Head, error) {
 	head, err := s.head(ctx, s.conn, log)
-	if err == nil && head.Epoch != epoch {
-		err = fmt.Errorf("%w: the epoch is %d", ledger.ErrEpochLost, head.Epoch)
-	}
-	if err == nil && head.Origin != origin {
-		err = fmt.Errorf("%w: the origin is %s", ledger.ErrFork, head.Origin)
+	if err == nil {
+		err = head.Held(origin, epoch)
 	}
 	return head, err
 }
@@ -148,22 +144,14 @@ func (s *Store) InsertCheckpoint(ctx context.Context, log string, epoch int64, c
 		if err != nil {
 			return err
 		}
-		if c.Size > head.Size || c.Size < 0 {
-			return fmt.Errorf("%w: size %d, the log has %d", ledger.ErrFork, c.Size, head.Size)
-		}
-		var size int64
+		size := int64(-1)
 		var root []byte
 		err = s.conn.QueryRowContext(ctx, `SELECT size, root FROM checkpoint WHERE origin = ? ORDER BY size DESC LIMIT 1`, c.Origin).Scan(&size, &root)
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-		case err != nil:
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
-		case size > c.Size:
-			return fmt.Errorf("%w: size %d after %d", ledger.ErrFork, c.Size, size)
-		case size == c.Size && bytes.Equal(root, c.Root[:]):
-			return nil
-		case size == c.Size:
-			return fmt.Errorf("%w: another root of size %d", ledger.ErrFork, size)
+		}
+		if there, err := c.Extends(head, size, root); err != nil || there {
+			return err
 		}
 		_, err = s.conn.ExecContext(ctx, `INSERT INTO checkpoint (origin, size, root, note, published) VALUES (?, ?, ?, ?, NULL)`, c.Origin, c.Size, c.Root[:], c.Note)
 		return err

@@ -18,6 +18,8 @@ type Bundle struct {
 	entries   []SideRecord
 	exchanges map[string][]byte
 	family    string
+	origin    string
+	leaves    []Hash    // of all entries; nil if not all are there
 	whole     bool      // every record of the log up to its checkpoint
 	created   time.Time // as the manifest says
 }
@@ -36,6 +38,12 @@ func Open(bundle []byte) (Bundle, error) {
 		rules: v.contents(policiesDir), disclosed: map[string]record.Disclosure{}, exchanges: v.contents(exchangeDir),
 		whole: v.manifest.Mode == ModeRange && v.manifest.From == 0,
 	}
+	if note, ok := v.file(lastFile); ok {
+		if c, err := parseCheckpoint(note); err == nil {
+			v.last = c
+		}
+	}
+	b.origin, b.leaves = v.manifest.Origin, v.leaves()
 	b.created, _ = time.Parse(time.RFC3339, v.manifest.Created) // parsed before
 	for i := range v.records {
 		if e := v.load(&v.records[i]); e.readable {

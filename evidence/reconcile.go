@@ -27,10 +27,16 @@ type Side struct {
 	// Complete says that every record of the log is there that was merged by Until.
 	Complete bool
 	Until    time.Time
+	// Origin is the log that the records are in, one period of the family, and Leaves
+	// are the hashes of all its entries from the first on; nil if not all are known.
+	Origin string
+	Leaves []Hash
 	// Issuers are its token services.
 	Issuers []string
 
 	gateways map[string]ed25519.PublicKey // keys of its gateways, by id
+	former   treeHead                     // the end of the period before
+	since    time.Time                    // when this one began; zero: it is the first
 }
 
 // SideRecord is a record at its index.
@@ -42,7 +48,7 @@ type SideRecord struct {
 
 // Side is what a bundle says, under the policy by which it was verified.
 func (b Bundle) Side(name string, p Policy) Side {
-	s := Side{Name: name, Log: b.family, Records: b.entries, Signed: b.exchanges, Complete: b.whole, Until: b.created}
+	s := Side{Name: name, Log: b.family, Records: b.entries, Signed: b.exchanges, Complete: b.whole, Until: b.created, Origin: b.origin, Leaves: b.leaves}
 	for _, i := range p.issuers {
 		s.Issuers = append(s.Issuers, i.URL)
 	}
@@ -59,7 +65,7 @@ const (
 	DecisionConflict DifferenceKind = "decision_conflict"
 	MissingAtCaller  DifferenceKind = "missing_at_caller"
 	MissingAtCallee  DifferenceKind = "missing_at_callee"
-	// OutOfWindow: the other side's evidence does not reach as far.
+	// OutOfWindow: the other side's evidence does not show it, or not that far.
 	OutOfWindow DifferenceKind = "out_of_window"
 	// NotSent: the caller says that nothing left for the callee.
 	NotSent DifferenceKind = "not_sent"
@@ -96,8 +102,9 @@ type Place struct {
 type Reconciliation struct {
 	A string `json:"a"`
 	B string `json:"b"`
-	// Exchanges and Grants count each kind.
+	// Exchanges and Grants count each kind, and Trees the checkpoints that receipts name.
 	Exchanges   map[DifferenceKind]int `json:"exchanges"`
+	Trees       map[DifferenceKind]int `json:"trees"`
 	Grants      map[DifferenceKind]int `json:"grants"`
 	Differences []Difference           `json:"differences"`
 	Alarms      int                    `json:"alarms"`
@@ -126,14 +133,17 @@ func (s *spoken) place() *Place {
 // transaction alone. It takes the sides as they are: verify their bundles first.
 //
 // What a side signed for the other binds it: a record that it named there, and
-// that its complete log does not hold once it had to be merged, was left out.
+// that its complete log does not hold once it had to be merged, was left out; a
+// tree that it named there, and that its log is not or does not reach, was taken
+// back.
 func Reconcile(a, b Side) Reconciliation {
-	r := Reconciliation{A: a.Name, B: b.Name, Exchanges: map[DifferenceKind]int{}, Grants: map[DifferenceKind]int{}, Differences: []Difference{}}
+	r := Reconciliation{A: a.Name, B: b.Name, Exchanges: map[DifferenceKind]int{}, Trees: map[DifferenceKind]int{}, Grants: map[DifferenceKind]int{}, Differences: []Difference{}}
 	sides := [2]*Side{&a, &b}
 	callers, callees := map[string]*spoken{}, map[string]*spoken{}
 	var ids []string
 	for _, side := range sides {
 		side.gateways = side.keys()
+		side.former, side.since = side.begins()
 	}
 	for _, side := range sides {
 		for id, s := range side.exchanges() {
@@ -156,6 +166,8 @@ func Reconcile(a, b Side) Reconciliation {
 	for _, id := range slices.Compact(ids) {
 		r.exchange(id, callers[id], callees[id], sides)
 	}
+	r.trees(&a, &b)
+	r.trees(&b, &a)
 	r.grants(&a, &b)
 	r.grants(&b, &a)
 	slices.SortStableFunc(r.Differences, func(x, y Difference) int {
@@ -260,7 +272,7 @@ func (d *Difference) compare(caller, callee *spoken) {
 func (d *Difference) missingCaller(callee *spoken, caller *Side) {
 	statement, stated := callee.side.word(callee.decision.Exchange.StatementHash, caller)
 	if by := callee.due(statement, stated); !caller.reaches(by) {
-		d.Kind, d.Text = OutOfWindow, "the caller's evidence does not reach as far as "+at(by)
+		d.Kind, d.Text = OutOfWindow, "the caller's evidence does not cover what was to be merged by "+at(by)
 		return
 	}
 	d.Kind, d.Alarm = MissingAtCaller, true
@@ -283,7 +295,7 @@ func (d *Difference) missingCallee(caller *spoken, callee *Side) {
 		return
 	}
 	if by := caller.due(receipt, receipted); !callee.reaches(by) {
-		d.Kind, d.Text = OutOfWindow, "the callee's evidence does not reach as far as "+at(by)
+		d.Kind, d.Text = OutOfWindow, "the callee's evidence does not cover what was to be merged by "+at(by)
 		return
 	}
 	d.Kind, d.Alarm = MissingAtCallee, true
@@ -308,8 +320,11 @@ func (s *spoken) due(c record.Countersigned, signed bool) time.Time {
 	return when.Add(mergeWithin)
 }
 
-// reaches says whether what had to be merged by a time would be there.
-func (s *Side) reaches(by time.Time) bool { return s.Complete && !by.IsZero() && !by.After(s.Until) }
+// reaches says whether what had to be merged by a time would be there. What was
+// made durable before the period began may be in the one before.
+func (s *Side) reaches(by time.Time) bool {
+	return s.Complete && !by.IsZero() && !by.After(s.Until) && (s.since.IsZero() || by.After(s.since.Add(mergeWithin)))
+}
 
 func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
@@ -390,7 +405,7 @@ func (r Reconciliation) WriteText(w io.Writer) error {
 	for _, line := range []struct {
 		name  string
 		kinds map[DifferenceKind]int
-	}{{"exchanges", r.Exchanges}, {"grants", r.Grants}} {
+	}{{"exchanges", r.Exchanges}, {"trees", r.Trees}, {"grants", r.Grants}} {
 		fmt.Fprintf(&b, "%-10s", line.name)
 		for _, k := range slices.Sorted(maps.Keys(line.kinds)) {
 			fmt.Fprintf(&b, " %s %d", k, line.kinds[k])

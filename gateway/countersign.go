@@ -23,8 +23,8 @@ type HashRecorder interface {
 	RecordHash(ctx context.Context, r record.Record, disclosed ...record.Disclosure) (hash string, err error)
 }
 
-// ExchangeConfig lets calls between organisations be countersigned. All is
-// required, and Config.Recorder must be a HashRecorder.
+// ExchangeConfig lets calls between organisations be countersigned. What has no
+// "if nil" or "zero" is required, and Config.Recorder must be a HashRecorder.
 //
 //	ours   record ─ack─▶ statement ──────▶ verified, kept, named in the record ─ack─┐
 //	       outcome ◀── verified, kept ◀────────────────────────────── receipt ◀────┘ theirs
@@ -36,6 +36,10 @@ type ExchangeConfig struct {
 	Peer func(keyID string) (org string, key ed25519.PublicKey, ok bool)
 	// Keep returns after an envelope is durable beside the log, under its hash.
 	Keep func(ctx context.Context, envelope []byte) error
+	// Checkpoint is the newest published checkpoint of our log that is known here, as
+	// record.CheckpointBody writes it, or "": receipts name it. It answers from
+	// memory. If nil, they name none.
+	Checkpoint func() string
 	// MergeBy is how long after its ack a record may take to be in the log; zero:
 	// 120 s.
 	MergeBy time.Duration
@@ -158,6 +162,8 @@ func (c *call) word(effect record.Effect) record.Countersigned {
 	}
 	if x.exchange.Role == record.RoleCaller {
 		s.Salt = record.SaltText(x.salt)
+	} else if seen := c.g.cfg.Exchange.Checkpoint; seen != nil {
+		s.Checkpoint = seen()
 	}
 	return s
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/lineal-auth/lineal/record"
 )
@@ -95,5 +96,28 @@ func TestStatementsOfPartnersHold(t *testing.T) {
 	}
 	if c, err := open(body); err != nil || c.crossing != nil {
 		t.Errorf("without one: %v", err)
+	}
+}
+
+// TestReceiptNamesTheCheckpointThatIsKnown: a receipt names it, a statement does
+// not, and what the gateway says stands in its word as it is.
+func TestReceiptNamesTheCheckpointThatIsKnown(t *testing.T) {
+	body := record.CheckpointBody("ledger.b.test/std/2027-03", 7, [32]byte{1})
+	known := func() string { return body }
+	for name, tt := range map[string]struct {
+		role       record.ExchangeRole
+		checkpoint func() string
+		want       string
+	}{
+		"a receipt": {record.RoleCallee, known, body}, "a statement": {record.RoleCaller, known, ""},
+		"nothing seen": {record.RoleCallee, func() string { return "" }, ""}, "nobody to ask": {record.RoleCallee, nil, ""},
+	} {
+		c := &call{
+			g:        &Gateway{cfg: Config{Log: "ledger.b.test/std", Now: time.Now, Exchange: &ExchangeConfig{Checkpoint: tt.checkpoint}}},
+			crossing: &crossing{exchange: record.Exchange{Role: tt.role}},
+		}
+		if got := c.word(record.Permit).Checkpoint; got != tt.want {
+			t.Errorf("%s names %q", name, got)
+		}
 	}
 }

@@ -179,20 +179,28 @@ func CheckpointBody(origin string, size uint64, root [32]byte) string {
 	return origin + "\n" + strconv.FormatUint(size, 10) + "\n" + base64.StdEncoding.EncodeToString(root[:]) + "\n"
 }
 
+// ParseCheckpointBody reads a checkpoint body in its only spelling. Size is below
+// 2^63.
+func ParseCheckpointBody(s string) (origin string, size uint64, root [32]byte, err error) {
+	lines := strings.Split(s, "\n")
+	if len(lines) == 4 && lines[0] != "" {
+		size, errSize := strconv.ParseUint(lines[1], 10, 63)
+		root, errRoot := base64.StdEncoding.DecodeString(lines[2])
+		if errSize == nil && errRoot == nil && len(root) == 32 && s == CheckpointBody(lines[0], size, [32]byte(root)) {
+			return lines[0], size, [32]byte(root), nil
+		}
+	}
+	return "", 0, root, errors.New("parsing checkpoint: not the three lines of a body")
+}
+
 // checkpoint is "" or a checkpoint body in its only spelling.
 func (c *checker) checkpoint(at, s string) {
 	if s == "" {
 		return
 	}
-	lines := strings.Split(s, "\n")
-	if len(lines) == 4 {
-		size, errSize := strconv.ParseUint(lines[1], 10, 63)
-		root, errRoot := base64.StdEncoding.DecodeString(lines[2])
-		if errSize == nil && errRoot == nil && len(root) == 32 && lines[0] != "" &&
-			s == CheckpointBody(lines[0], size, [32]byte(root)) {
-			c.text(at, s)
-			return
-		}
+	if _, _, _, err := ParseCheckpointBody(s); err != nil {
+		c.fail(at, "is not a checkpoint body")
+		return
 	}
-	c.fail(at, "is not a checkpoint body")
+	c.text(at, s)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 
@@ -37,6 +38,12 @@ type Countersigned struct {
 	RecordHash string    `json:"record_hash"`
 	Log        string    `json:"log"`
 	MergeBy    Timestamp `json:"merge_by"`
+	// Checkpoint is the newest published checkpoint of that family which the callee's
+	// gateway had seen, as [CheckpointBody] writes it, in a receipt; "" if it had
+	// seen none, or the receipt is of a time before receipts named one. It binds the
+	// callee to this tree: a later one that is smaller, or has another root at this
+	// size, is not the log that it was.
+	Checkpoint string `json:"checkpoint,omitempty"`
 }
 
 func (s Countersigned) check() error {
@@ -51,11 +58,20 @@ func (s Countersigned) check() error {
 	if s.Role == RoleCaller {
 		c.random("salt", s.Salt, 32)
 		c.require(s.Effect == "", "effect", "stands in a statement")
+		c.require(s.Checkpoint == "", "checkpoint", "stands in a statement")
 	} else {
 		oneOf(c, "effect", s.Effect, Permit, Deny)
 		c.require(s.Salt == "", "salt", "stands in a receipt")
+		c.checkpoint("checkpoint", s.Checkpoint)
+		c.require(s.Checkpoint == "" || ofFamily(s.Log, s.Checkpoint), "checkpoint", "is of another log")
 	}
 	return c.err
+}
+
+// ofFamily reports whether a checkpoint body is of a log of the family.
+func ofFamily(family, body string) bool {
+	origin, _, _ := strings.Cut(body, "\n")
+	return origin == family || strings.HasPrefix(origin, family+"/")
 }
 
 // Commits reports whether a statement's commitment is to these bytes.

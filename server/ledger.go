@@ -301,15 +301,20 @@ func (l *ledgerService) keepBeating(r *recorder, build string) {
 // checkpointBody is the last published checkpoint as heartbeats state it: of the
 // period that is open, which another process may have opened.
 func (l *ledgerService) checkpointBody(ctx context.Context) string {
-	head, err := l.store.Head(ctx, l.cfg.Family)
-	if err != nil {
-		return ""
-	}
-	c, err := l.store.LastCheckpoint(ctx, head.Origin, true)
+	c, err := l.published(ctx)
 	if err != nil {
 		return ""
 	}
 	return bodyOf(c)
+}
+
+// published is the last published checkpoint of the open period.
+func (l *ledgerService) published(ctx context.Context) (ledger.Checkpoint, error) {
+	head, err := l.store.Head(ctx, l.cfg.Family)
+	if err != nil {
+		return ledger.Checkpoint{}, err
+	}
+	return l.store.LastCheckpoint(ctx, head.Origin, true)
 }
 
 // flush returns when every outcome recorded so far is sequenced and published.

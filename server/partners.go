@@ -78,7 +78,7 @@ func (s *Server) toPartner(from *spiffe.Source, p config.Partner) (*http.Client,
 
 // exchanges countersigns calls with the partners whose gateways' keys are known,
 // nil if there are none.
-func (s *Server) exchanges() (*gateway.ExchangeConfig, error) {
+func (s *Server) exchanges(ctx context.Context) (*gateway.ExchangeConfig, error) {
 	type peer struct {
 		org string
 		key ed25519.PublicKey
@@ -99,7 +99,9 @@ func (s *Server) exchanges() (*gateway.ExchangeConfig, error) {
 	if len(peers) == 0 {
 		return nil, nil //nolint:nilnil // absent is a choice
 	}
-	rec := s.ledger.gateway
+	rec, seen := s.ledger.gateway, &seenCheckpoint{}
+	seen.look(ctx, s.ledger)
+	s.ledger.untilClose(func(ctx context.Context) { seen.follow(ctx, s.ledger) })
 	return &gateway.ExchangeConfig{
 		Sign: func(c record.Countersigned) ([]byte, error) { return record.SignExchange(c, rec.keys.now()) },
 		Peer: func(id string) (string, ed25519.PublicKey, bool) {
@@ -109,6 +111,7 @@ func (s *Server) exchanges() (*gateway.ExchangeConfig, error) {
 		Keep: func(ctx context.Context, envelope []byte) error {
 			return s.ledger.store.PutBlob(ctx, ledger.Blob{Digest: record.Hash(envelope), Class: blobExchange, Bytes: envelope})
 		},
+		Checkpoint: seen.body,
 	}, nil
 }
 

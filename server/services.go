@@ -229,7 +229,7 @@ func (s *Server) gatewayService(ctx context.Context, tokensID identity.Agent) (*
 	if err != nil {
 		return nil, err
 	}
-	exchange, err := s.exchanges()
+	exchange, err := s.exchanges(ctx)
 	if err != nil {
 		return nil, err
 	}

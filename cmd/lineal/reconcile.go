@@ -24,7 +24,9 @@ func newReconcile(s streams) *cobra.Command {
 		Long: "Compare two evidence bundles, one of each organisation. Both are verified first, by one policy file\n" +
 			"or each by its own, in order. Calls are joined by the id of their exchange, grants by issuer, id and\n" +
 			"hash. What a side signed for the other binds it: a record that it named there, and that its complete\n" +
-			"log does not hold once it had to be merged, was left out. Bundles should hold the whole log.\n" +
+			"log does not hold once it had to be merged, was left out (missing_at_caller, missing_at_callee). A\n" +
+			"receipt names a tree of the callee's log too: a log that ends before it was cut (log_cut), and one that\n" +
+			"has another root there is a second log of that name (log_forked). Bundles should hold the whole log.\n" +
 			"Exit: 0 nothing differs; 1 an alarm, or a bundle is not valid; 5 no alarm, but a bundle does not reach\n" +
 			"as far as the other; 3 a bundle or policy cannot be opened.",
 		Args: cobra.ExactArgs(2),

@@ -15,6 +15,9 @@ import (
 type Pair struct {
 	// Calls between the two, a second apart; at least 400.
 	Calls int
+	// Checkpoint gives the checkpoint body that a receipt names, from the payloads of
+	// the callee's log so far; nil: receipts name none.
+	Checkpoint func(payloads [][]byte) string
 }
 
 // PairSide is the log of one of them.
@@ -39,7 +42,7 @@ const (
 // Make gives both logs, the caller's first, and by each difference the exchange in
 // which it is.
 func (p Pair) Make() (caller, callee PairSide, planted map[string]string, err error) {
-	m := pairMaker{planted: map[string]string{}}
+	m := pairMaker{planted: map[string]string{}, checkpoint: p.Checkpoint}
 	for i, name := range []string{"ledger.caller.example/std", "ledger.callee.example/std"} {
 		if m.sides[i], err = newPairWriter(name); err != nil {
 			return caller, callee, nil, err
@@ -95,8 +98,9 @@ func newPairWriter(log string) (*pairWriter, error) {
 }
 
 type pairMaker struct {
-	sides   [2]*pairWriter
-	planted map[string]string
+	sides      [2]*pairWriter
+	planted    map[string]string
+	checkpoint func([][]byte) string
 }
 
 // call writes one call in both logs, but for what is planted.
@@ -129,6 +133,9 @@ func (m *pairMaker) call(n int64, plant string) error {
 		theirs.BodyCommit = digest("another body", n)
 	}
 	word.Role, word.Salt, word.Effect, word.Log, word.RecordHash = record.RoleCallee, "", record.Permit, b.out.Log, digest("dropped", n)
+	if m.checkpoint != nil {
+		word.Checkpoint = m.checkpoint(b.out.Payloads)
+	}
 	if plant != plantNoCallee && plant != plantTooRecent {
 		word.RecordHash = b.crossed(n, theirs, plant == plantConflict)
 	}

@@ -2,9 +2,11 @@ package testenv_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/internal/testenv"
 	"github.com/lineal-auth/lineal/record"
@@ -185,5 +188,91 @@ func TestReconcileNamesWhatWasDropped(t *testing.T) {
 	var text strings.Builder
 	if err := r.WriteText(io.MultiWriter(&text)); err != nil || !strings.Contains(text.String(), "ALARM missing_at_callee") {
 		t.Errorf("%s, %v", text.String(), err)
+	}
+}
+
+// TestL3PartnerIsHeldToItsTree: a partner goes back to a backup, shows it, and goes
+// on from there. Its evidence is valid both times; the receipts that it signed
+// before name the tree that it had.
+func TestL3PartnerIsHeldToItsTree(t *testing.T) {
+	o := newOrganisations(t)
+	token := o.token()
+	_, _ = records(t, o.a), records(t, o.b)
+	old := backup(t, o.b)
+	issuerA, issuerB := o.a.Deployment.Tokens.Issuer, o.b.Deployment.Tokens.Issuer
+	read := func(name, dir, issuer string) evidence.Side {
+		t.Helper()
+		zip, p := bundle(t, dir, issuer, time.Now().Add(later))
+		return side(t, name, zip, p)
+	}
+	back := read("b.zip", old, issuerB)
+
+	// The gateway hears of a checkpoint a moment after it is published, so that some
+	// later call's receipt names one that the backup does not have.
+	var a evidence.Side
+	var r evidence.Reconciliation
+	for end := time.Now().Add(30 * time.Second); r.Trees[evidence.LogCut] == 0; time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no receipt names a tree of more than %d entries: %+v", len(back.Leaves), r)
+		}
+		if status, _, body := o.call(http.MethodGet, token); status != http.StatusOK {
+			t.Fatalf("%d %s", status, body)
+		}
+		<-o.got
+		_, _ = records(t, o.a), records(t, o.b)
+		a = read("a.zip", o.a.Deployment.DataDir, issuerA)
+		r = evidence.Reconcile(a, back)
+	}
+	named := func(r evidence.Reconciliation, kind evidence.DifferenceKind) {
+		t.Helper()
+		for _, d := range r.Differences {
+			if d.Kind != kind {
+				continue
+			}
+			if _, kept := a.Signed[d.Proof]; !kept || !d.Alarm || !strings.Contains(d.Text, o.b.Deployment.Ledger.Origin()) {
+				t.Errorf("%+v", d)
+			}
+			return
+		}
+		t.Errorf("no %s: %+v", kind, r)
+	}
+	named(r, evidence.LogCut)
+
+	// The log that grew as it was named is the twin.
+	if r := evidence.Reconcile(a, read("b.zip", o.b.Deployment.DataDir, issuerB)); r.Alarms != 0 || r.Trees[evidence.Matched] == 0 || len(r.Trees) != 1 {
+		t.Errorf("of the log as it is: %+v", r)
+	}
+
+	for range 20 { // each start and stop is some records
+		if r = evidence.Reconcile(a, read("b.zip", old, issuerB)); r.Trees[evidence.LogCut] == 0 {
+			break
+		}
+		goOn(t, o.b.Deployment, old)
+	}
+	named(r, evidence.LogForked)
+	if r.Trees[evidence.LogCut] != 0 {
+		t.Errorf("of a backup that went on: %+v", r.Trees)
+	}
+}
+
+// goOn starts a deployment from a copy of its files, and stops it.
+func goOn(t *testing.T, cfg config.Config, dir string) {
+	t.Helper()
+	cfg.DataDir, cfg.Policy.Bundle = dir, filepath.Join(dir, filepath.Base(cfg.Policy.Bundle))
+	var opts server.Options
+	for _, l := range []*net.Listener{&opts.GatewayListener, &opts.TokensListener} {
+		var err error
+		if *l, err = new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := server.Start(t.Context(), cfg, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := s.Close(ctx); err != nil {
+		t.Fatal(err)
 	}
 }

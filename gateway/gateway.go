@@ -101,6 +101,11 @@ type Config struct {
 	NewID func() string
 	// Salt fills salt with random bytes; if nil, by crypto/rand.
 	Salt func(salt []byte)
+	// UpstreamFailed is told of each call that a route's upstream failed, or the
+	// gateway's own credential for it: a code of the refusal table with Upstream set,
+	// or [UpstreamAnswered5xx]. What a client's own receiver of callbacks does is none
+	// of it. If nil, nobody is told.
+	UpstreamFailed func(route string, code Code)
 	// Logger takes the operator's log; if nil, nothing is logged.
 	Logger *slog.Logger
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"net/http"
 	"sort"
 	"sync"
 
@@ -283,8 +284,23 @@ type outcome struct {
 	card      *record.Card
 }
 
+// tellUpstream says how the upstream failed, if it did.
+func (c *call) tellUpstream() {
+	told := c.g.cfg.UpstreamFailed
+	if told == nil || c.callback {
+		return
+	}
+	switch o := c.outcome; {
+	case o.reason != "" && answerOf(Code(o.reason)).Upstream:
+		told(c.route.Name, Code(o.reason))
+	case o.reason == "" && o.status == record.StatusCalleeError && o.code >= http.StatusInternalServerError:
+		told(c.route.Name, UpstreamAnswered5xx)
+	}
+}
+
 // recordOutcome queues what followed. It never alters the decision.
 func (c *call) recordOutcome() {
+	c.tellUpstream()
 	o := &record.Outcome{
 		Of: c.recordID, CallID: c.id, Status: c.outcome.status, Reason: c.outcome.reason,
 		Forwarded: c.outcome.forwarded, Bytes: c.outcome.bytes, Ended: record.At(c.g.cfg.Now()), Model: c.outcome.model,

@@ -51,6 +51,21 @@ const (
 	CodeInternal              Code = "internal"
 )
 
+// UpstreamAnswered5xx is no refusal: the upstream's own answer, of a status from
+// 500 on, went to the caller.
+const UpstreamAnswered5xx Code = "answered_5xx"
+
+// UpstreamCodes are all that Config.UpstreamFailed may be told.
+func UpstreamCodes() []Code {
+	out := []Code{UpstreamAnswered5xx}
+	for _, a := range table {
+		if a.Upstream {
+			out = append(out, a.Code)
+		}
+	}
+	return out
+}
+
 // Answer is one row of the refusal table: what the caller is told.
 type Answer struct {
 	Code Code

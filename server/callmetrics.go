@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/gateway"
 	"github.com/lineal-auth/lineal/policy"
 	"github.com/lineal-auth/lineal/record"
 )
@@ -20,6 +21,7 @@ type callNumbers struct {
 	decisions prometheus.Histogram
 	streams   *prometheus.GaugeVec
 	outcomes  *prometheus.CounterVec
+	upstreams *prometheus.CounterVec
 	exchanges *prometheus.CounterVec
 	reloaded  prometheus.Gauge
 	sound     prometheus.Gauge
@@ -44,6 +46,9 @@ func newCallNumbers() *callNumbers {
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "lineal_outcomes_total", Help: "Permitted calls that ended, by how.",
 		}, []string{"status"}),
+		upstreams: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lineal_upstream_errors_total", Help: "Permitted calls that the upstream of a route failed, or the gateway's own credential for it, by how.",
+		}, []string{"route", "code"}),
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "lineal_token_exchange_total", Help: "Tokens asked for, by what became of it: issued, or why not.",
 		}, []string{"result"}),
@@ -70,7 +75,7 @@ func newCallNumbers() *callNumbers {
 }
 
 func (n *callNumbers) all() []prometheus.Collector {
-	return []prometheus.Collector{n.requests, n.decisions, n.streams, n.outcomes, n.exchanges, n.reloaded, n.sound}
+	return []prometheus.Collector{n.requests, n.decisions, n.streams, n.outcomes, n.upstreams, n.exchanges, n.reloaded, n.sound}
 }
 
 // taken says that a policy bundle was taken in.
@@ -84,6 +89,17 @@ func (m *metrics) ended(o *record.Outcome) {
 	if m != nil {
 		m.calls.outcomes.WithLabelValues(string(o.Status)).Inc()
 	}
+}
+
+// upstreamFailed gives what counts the failures of these routes' upstreams. Both
+// labels are from closed lists, and there from the start.
+func (m *metrics) upstreamFailed(routes []gateway.Route) func(route string, code gateway.Code) {
+	for _, r := range routes {
+		for _, c := range gateway.UpstreamCodes() {
+			m.calls.upstreams.WithLabelValues(r.Name, string(c))
+		}
+	}
+	return func(route string, code gateway.Code) { m.calls.upstreams.WithLabelValues(route, string(code)).Inc() }
 }
 
 // exchanged counts an issuance that stands: refusal is "" for a token.

@@ -115,6 +115,8 @@ var (
 	certificateEnd = prometheus.NewDesc("lineal_certificate_expiry_timestamp_seconds",
 		"When the certificate of a service ends, in Unix seconds.", []string{"service"}, nil)
 	policySerial = prometheus.NewDesc("lineal_policy_serial", "The serial of the policy in force.", nil, nil)
+	tokenCache   = prometheus.NewDesc("lineal_token_cache_total",
+		"Tokens shown to the gateway: hit, verified before; miss, verified now or refused.", []string{"result"}, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -122,6 +124,7 @@ func (g *gauges) Describe(to chan<- *prometheus.Desc) {
 	to <- feedAge
 	to <- certificateEnd
 	to <- policySerial
+	to <- tokenCache
 }
 
 // Collect implements prometheus.Collector.
@@ -136,6 +139,11 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 		if age, err := g.s.feed.Age(); err == nil {
 			gauge(feedAge, age.Seconds())
 		}
+	}
+	if g.s.verifier != nil {
+		n := g.s.verifier.CacheStats()
+		to <- prometheus.MustNewConstMetric(tokenCache, prometheus.CounterValue, float64(n.Hits), "hit")
+		to <- prometheus.MustNewConstMetric(tokenCache, prometheus.CounterValue, float64(n.Misses), "miss")
 	}
 	for name, id := range g.s.identities() {
 		gauge(certificateEnd, float64(id.NotAfter.Unix()), name)

@@ -62,6 +62,7 @@ type Server struct {
 	gateway             *gateway.Gateway // nil without the role
 	tokens              *sts.Service     // nil without the role
 	feed                *token.Feed      // of the gateway
+	verifier            *token.Verifier  // of the gateway
 	metrics             *metrics
 	started             atomic.Bool // everything that was to start has
 	stopFeed            context.CancelFunc

@@ -213,7 +213,7 @@ func (s *Server) gatewayService(ctx context.Context, tokensID identity.Agent) (*
 	if s.feed, err = s.revocations(issuer, jwks, client); err != nil {
 		return nil, err
 	}
-	verifier, err := token.NewVerifier(token.Config{
+	s.verifier, err = token.NewVerifier(token.Config{
 		Issuers:     []token.TrustedIssuer{{Name: issuer, Keys: jwks}},
 		Chains:      token.NewRemoteChains(remote),
 		Revocations: s.feed, Leeway: s.cfg.ClockLeeway, Now: s.now, Logger: s.logger,
@@ -234,9 +234,9 @@ func (s *Server) gatewayService(ctx context.Context, tokensID identity.Agent) (*
 		return nil, err
 	}
 	return gateway.New(gateway.Config{
-		PublicURL: s.cfg.PublicURL, Issuer: issuer, Routes: routes, Source: s.gatewayID, Verifier: verifier, Proofs: proofs,
+		PublicURL: s.cfg.PublicURL, Issuer: issuer, Routes: routes, Source: s.gatewayID, Verifier: s.verifier, Proofs: proofs,
 		Policy: s.metrics.decider(s.rules.decider(), s.now), Recorder: s.ledger.gateway, Exchange: exchange, Bindings: s.registry, Log: s.cfg.Ledger.Family, Region: s.cfg.Ledger.Region,
-		DataClass: s.cfg.Ledger.DataClass, Now: s.now, NewID: newID, Logger: s.logger,
+		DataClass: s.cfg.Ledger.DataClass, Now: s.now, NewID: newID, UpstreamFailed: s.metrics.upstreamFailed(routes), Logger: s.logger,
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lineal-auth/lineal/delegation"
@@ -58,6 +59,20 @@ type Verifier struct {
 	log         *slog.Logger
 	tokens      *lru[verdictKey, *verdict]
 	receipts    *lru[receiptKey, *receipt]
+
+	hits, misses atomic.Uint64 // look-ups in tokens
+}
+
+// CacheStats counts the tokens that a Verifier was shown, since it was made.
+type CacheStats struct {
+	// Hits are those that it had verified before, and whose verdict still stood;
+	// Misses all others, also those that it refused.
+	Hits, Misses uint64
+}
+
+// CacheStats counts the tokens that v was shown.
+func (v *Verifier) CacheStats() CacheStats {
+	return CacheStats{Hits: v.hits.Load(), Misses: v.misses.Load()}
 }
 
 // NewVerifier builds a Verifier.
@@ -171,7 +186,10 @@ func (v *Verifier) Verify(ctx context.Context, raw string, want Want) (Verified,
 	key, input := keyOf(raw)
 	found, cached := v.lookUp(key, input, now)
 	var inline []string
-	if !cached {
+	if cached {
+		v.hits.Add(1)
+	} else {
+		v.misses.Add(1)
 		var err error
 		if found, inline, err = v.readLeaf(ctx, raw, now); err != nil {
 			return Verified{}, err

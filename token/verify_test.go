@@ -661,6 +661,9 @@ func TestVerdictsAreForgotten(t *testing.T) {
 	if n := verify(c.last(), 2); n != 1 {
 		t.Errorf("pushed out: %d keys asked for, want the leaf's", n)
 	}
+	if n := w.CacheStats(); n != (CacheStats{Hits: 1, Misses: 6}) {
+		t.Errorf("counted %+v", n)
+	}
 	keys.generation++
 	keys.gone = true // revoked
 	_, err := w.Verify(t.Context(), c.last(), want(2))

@@ -83,6 +83,13 @@ func (c *caller) start() *Server {
 // token signs a root for the model, and returns its jti too.
 func (c *caller) token(issuedAt time.Time) (raw, jti string) {
 	c.t.Helper()
+	aud := c.d.cfg.PublicURL + llmPrefix("openai")
+	return c.signed(aud, mayChat(aud), issuedAt)
+}
+
+// signed signs a root for an audience.
+func (c *caller) signed(aud, grant string, issuedAt time.Time) (raw, jti string) {
+	c.t.Helper()
 	keys, err := loadKeys(c.d.cfg.DataDir)
 	if err != nil {
 		c.t.Fatal(err)
@@ -96,8 +103,7 @@ func (c *caller) token(issuedAt time.Time) (raw, jti string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	aud := c.d.cfg.PublicURL + llmPrefix("openai")
-	details, err := scope.Parse([]byte(mayChat(aud)), true)
+	details, err := scope.Parse([]byte(grant), true)
 	if err != nil {
 		c.t.Fatal(err)
 	}

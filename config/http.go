@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -174,6 +175,10 @@ type ExtAuthz struct {
 	// Routes are the names of the services that may be asked about, of http and
 	// grpc: of others the gateway must see the answers.
 	Routes []string `yaml:"routes"`
+	// BodyIgnored are those of Routes whose bodies are not judged, so that the proxy
+	// need not send them; records say so. All operations of such a service that have
+	// a body are opaque. Default: none, and a body that is not whole refuses the call.
+	BodyIgnored []string `yaml:"body_ignored,omitempty"`
 }
 
 func (c Config) validateExtAuthz() (errs []error) {
@@ -187,9 +192,12 @@ func (c Config) validateExtAuthz() (errs []error) {
 	if len(e.Routes) == 0 {
 		errs = append(errs, errors.New("ext_authz.routes: required"))
 	}
-	plain := map[string]bool{}
+	plain, judged := map[string]bool{}, map[string]bool{}
 	for _, u := range c.Upstreams.HTTP {
 		plain[u.Name] = u.Kind != AuthDelegation
+		for _, o := range u.Operations {
+			judged[u.Name] = judged[u.Name] || !o.Opaque && (o.Method == "POST" || o.Method == "PUT" || o.Method == "PATCH")
+		}
 	}
 	for _, u := range c.Upstreams.GRPC {
 		plain[u.Name] = u.Kind != AuthDelegation
@@ -197,6 +205,11 @@ func (c Config) validateExtAuthz() (errs []error) {
 	for _, name := range e.Routes {
 		if !plain[name] {
 			errs = append(errs, fmt.Errorf("ext_authz.routes: %q is no service of http or grpc, or gets the delegation", name))
+		}
+	}
+	for _, name := range e.BodyIgnored {
+		if !slices.Contains(e.Routes, name) || judged[name] {
+			errs = append(errs, fmt.Errorf("ext_authz.body_ignored: %q is none of routes, or has an operation whose body is judged", name))
 		}
 	}
 	return errs

@@ -30,21 +30,37 @@ var withheld = []string{
 	"X-Api-Key", "X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url",
 }
 
+// Through is how a route may be asked about by a proxy.
+type Through int
+
+// The zero value is not at all.
+const (
+	NotThrough Through = iota
+	// ThroughWhole: with the whole body, which is judged.
+	ThroughWhole
+	// ThroughUnseen: the body is not judged, whether the proxy shows it or not, and
+	// the record says so. The route's Protocol must be BodyBlind.
+	ThroughUnseen
+)
+
 // Authorize decides and records a call that a proxy sends on: the same steps but
 // the last. r is the call as the proxy received it, with the caller's certificate
-// in r.TLS; serves says which routes may be asked about.
+// in r.TLS; a body that was not shown whole reads as [ErrBodyPartial]. through says
+// which routes may be asked about.
 //
 // What the call does further is out of sight: the record does not say that the
 // callee is who the route says, and the outcome is unknown.
-func (g *Gateway) Authorize(r *http.Request, serves func(route string) bool) Verdict {
+func (g *Gateway) Authorize(r *http.Request, through func(route string) Through) Verdict {
 	out := &refusedAnswer{header: http.Header{}}
 	c := &call{g: g, w: out, r: r, id: g.cfg.NewID(), now: g.cfg.Now(), proxied: true}
 	var v Verdict
 	c.run(
 		func(c *call) error {
-			if !serves(c.route.Name) {
+			how := through(c.route.Name)
+			if how == NotThrough {
 				return Refuse(CodeRouteUnknown, "route %q is not served through a proxy", c.route.Name)
 			}
+			c.unseen = how == ThroughUnseen
 			return nil
 		},
 		(*call).identify, (*call).verify, (*call).read, (*call).asSent, (*call).permit, (*call).decide, (*call).record,
@@ -69,7 +85,7 @@ func (c *call) asSent() error {
 	if c.request.Answer != nil || c.request.Observe != nil || len(c.request.Handles) > 0 || c.request.Discovery || !c.route.Delegate.IsZero() {
 		return Refuse(CodeOperationUnknown, "a call whose answer the gateway must see")
 	}
-	if c.request.Body != nil {
+	if c.request.Body != nil && !c.unseen {
 		c.request.Body = c.body
 	}
 	return nil
@@ -84,7 +100,9 @@ func (c *call) allow() (Verdict, error) {
 		return Verdict{}, c.failed(record.StatusNotForwarded, noCredential(err))
 	}
 	out.Header.Set("Lineal-Request-Id", c.id)
-	out.Header.Set("Lineal-Call-Digest", c.digest())
+	if !c.unseen { // else it would be of another call
+		out.Header.Set("Lineal-Call-Digest", c.digest())
+	}
 	c.outcome.status, c.outcome.forwarded = record.StatusUnknown, true
 	remove := slices.DeleteFunc(slices.Clone(withheld), func(name string) bool { return out.Header[name] != nil })
 	return Verdict{Allowed: true, Set: out.Header, Remove: remove}, nil

@@ -36,6 +36,7 @@ type call struct {
 	route    *Route
 	suffix   string
 	proxied  bool   // a proxy sends it on, and the gateway sees no more of it
+	unseen   bool   // and its body is not judged
 	body     []byte // as received
 	bodyRead bool   // body was asked for, once
 	bodyErr  error
@@ -164,8 +165,7 @@ func (c *call) read() (err error) {
 	if err = c.openStatement(); err != nil {
 		return err
 	}
-	c.request, err = c.route.Protocol.Read(c.r, c.suffix, c.body, c.from())
-	if err != nil {
+	if c.request, err = c.readRequest(); err != nil {
 		return err
 	}
 	c.request.Resource.Service = c.route.Name
@@ -179,6 +179,17 @@ func (c *call) read() (err error) {
 		return Refuse(CodeInternal, "the request carries the caller's own token towards the upstream")
 	}
 	return nil
+}
+
+func (c *call) readRequest() (Request, error) {
+	if !c.unseen {
+		return c.route.Protocol.Read(c.r, c.suffix, c.body, c.from())
+	}
+	p, ok := c.route.Protocol.(BodyBlind)
+	if !ok {
+		return Request{}, Refuse(CodeRequestUnreadable, "a call of this protocol is its body, which is not shown")
+	}
+	return p.ReadUnseen(c.r, c.suffix)
 }
 
 // from is who calls, for ids that are bound to it.
@@ -211,6 +222,9 @@ func (c *call) readBody() error {
 	if !c.bodyRead {
 		c.bodyRead = true
 		c.body, c.bodyErr = c.receive()
+		if c.unseen && (c.bodyErr == nil || errors.Is(c.bodyErr, ErrBodyPartial)) {
+			c.body, c.bodyErr = nil, nil // the same whatever the proxy showed
+		}
 	}
 	return c.bodyErr
 }

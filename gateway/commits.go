@@ -25,13 +25,15 @@ func (c *call) commit() *commits {
 		return c.commits
 	}
 	var salt [32]byte
-	c.g.cfg.Salt(salt[:])
-	commit, d, err := record.CommitCall(c.digest(), salt)
-	if err != nil {
-		c.notCommitted(err)
-		return c.commits
+	if !c.unseen { // the digest of a call is of its body too
+		c.g.cfg.Salt(salt[:])
+		commit, d, err := record.CommitCall(c.digest(), salt)
+		if err != nil {
+			c.notCommitted(err)
+			return c.commits
+		}
+		c.commits.call, c.commits.disclosed = commit, []record.Disclosure{d}
 	}
-	c.commits.call, c.commits.disclosed = commit, []record.Disclosure{d}
 	if !c.policyAsked {
 		return c.commits
 	}

@@ -39,7 +39,7 @@ type authzWorld struct {
 	remote, local string // of the listener with mutual TLS, and of the socket
 }
 
-func newAuthzWorld(t *testing.T) authzWorld {
+func newAuthzWorld(t *testing.T, unseen ...string) authzWorld {
 	var at string
 	w := authzWorld{world: newWorld(t, func(cfg *gateway.Config) { at = "https://" + cfg.Routes[0].Upstream.Host }, func(cfg *gateway.Config) {
 		withHTTP(t, &at)(cfg)
@@ -53,7 +53,7 @@ func newAuthzWorld(t *testing.T) authzWorld {
 			cfg.Routes[i].AllowUnbound = true // agentgateway shows no certificate of its caller
 		}
 	})}
-	srv, err := extauthz.New(extauthz.Config{Gateway: w.gw, Routes: []string{"crm", "echo"}, Source: shared.sources[gatewayA], Proxies: []identity.Agent{stranger}})
+	srv, err := extauthz.New(extauthz.Config{Gateway: w.gw, Routes: []string{"crm", "echo"}, Unseen: unseen, Source: shared.sources[gatewayA], Proxies: []identity.Agent{stranger}})
 	must(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

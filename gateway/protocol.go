@@ -38,6 +38,19 @@ type Protocol interface {
 	WriteRefusal(w http.ResponseWriter, r *http.Request, body []byte, f Refused)
 }
 
+// BodyBlind is a Protocol that can read a call whose body nobody here sees, because
+// a proxy sends it on as it came.
+type BodyBlind interface {
+	// ReadUnseen is Read of a call without its body. What it returns says nothing of
+	// one, also not that there is none; a call of which the body would be judged is
+	// refused.
+	ReadUnseen(r *http.Request, suffix string) (Request, error)
+}
+
+// ErrBodyPartial is what reading the body of a call gives that a proxy asks about
+// without showing it as a whole.
+var ErrBodyPartial = errors.New("the body is partial, short or absent")
+
 // Publisher is a Protocol that publishes documents to whoever asks, such as an
 // agent's card: a client that has no token yet reads them.
 type Publisher interface {

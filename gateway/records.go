@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sort"
 	"sync"
 
@@ -112,6 +113,9 @@ func (c *call) decisionRecord(refusal *Refusal) (rec record.Record, err error) {
 	h := c.g.header(record.KindDecision)
 	if c.proxied {
 		h.NotAsserted = append(h.NotAsserted, record.NotCalleeIdentity)
+	}
+	if c.unseen {
+		h.NotAsserted = slices.Insert(h.NotAsserted, 0, record.NotCallBody)
 	}
 	if c.policyAsked { // at the moment that policy judged by
 		h.Time = record.At(c.input.Now)

@@ -171,6 +171,8 @@ type NotAsserted string
 const (
 	// NotCalleeEffect: what the callee did with the call.
 	NotCalleeEffect NotAsserted = "callee_effect"
+	// NotCallBody: what is in the body of the call, which a proxy sends on unseen.
+	NotCallBody NotAsserted = "call_body"
 	// NotCalleeIdentity: that the callee is who the route says.
 	NotCalleeIdentity NotAsserted = "callee_identity"
 	// NotPastGateway: calls that did not come through this gateway.

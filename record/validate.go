@@ -119,7 +119,7 @@ func (h *Header) check(c *checker) {
 	oneOf(c, "region", h.Region, RegionLocal, RegionGlobal, RegionEU, RegionUK, RegionCH, RegionUS, RegionCA, RegionBR,
 		RegionIN, RegionJP, RegionKR, RegionSG, RegionAU, RegionAE, RegionZA)
 	for _, n := range h.NotAsserted {
-		oneOf(c, "not_asserted", n, NotCalleeEffect, NotCalleeIdentity, NotPastGateway)
+		oneOf(c, "not_asserted", n, NotCallBody, NotCalleeEffect, NotCalleeIdentity, NotPastGateway)
 	}
 	c.require(ascending(h.NotAsserted), "not_asserted", "is not sorted")
 }

@@ -25,7 +25,7 @@ func (s *Server) serveExtAuthz() error {
 		proxies[i] = p
 	}
 	srv, err := extauthz.New(extauthz.Config{
-		Gateway: s.gateway, Routes: cfg.Routes, Source: s.gatewayID, Proxies: proxies, Now: s.now, Logger: s.logger,
+		Gateway: s.gateway, Routes: cfg.Routes, Unseen: cfg.BodyIgnored, Source: s.gatewayID, Proxies: proxies, Now: s.now, Logger: s.logger,
 	})
 	if err != nil {
 		return err

@@ -31,12 +31,10 @@ type asked struct {
 	badCertificate                 bool   // there is more than one, or it cannot be read
 	size                           int64  // of the body as the proxy counts it; 0 if it does not say
 	unsaid                         bool   // nothing says whether a body was kept back
+	twoWays                        bool   // it says one thing twice, and not the same
 }
 
-var (
-	errPartial = errors.New("the body is partial, short or absent")
-	errTwoWays = errors.New("the request can be read in two ways")
-)
+var errTwoWays = errors.New("the request can be read in two ways")
 
 // decide puts the call to the gateway. What cannot be the call that the proxy
 // sends on is put to it as one that nobody can read, so that it is recorded.
@@ -45,7 +43,17 @@ func (s *Server) decide(ctx context.Context, a asked) gateway.Verdict {
 	if err != nil {
 		r.Body = io.NopCloser(failing{err})
 	}
-	return s.cfg.Gateway.Authorize(r, func(route string) bool { return slices.Contains(s.cfg.Routes, route) })
+	return s.cfg.Gateway.Authorize(r, s.through)
+}
+
+func (s *Server) through(route string) gateway.Through {
+	switch {
+	case slices.Contains(s.cfg.Unseen, route):
+		return gateway.ThroughUnseen
+	case slices.Contains(s.cfg.Routes, route):
+		return gateway.ThroughWhole
+	}
+	return gateway.NotThrough
 }
 
 // failing is a body of which nothing can be read.
@@ -70,6 +78,9 @@ func (a asked) request(ctx context.Context) (*http.Request, error) {
 	}
 	r.URL = u
 	r.TLS = a.connection()
+	if a.twoWays {
+		return r, errTwoWays
+	}
 	if err := a.whole(); err != nil {
 		return r, err
 	}
@@ -88,17 +99,17 @@ func (a asked) whole() error {
 	counted := len(partial) == 0 && a.size == int64(len(a.body)) // agentgateway has no other word; -1 stands for a part
 	switch {
 	case len(partial) > 0 && !said, a.unsaid, len(length) > 1:
-		return errPartial
+		return gateway.ErrBodyPartial
 	case len(length) == 1:
 		n, err := strconv.ParseUint(length[0], 10, 63)
 		if err != nil || n != uint64(len(a.body)) {
-			return errPartial
+			return gateway.ErrBodyPartial
 		}
 		return nil
 	case len(a.body) > 0 && (said || counted):
 		return nil
 	case len(a.body) > 0, hasBody(a.method), len(a.header.Values("Transfer-Encoding")) > 0:
-		return errPartial // of an unknown length, and nobody says that it is whole
+		return gateway.ErrBodyPartial // of an unknown length, and nobody says that it is whole
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func askedOf(req *authv3.CheckRequest) asked {
 		body: []byte(h.GetBody()), size: h.GetSize(), certificate: source.GetCertificate(), principal: source.GetPrincipal(),
 	}
 	if raw := h.GetRawBody(); len(raw) > 0 {
-		a.unsaid, a.body = len(a.body) > 0, raw // one of the two
+		a.twoWays, a.body = len(a.body) > 0, raw // one of the two
 	}
 	if at := source.GetAddress().GetSocketAddress(); at != nil {
 		a.address = net.JoinHostPort(at.GetAddress(), strconv.FormatUint(uint64(at.GetPortValue()), 10))
@@ -101,11 +101,11 @@ func askedOf(req *authv3.CheckRequest) asked {
 func (a *asked) add(name, value string) {
 	switch strings.ToLower(name) {
 	case ":method":
-		a.unsaid = a.unsaid || value != a.method
+		a.twoWays = a.twoWays || value != a.method
 	case ":path":
-		a.unsaid = a.unsaid || value != a.target
+		a.twoWays = a.twoWays || value != a.target
 	case ":authority", "host":
-		a.unsaid = a.unsaid || value != a.host
+		a.twoWays = a.twoWays || value != a.host
 	case ":scheme", ":protocol":
 	default:
 		a.header.Add(name, value)

@@ -10,7 +10,8 @@
 // caller is believed only from a listed proxy, over mutual TLS, or on a Unix
 // socket that the file system guards. A body that is not there as a whole
 // refuses the call, because what was judged would not be what is sent (threat
-// F11). A refusal is never a 200, which a proxy in HTTP mode takes for leave.
+// F11), unless the operator said of the route that its bodies are not judged: then
+// no body is, and the record says so. A refusal is never a 200, which a proxy in HTTP mode takes for leave.
 //
 // It sees no answers: what needs them (lists, sessions, ids that are given out)
 // is not served through a proxy. The bytes that were judged are those that the
@@ -36,14 +37,15 @@ import (
 
 // Authorizer decides and records; *gateway.Gateway is the one.
 type Authorizer interface {
-	Authorize(r *http.Request, serves func(route string) bool) gateway.Verdict
+	Authorize(r *http.Request, through func(route string) gateway.Through) gateway.Verdict
 }
 
 // Config says who may ask about what. The fields without "if" are required.
 type Config struct {
 	Gateway Authorizer
-	// Routes are the names of those that may be asked about.
-	Routes []string
+	// Routes are the names of those that may be asked about, and Unseen those of them
+	// whose bodies are not judged: the proxy need not send them.
+	Routes, Unseen []string
 	// Source identifies the proxy on its connection, and Proxies are those that
 	// may ask. On a Unix socket nobody is identified.
 	Source  identity.Source
@@ -69,6 +71,11 @@ func New(cfg Config) (*Server, error) {
 	}
 	if len(cfg.Proxies) > 0 && cfg.Source == nil {
 		return nil, errors.New("extauthz: proxies are listed, and nothing identifies them")
+	}
+	for _, name := range cfg.Unseen {
+		if !slices.Contains(cfg.Routes, name) {
+			return nil, fmt.Errorf("extauthz: %q is no route that may be asked about", name)
+		}
 	}
 	if cfg.MaxBody == 0 {
 		cfg.MaxBody = 9 << 20

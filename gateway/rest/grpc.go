@@ -78,6 +78,18 @@ var protocolHeaders = []string{"Grpc-Timeout", "Grpc-Encoding", "Grpc-Accept-Enc
 
 // Read reads the method and the headers, and no message.
 func (g *GRPC) Read(req *http.Request, suffix string, body []byte, _ gateway.Caller) (gateway.Request, error) {
+	out, err := g.ReadUnseen(req, suffix)
+	if err != nil {
+		return gateway.Request{}, err
+	}
+	out.Doc.Set("/http/body_bytes", strictjson.Int(int64(len(body))))
+	out.Body = body
+	return out, nil
+}
+
+// ReadUnseen is Read of a call whose messages are not shown: not how long they are
+// is all that it knows less.
+func (g *GRPC) ReadUnseen(req *http.Request, suffix string) (gateway.Request, error) {
 	method := strings.TrimPrefix(suffix, "/")
 	media := req.Header.Get("Content-Type")
 	switch {
@@ -96,7 +108,6 @@ func (g *GRPC) Read(req *http.Request, suffix string, body []byte, _ gateway.Cal
 	doc := scope.NewDocument()
 	doc.Set("/http/method", strictjson.String(req.Method))
 	doc.Set("/http/path", strictjson.String(name))
-	doc.Set("/http/body_bytes", strictjson.Int(int64(len(body))))
 	kind, err := text(media)
 	if err != nil {
 		return gateway.Request{}, err
@@ -115,7 +126,7 @@ func (g *GRPC) Read(req *http.Request, suffix string, body []byte, _ gateway.Cal
 	return gateway.Request{
 		Operation: name, Action: scope.HTTPPost, Name: name, Doc: doc,
 		Resource: policy.Resource{Kind: policy.KindOperation, Name: name}, Tool: name, Needed: []string{scope.HTTPPost + " " + name},
-		Method: http.MethodPost, Suffix: suffix, Header: header, Body: body,
+		Method: http.MethodPost, Suffix: suffix, Header: header,
 		Pass:     []string{"Grpc-Encoding", "Grpc-Accept-Encoding", "Grpc-Status", "Grpc-Message", "Grpc-Status-Details-Bin"},
 		Trailers: []string{"Grpc-Status", "Grpc-Message", "Grpc-Status-Details-Bin"},
 	}, nil

@@ -174,6 +174,21 @@ func (r *Reader) Actions() []string { return r.actions }
 
 // Read finds the operation and reads what was declared of it.
 func (r *Reader) Read(req *http.Request, suffix string, body []byte, _ gateway.Caller) (gateway.Request, error) {
+	return r.read(req, suffix, func(op *operation, out http.Header, doc *scope.Document) ([]byte, error) {
+		return r.readBody(op, req.Header, out, body, doc)
+	})
+}
+
+// ReadUnseen is Read of a call to an operation whose body is opaque, or that has
+// none. What the headers say of the body is all that is known of it: not how long
+// it is.
+func (r *Reader) ReadUnseen(req *http.Request, suffix string) (gateway.Request, error) {
+	return r.read(req, suffix, func(op *operation, _ http.Header, doc *scope.Document) ([]byte, error) {
+		return nil, op.readUnseen(req.Header, doc)
+	})
+}
+
+func (r *Reader) read(req *http.Request, suffix string, readBody func(op *operation, out http.Header, doc *scope.Document) ([]byte, error)) (gateway.Request, error) {
 	op, params, err := r.match(req.Method, suffix)
 	if err != nil {
 		return gateway.Request{}, err
@@ -196,7 +211,7 @@ func (r *Reader) Read(req *http.Request, suffix string, body []byte, _ gateway.C
 	if err != nil {
 		return gateway.Request{}, err
 	}
-	body, err = r.readBody(op, req.Header, header, body, &doc)
+	body, err := readBody(op, header, &doc)
 	if err != nil {
 		return gateway.Request{}, err
 	}
@@ -268,16 +283,10 @@ func (r *Reader) readBody(op *operation, in, out http.Header, body []byte, doc *
 	if !hasBody(op.Method) { // RFC 9110 §9.3: content there has no defined meaning
 		return nil, gateway.Refuse(gateway.CodeRequestUnreadable, "a %s with a body", op.Method)
 	}
-	media, params, _ := strings.Cut(in.Get("Content-Type"), ";")
-	media = strings.ToLower(strings.TrimSpace(media))
-	if media == "" || len(op.MediaTypes) > 0 && !slices.Contains(op.MediaTypes, media) { // threat P7
-		return nil, unsupported("content type %q", media)
-	}
-	fact, err := text(media)
+	params, err := op.readMediaType(in, doc)
 	if err != nil {
 		return nil, err
 	}
-	doc.Set("/http/media_type", fact)
 	if op.Opaque {
 		out["Content-Type"] = in["Content-Type"]
 		if encoding := in["Content-Encoding"]; len(encoding) > 0 {
@@ -299,8 +308,41 @@ func (r *Reader) readBody(op *operation, in, out http.Header, body []byte, doc *
 		return nil, gateway.Refuse(gateway.CodeRequestUnreadable, "the body is not an object")
 	}
 	doc.Set("/args", v)
-	out["Content-Type"] = []string{media}
+	media, _, _ := strings.Cut(in.Get("Content-Type"), ";")
+	out["Content-Type"] = []string{strings.ToLower(strings.TrimSpace(media))}
 	return v.AppendJSON(nil), nil
+}
+
+// readMediaType reads which media type the body has, and gives its parameters.
+func (o *operation) readMediaType(in http.Header, doc *scope.Document) (params string, err error) {
+	media, params, _ := strings.Cut(in.Get("Content-Type"), ";")
+	media = strings.ToLower(strings.TrimSpace(media))
+	if media == "" || len(o.MediaTypes) > 0 && !slices.Contains(o.MediaTypes, media) { // threat P7
+		return "", unsupported("content type %q", media)
+	}
+	fact, err := text(media)
+	if err != nil {
+		return "", err
+	}
+	doc.Set("/http/media_type", fact)
+	return params, nil
+}
+
+// readUnseen judges a body by the headers alone. Of them the length may be that of
+// the proxy's own question, so that an empty body is like any other.
+func (o *operation) readUnseen(in http.Header, doc *scope.Document) error {
+	switch length := in.Values("Content-Length"); {
+	case !hasBody(o.Method) && (len(in.Values("Transfer-Encoding")) > 0 || len(length) > 0 && !slices.Equal(length, []string{"0"})):
+		return gateway.Refuse(gateway.CodeRequestUnreadable, "a %s with a body", o.Method)
+	case !hasBody(o.Method):
+		return nil
+	case !o.Opaque: // what it says would be judged
+		return gateway.Refuse(gateway.CodeRequestUnreadable, "a body that is no secret to the gateway was not shown")
+	case len(in.Values("Content-Type")) > 1: // threat F8
+		return gateway.Refuse(gateway.CodeRequestUnreadable, "header Content-Type is doubled")
+	}
+	_, err := o.readMediaType(in, doc)
+	return err
 }
 
 func unsupported(format string, args ...any) error {

@@ -31,25 +31,39 @@ func opened[T io.Closer](tb testing.TB, open func(context.Context, postgres.Regi
 	return r
 }
 
-func TestRegistries(t *testing.T) {
-	storagetest.RunRegistries(t, storagetest.Registries{
-		Registry: func(tb testing.TB, dir string) storagetest.Registry {
-			return opened(tb, postgres.OpenRegistry, registryConfig(tb, dir, "registry", nil))
-		},
-		Persons: func(tb testing.TB, dir string, now func() time.Time) storagetest.Persons {
-			return opened(tb, postgres.OpenPersons, registryConfig(tb, dir, "persons", now))
-		},
-		Proofs: func(tb testing.TB, dir string, now func() time.Time) storagetest.Proofs {
-			return opened(tb, postgres.OpenProofs, registryConfig(tb, dir, "proofs", now))
-		},
-		Logins: func(tb testing.TB, dir string, now func() time.Time) storagetest.Logins {
-			return opened(tb, postgres.OpenLogins, registryConfig(tb, dir, "logins", now))
-		},
-		Pins: func(tb testing.TB, dir string, now func() time.Time) storagetest.Pins {
-			return opened(tb, postgres.OpenPins, registryConfig(tb, dir, "pins", now))
-		},
-	})
+var registries = storagetest.Registries{
+	Registry: func(tb testing.TB, dir string) storagetest.Registry {
+		return opened(tb, postgres.OpenRegistry, registryConfig(tb, dir, "registry", nil))
+	},
+	Persons: func(tb testing.TB, dir string, now func() time.Time) storagetest.Persons {
+		return opened(tb, postgres.OpenPersons, registryConfig(tb, dir, "persons", now))
+	},
+	Proofs: func(tb testing.TB, dir string, now func() time.Time) storagetest.Proofs {
+		return opened(tb, postgres.OpenProofs, registryConfig(tb, dir, "proofs", now))
+	},
+	Logins: func(tb testing.TB, dir string, now func() time.Time) storagetest.Logins {
+		return opened(tb, postgres.OpenLogins, registryConfig(tb, dir, "logins", now))
+	},
+	Pins: func(tb testing.TB, dir string, now func() time.Time) storagetest.Pins {
+		return opened(tb, postgres.OpenPins, registryConfig(tb, dir, "pins", now))
+	},
 }
+
+func TestRegistries(t *testing.T) { storagetest.RunRegistries(t, registries) }
+
+// TestX12Revocations: what was revoked is there after a restart, under the same
+// number, and later entries go on from it.
+func TestX12Revocations(t *testing.T) { storagetest.RunRevocations(t, registries) }
+
+// TestX9Proofs: a use is one among all replicas of a service, and after a restart.
+func TestX9Proofs(t *testing.T) { storagetest.RunProofs(t, registries) }
+
+// TestX13Logins: a step is taken once, by the browser that began it; a code is
+// redeemed once, and another use ends what it began; a family has one refresh token.
+func TestX13Logins(t *testing.T) { storagetest.RunLogins(t, registries) }
+
+// TestI6Pins: the first key is the one at all replicas, and after a restart.
+func TestI6Pins(t *testing.T) { storagetest.RunPins(t, registries) }
 
 // TestRegistriesAreApart: one kind of schema is not taken for another, and the
 // persons of one database are nowhere in that of the others.

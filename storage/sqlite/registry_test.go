@@ -14,16 +14,6 @@ import (
 	"github.com/lineal-auth/lineal/storage/sqlite"
 )
 
-func openRegistry(t testing.TB, dir string) *sqlite.Registry {
-	t.Helper()
-	r, err := sqlite.OpenRegistry(t.Context(), sqlite.RegistryConfig{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = r.Close() })
-	return r
-}
-
 func hop(k int) registry.Delegation {
 	d := registry.Delegation{
 		Txn: "txn-1", ID: fmt.Sprintf("jti-%d", k), Depth: k, Audience: fmt.Sprintf("https://a%d.test", k),
@@ -162,5 +152,37 @@ func assertNotOnDisk(t *testing.T, dir, text string) {
 		if strings.Contains(string(b), text) {
 			t.Errorf("%s holds %q", filepath.Base(f), text)
 		}
+	}
+}
+
+// TestRegistryUpgrade: a database of the first version gets the new tables and
+// keeps what it holds.
+func TestRegistryUpgrade(t *testing.T) {
+	dir := t.TempDir()
+	r := openRegistry(t, dir)
+	if err := r.Put(t.Context(), hop(0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(dir, "registry.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.ExecContext(t.Context(), "DROP TABLE revocation; DROP TABLE revocation_head; DROP TABLE issuer_key; DROP TABLE catalog; DROP TABLE catalog_head; PRAGMA user_version = 1")
+	if err != nil || db.Close() != nil {
+		t.Fatal(err)
+	}
+	r, err = sqlite.OpenRegistry(t.Context(), sqlite.RegistryConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	if _, err := r.Get(t.Context(), hop(0).ID); err != nil {
+		t.Error(err)
+	}
+	if seq, err := r.Revoke(t.Context(), registry.Revocation{Kind: "hop", Value: "a"}); err != nil || seq != 1 {
+		t.Errorf("number %d: %v", seq, err)
 	}
 }

@@ -50,44 +50,81 @@ type Registries struct {
 	Pins     func(tb testing.TB, dir string, now func() time.Time) Pins
 }
 
-// RunRegistries holds an engine to the contracts of package registry.
-func RunRegistries(t *testing.T, open Registries) {
-	for _, c := range []struct {
-		name string
-		test func(*testing.T, Registries)
-	}{
-		{"IssuedKeepsTheTree", testIssuedKeepsTheTree},
-		{"PutRefuses", testPutRefuses},
-		{"PutSharesCommits", testPutSharesCommits},
-		{"RegistryClosed", testRegistryClosed},
-		{"Bindings", testBindings},
-		{"Persons", testPersons},
-		{"RevokedStaysRevoked", testRevokedStaysRevoked},
-		{"RevokedSince", testRevokedSince},
-		{"PruneKeepsTheNumber", testPruneKeepsTheNumber},
-		{"CatalogKeepsEntries", testCatalogKeepsEntries},
-		{"OneChangeWins", testOneChangeWins},
-		{"CatalogRefuses", testCatalogRefuses},
-		{"RevokeRefuses", testRevokeRefuses},
-		{"RevokeConcurrently", testRevokeConcurrently},
-		{"IssuerKeysSurviveRestart", testIssuerKeysSurviveRestart},
-		{"IssuerKeyVersions", testIssuerKeyVersions},
-		{"OneWriterOfAnIssuerKey", testOneWriterOfAnIssuerKey},
-		{"UsedProofsSurviveRestart", testUsedProofsSurviveRestart},
-		{"OneFirstUse", testOneFirstUse},
-		{"UsesAreForgottenLate", testUsesAreForgottenLate},
-		{"UseFailsClosed", testUseFailsClosed},
-		{"LoginStepIsTakenOnce", testLoginStepIsTakenOnce},
-		{"CodeIsRedeemedOnce", testCodeIsRedeemedOnce},
-		{"ReuseRacesFamily", testReuseRacesFamily},
-		{"FamilyRotatesAndEnds", testFamilyRotatesAndEnds},
-		{"PinsSurviveRestart", testPinsSurviveRestart},
-		{"OneFirstKey", testOneFirstKey},
-		{"PinsAreForgottenLate", testPinsAreForgottenLate},
-		{"PinFailsClosed", testPinFailsClosed},
-	} {
-		t.Run(c.name, func(t *testing.T) { c.test(t, open) })
+// part is one part of a contract.
+type part struct {
+	name string
+	test func(*testing.T, Registries)
+}
+
+func run(t *testing.T, open Registries, parts ...part) {
+	for _, p := range parts {
+		t.Run(p.name, func(t *testing.T) { p.test(t, open) })
 	}
+}
+
+// RunRegistries holds an engine to the contracts of [registry.Issued],
+// [registry.Bindings], [registry.Persons], [registry.Catalog] and [registry.Keys].
+func RunRegistries(t *testing.T, open Registries) {
+	run(
+		t, open,
+		part{"IssuedKeepsTheTree", testIssuedKeepsTheTree},
+		part{"PutRefuses", testPutRefuses},
+		part{"PutSharesCommits", testPutSharesCommits},
+		part{"RegistryClosed", testRegistryClosed},
+		part{"Bindings", testBindings},
+		part{"Persons", testPersons},
+		part{"CatalogKeepsEntries", testCatalogKeepsEntries},
+		part{"OneChangeWins", testOneChangeWins},
+		part{"CatalogRefuses", testCatalogRefuses},
+		part{"IssuerKeysSurviveRestart", testIssuerKeysSurviveRestart},
+		part{"IssuerKeyVersions", testIssuerKeyVersions},
+		part{"OneWriterOfAnIssuerKey", testOneWriterOfAnIssuerKey},
+	)
+}
+
+// RunRevocations holds an engine to the contract of [registry.Revocations].
+func RunRevocations(t *testing.T, open Registries) {
+	run(
+		t, open,
+		part{"RevokedStaysRevoked", testRevokedStaysRevoked},
+		part{"RevokedSince", testRevokedSince},
+		part{"PruneKeepsTheNumber", testPruneKeepsTheNumber},
+		part{"RevokeRefuses", testRevokeRefuses},
+		part{"RevokeConcurrently", testRevokeConcurrently},
+	)
+}
+
+// RunProofs holds an engine to the contract of [registry.Proofs].
+func RunProofs(t *testing.T, open Registries) {
+	run(
+		t, open,
+		part{"UsedProofsSurviveRestart", testUsedProofsSurviveRestart},
+		part{"OneFirstUse", testOneFirstUse},
+		part{"UsesAreForgottenLate", testUsesAreForgottenLate},
+		part{"UseFailsClosed", testUseFailsClosed},
+	)
+}
+
+// RunLogins holds an engine to the contract of [registry.Logins].
+func RunLogins(t *testing.T, open Registries) {
+	run(
+		t, open,
+		part{"LoginStepIsTakenOnce", testLoginStepIsTakenOnce},
+		part{"CodeIsRedeemedOnce", testCodeIsRedeemedOnce},
+		part{"ReuseRacesFamily", testReuseRacesFamily},
+		part{"FamilyRotatesAndEnds", testFamilyRotatesAndEnds},
+	)
+}
+
+// RunPins holds an engine to the contract of [registry.Pins].
+func RunPins(t *testing.T, open Registries) {
+	run(
+		t, open,
+		part{"PinsSurviveRestart", testPinsSurviveRestart},
+		part{"OneFirstKey", testOneFirstKey},
+		part{"PinsAreForgottenLate", testPinsAreForgottenLate},
+		part{"PinFailsClosed", testPinFailsClosed},
+	)
 }
 
 func closeAll(t *testing.T, all ...io.Closer) {

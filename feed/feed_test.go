@@ -386,6 +386,7 @@ type periods struct {
 	*log
 	origins []string
 	sizes   []int64
+	lost    bool // all but the open one lost their ends
 }
 
 func (p *periods) State(_ context.Context, origin string) (feed.State, error) {
@@ -398,7 +399,7 @@ func (p *periods) State(_ context.Context, origin string) (feed.State, error) {
 	}
 	s := feed.State{Origin: p.origins[at], Size: p.sizes[at]}
 	if at+1 < len(p.origins) {
-		s.Next = p.origins[at+1]
+		s.Next, s.Lost = p.origins[at+1], p.lost
 	}
 	return s, nil
 }
@@ -406,7 +407,7 @@ func (p *periods) State(_ context.Context, origin string) (feed.State, error) {
 // TestFeedGoesOnInTheNextPeriod, over one that it has never seen open.
 func TestFeedGoesOnInTheNextPeriod(t *testing.T) {
 	r, c := &receiver{}, &feed.Forgotten{}
-	p := &periods{newLog(t, 100), []string{"l/2026-10"}, []int64{30}}
+	p := &periods{log: newLog(t, 100), origins: []string{"l/2026-10"}, sizes: []int64{30}}
 	cfg := config(p, r, c)
 	cfg.Batch = 8
 	if err := drain(t, cfg); err != nil {
@@ -432,6 +433,31 @@ func TestFeedGoesOnInTheNextPeriod(t *testing.T) {
 	p.origins, p.sizes = p.origins[:2], p.sizes[:2]
 	if err := drain(t, cfg); !errors.Is(err, feed.ErrOtherLog) {
 		t.Errorf("a period that is gone: %v", err)
+	}
+}
+
+// TestFeedBehindALostEnd: a feed that has sent more of a period than there is, since
+// the database was set back, goes on in the next one, and sends nothing twice.
+func TestFeedBehindALostEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cursor")
+	for _, lost := range []bool{false, true} {
+		r, c := &receiver{}, cursor(t, path)
+		p := &periods{log: newLog(t, 100), origins: []string{"l/2026-11"}, sizes: []int64{30}}
+		err := drain(t, config(p, r, c))
+		p.origins, p.sizes, p.lost = []string{"l/2026-11", "l/2026-12"}, []int64{20, 5}, lost
+		if err := errors.Join(err, c.Close()); err != nil {
+			t.Fatal(err)
+		}
+		c = cursor(t, path)
+		if err := drain(t, config(p, r, c)); errors.Is(err, feed.ErrOtherLog) == lost {
+			t.Errorf("lost %v: %v", lost, err)
+		}
+		if want := map[bool]int{false: 30, true: 35}[lost]; len(r.got) != want {
+			t.Errorf("lost %v: %d records came, want %d", lost, len(r.got), want)
+		}
+		if err := errors.Join(c.Close(), os.Remove(path)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

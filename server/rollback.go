@@ -86,11 +86,30 @@ func (r *roller) closeLost(ctx context.Context, opts RollbackOptions) (err error
 			return err
 		}
 	}
+	if err := shredAgain(ctx, l.store, old); err != nil {
+		return err
+	}
 	records, err := r.openLost(ctx, l, lost)
 	if err != nil {
 		return err
 	}
 	return lost.Roll(ctx, r.rep.To, records)
+}
+
+// shredAgain deletes the data keys that the backup brought back, of every person
+// whose erasure the log tells of (ledger.md 11). The person map is kept apart, and
+// has backups of its own.
+func shredAgain(ctx context.Context, store ledger.Store, cfg config.Ledger) error {
+	refs, err := erased(ctx, store, cfg)
+	if err != nil {
+		return err
+	}
+	for _, ref := range refs {
+		if _, err := store.Shred(ctx, ref); err != nil {
+			return fmt.Errorf("erasing again: %w", err)
+		}
+	}
+	return nil
 }
 
 // compare holds the database to everything else that has seen the log.

@@ -250,7 +250,7 @@ func TestL3RestoredBackup(t *testing.T) {
 			s := made(t)
 			s.grow(3)
 			s.keep()
-			s.grow(300)
+			s.grow(40)
 			early := s.exported("")
 			s.restore()
 			s.refused()
@@ -357,6 +357,45 @@ func periodsNow(t *testing.T, dataDir string) ([]Period, error) {
 	}
 	defer func() { _ = a.Close() }()
 	return a.Periods(t.Context())
+}
+
+// TestRollbackErasesAgain: what was erased after the backup does not come back with
+// it.
+func TestRollbackErasesAgain(t *testing.T) {
+	const erased, other = "ZX59lizZ22qhhrGe3Wu5KA", "AAAAlizZ22qhhrGe3Wu5KA"
+	s := engines["sqlite"](t)
+	withStore := func(f func(ledger.Store, *ledgerService) error) {
+		t.Helper()
+		l := openedLedgerWith(t, s.cfg.DataDir, func(*ledgerConfig) {}, func(e engine) engine { return e })
+		if err := errors.Join(f(l.store, l), l.close(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sealed := func(ref string) ledger.Blob {
+		return ledger.Blob{Digest: "of-" + ref, Class: "disclosure", Bytes: []byte("x"), Key: &ledger.DataKey{PersonRef: ref, Wrapped: []byte("k")}}
+	}
+	withStore(func(store ledger.Store, _ *ledgerService) error {
+		return errors.Join(store.PutBlob(t.Context(), sealed(erased)), store.PutBlob(t.Context(), sealed(other)))
+	})
+	s.keep()
+	withStore(func(_ ledger.Store, l *ledgerService) error {
+		rec := l.admin.own(record.KindErasure)
+		rec.Erasure = &record.Erasure{Target: record.ErasePerson, Ref: erased, Basis: "request", CompleteBy: record.At(time.Now())}
+		return l.admin.Record(t.Context(), rec)
+	})
+	s.restore()
+	if _, _, err := s.roll(false); err != nil {
+		t.Fatal(err)
+	}
+	withStore(func(store ledger.Store, _ *ledgerService) error {
+		for ref, want := range map[string]bool{erased: false, other: true} {
+			b, err := store.Blob(t.Context(), "of-"+ref)
+			if err != nil || (b.Key != nil) != want {
+				t.Errorf("the key of %s: %+v, %v", ref, b.Key, err)
+			}
+		}
+		return nil
+	})
 }
 
 // TestL3NotRolledBack: a log that nobody has seen more of is not closed as one that

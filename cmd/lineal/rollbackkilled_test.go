@@ -45,7 +45,7 @@ func TestL3RollbackKilled(t *testing.T) {
 	for _, calls := range []struct {
 		names string
 		upTo  int
-	}{{"fsync,fdatasync", 34}, {"pwrite64", 89}, {"rename,renameat,renameat2", 13}, {"unlink,unlinkat", 5}} {
+	}{{"fsync,fdatasync", 34}, {"pwrite64", 89}, {"rename,renameat,renameat2", 8}, {"unlink,unlinkat", 3}} {
 		for _, n := range fibonacci(calls.upTo) {
 			dir := t.TempDir()
 			if err := os.CopyFS(filepath.Join(dir, "data"), os.DirFS(filepath.Join(made, "data"))); err != nil {

@@ -188,7 +188,7 @@ func TestA6ReloadNeedsItsRecord(t *testing.T) {
 	s := d.start(t)
 	defer d.stop(t, s)
 	whole := s.rules.by
-	broken := &recorder{writer: whole.writer, now: time.Now} // of no log: its records are refused
+	broken := &recorder{writer: whole.writer, keys: whole.keys, now: time.Now} // of no log: its records are refused
 	s.rules.mu.Lock()
 	s.rules.by = broken
 	s.rules.mu.Unlock()
@@ -263,7 +263,7 @@ func TestB13EngineByConfiguration(t *testing.T) {
 	if _, lists := s.rules.decider().(policy.Lister); lists {
 		t.Error("a decision point is asked about lists")
 	}
-	whole, broken := s.rules.by, &recorder{writer: s.rules.by.writer, now: time.Now}
+	whole, broken := s.rules.by, &recorder{writer: s.rules.by.writer, keys: s.rules.by.keys, now: time.Now}
 	s.rules.by = broken // a change that cannot be recorded is not believed
 	s.rules.inForce.Store(&policy.Version{Digest: "another"})
 	if got := s.rules.decider().Decide(t.Context(), in); got.Effect != policy.Deny || !got.Unavailable {

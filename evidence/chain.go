@@ -27,8 +27,8 @@ type chainCheck struct {
 
 // How much is kept of what several decisions of a time have in common.
 const (
-	cachedIssuances = 1024
-	cachedChains    = 1024
+	cachedIssuances = 512
+	cachedChains    = 256
 )
 
 type verifiedChain struct {
@@ -100,7 +100,7 @@ func (c *chainCheck) makeVerifiers() {
 			continue
 		}
 		verifier, err := token.NewVerifier(token.Config{
-			Issuers: []token.TrustedIssuer{{Name: issuer, Keys: keys}}, Revocations: token.NoRevocations{},
+			Issuers: []token.TrustedIssuer{{Name: issuer, Keys: keys}}, Revocations: token.NoRevocations{}, CacheSize: cachedChains,
 		})
 		if err != nil {
 			c.v.fail(Chain, "keys of %s: %v", issuer, err)

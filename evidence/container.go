@@ -270,7 +270,7 @@ func inOrder(files []member) []member {
 
 // checkContainer writes the container again from its files and compares every byte.
 func checkContainer(src *source, files []member) error {
-	c := &comparer{want: bufio.NewReaderSize(src.section(0, src.size), 1<<16)}
+	c := &comparer{src: src, want: bufio.NewReaderSize(src.section(0, src.size), 1<<16)}
 	err := rewrite(c, src, inOrder(files))
 	switch {
 	case errors.Is(err, errDiffers) || err == nil && c.n != src.size:
@@ -326,6 +326,7 @@ var errDiffers = errors.New("differs")
 // comparer is a writer that fails at the first byte unlike what is to be read; n
 // counts the equal ones.
 type comparer struct {
+	src  *source // of skip
 	want *bufio.Reader
 	n    int64
 	buf  []byte
@@ -350,14 +351,15 @@ func (c *comparer) Write(p []byte) (int, error) {
 	return 0, errDiffers
 }
 
-// skip takes bytes as they are.
+// skip takes bytes as they are, of which there are so many.
 func (c *comparer) skip(n int64) error {
-	for n > 0 {
-		d, err := c.want.Discard(int(min(n, 1<<30)))
-		c.n, n = c.n+int64(d), n-int64(d)
-		if err != nil {
-			return errDiffers
-		}
+	c.n += n
+	if n > int64(c.want.Size()) {
+		c.want.Reset(c.src.section(c.n, c.src.size-c.n))
+		return nil
+	}
+	if _, err := c.want.Discard(int(n)); err != nil {
+		return errDiffers // its source keeps the error
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 
 // sorter sorts rows of which there may be more than memory has room for:
 //
-//	add ──▶ 4 MiB of rows ──sort──▶ a run in the scratch file ──┐
+//	add ──▶ 1 MiB of rows ──sort──▶ a run in the scratch file ──┐
 //	                                a run ──────────────────────┼──merge──▶ rows
 //	                                a run ──────────────────────┘
 //
@@ -30,7 +30,7 @@ type sorter struct {
 }
 
 // runBytes is how much of the rows a sorter holds.
-const runBytes = 4 << 20
+const runBytes = 1 << 20
 
 // row is a key and what belongs to it.
 type row struct {
@@ -132,7 +132,7 @@ func (s *sorter) merged(yield func(row, error) bool) {
 	var runs runHeap
 	start := int64(0)
 	for _, end := range s.ends {
-		r := &sortedRun{r: bufio.NewReaderSize(s.runs.section(start, end-start), 1<<14)}
+		r := &sortedRun{r: bufio.NewReaderSize(s.runs.section(start, end-start), 1<<13)}
 		start = end
 		if err := r.next(); err != nil {
 			fail(err)

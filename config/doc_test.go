@@ -8,7 +8,9 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -37,11 +39,33 @@ func TestReference(t *testing.T) {
 	}
 }
 
+// sources are the files of the page, in its order.
+var sources = []string{
+	"config.go", "ledger.go", "identity.go", "admin.go", "policy.go", "sidecar.go", "models.go", "feeds.go", "http.go", "partners.go", "witness.go",
+}
+
+// TestReferenceIsWhole: no file of settings is left out of the page.
+func TestReferenceIsWhole(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil || len(files) < len(sources) {
+		t.Fatal(files, err)
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(name, "_test.go") && bytes.Contains(text, []byte("`yaml:")) && !slices.Contains(sources, name) {
+			t.Errorf("%s has settings, and is not on the page", name)
+		}
+	}
+}
+
 // reference writes one section per struct, in the order of the source.
 func reference(t *testing.T) []byte {
 	t.Helper()
 	var decls []ast.Decl
-	for _, name := range []string{"config.go", "ledger.go", "identity.go", "admin.go", "policy.go", "sidecar.go", "models.go", "feeds.go"} {
+	for _, name := range sources {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)

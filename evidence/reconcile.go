@@ -35,6 +35,7 @@ type Side struct {
 	Issuers []string
 
 	gateways map[string]ed25519.PublicKey // keys of its gateways, by id
+	stolen   map[string]time.Time         // from when such a key is suspect, by id
 	former   treeHead                     // the end of the period before
 	since    time.Time                    // when this one began; zero: it is the first
 }
@@ -142,7 +143,7 @@ func Reconcile(a, b Side) Reconciliation {
 	callers, callees := map[string]*spoken{}, map[string]*spoken{}
 	var ids []string
 	for _, side := range sides {
-		side.gateways = side.keys()
+		side.gateways, side.stolen = side.keys()
 		side.former, side.since = side.begins()
 	}
 	for _, side := range sides {
@@ -194,28 +195,50 @@ func (s *Side) exchanges() map[string]*spoken {
 	return out
 }
 
-// keys are the keys of a side's gateways, by id.
-func (s *Side) keys() map[string]ed25519.PublicKey {
-	out := map[string]ed25519.PublicKey{}
+// keys are the keys of a side's gateways, by id, and from when one that was
+// revoked is suspect.
+func (s *Side) keys() (keys map[string]ed25519.PublicKey, stolen map[string]time.Time) {
+	keys, stolen = map[string]ed25519.PublicKey{}, map[string]time.Time{}
 	for _, e := range s.Records {
-		if k := e.Record.KeyChange; k != nil && k.Op == record.KeyAdd && k.Role == record.RoleGateway {
+		k := e.Record.KeyChange
+		if k == nil || k.Role != record.RoleGateway {
+			continue
+		}
+		since, err := k.Since.Time()
+		switch {
+		case k.Op == record.KeyRevoke && err == nil:
+			if known, twice := stolen[k.KeyID]; !twice || since.Before(known) {
+				stolen[k.KeyID] = since
+			}
+		case k.Op == record.KeyAdd:
 			if raw, err := base64.RawURLEncoding.DecodeString(k.PublicKey); err == nil && len(raw) == ed25519.PublicKeySize {
-				out[k.KeyID] = raw
+				keys[k.KeyID] = raw
 			}
 		}
 	}
-	return out
+	return keys, stolen
 }
 
 // word is what the other side signed and this one keeps under a hash; ok only if
-// that is signed with a key of the other side's.
+// that is signed with a key of the other side's, and not after that was stolen, as
+// far as its times say so. A side that takes back its word by that has a record of
+// it in its log.
 func (s *Side) word(hash string, of *Side) (c record.Countersigned, ok bool) {
 	envelope, kept := s.Signed[hash]
 	if hash == "" || !kept || record.Hash(envelope) != hash {
 		return c, false
 	}
-	c, err := record.OpenExchange(envelope, func(id string) (ed25519.PublicKey, bool) { k, ok := of.gateways[id]; return k, ok })
-	return c, err == nil && c.Log == of.Log
+	var since time.Time
+	c, err := record.OpenExchange(envelope, func(id string) (ed25519.PublicKey, bool) {
+		since = of.stolen[id]
+		k, ok := of.gateways[id]
+		return k, ok
+	})
+	if err != nil || c.Log != of.Log {
+		return c, false
+	}
+	by, err := c.MergeBy.Time()
+	return c, err == nil && (since.IsZero() || !by.After(since.Add(mergeWithin)))
 }
 
 func other(s *Side, sides [2]*Side) *Side {

@@ -261,7 +261,26 @@ func TestL3ForgedReceiptNamesNothing(t *testing.T) {
 	strangers.Records = slices.DeleteFunc(slices.Clone(short.Records), func(e evidence.SideRecord) bool { return e.Record.KeyChange != nil })
 	renamed := short
 	renamed.Log = "ledger.else.example/std"
-	for name, b := range map[string]evidence.Side{"keys that are nobody's": strangers, "another family": renamed} {
+	revoked := func(since time.Time) evidence.Side {
+		s := short
+		s.Records = slices.Clone(short.Records)
+		for _, e := range short.Records {
+			if k := e.Record.KeyChange; k != nil {
+				gone := *k
+				gone.Op, gone.Since, gone.Cause = record.KeyRevoke, record.At(since), "stolen"
+				s.Records = append(s.Records, evidence.SideRecord{Index: e.Index + 1e6, Record: record.Record{Header: e.Record.Header, KeyChange: &gone}})
+			}
+		}
+		return s
+	}
+	begun, err := b.Records[0].Record.Time.Time()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counts, _ := trees(t, a, revoked(b.Until)); counts[evidence.LogCut] == 0 {
+		t.Errorf("twin: a key that was stolen after: %v", counts)
+	}
+	for name, b := range map[string]evidence.Side{"keys that are nobody's": strangers, "another family": renamed, "a stolen key": revoked(begun.Add(-time.Hour))} {
 		if counts, found := trees(t, a, b); len(counts) != 0 || len(found) != 0 {
 			t.Errorf("%s: %v, %v", name, counts, found)
 		}

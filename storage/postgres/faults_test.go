@@ -119,6 +119,7 @@ func TestStandbyWaitCancelled(t *testing.T) {
 	}
 	defer func() { _ = watch.Close(ctx) }()
 	server.Exec(t, "postgres", `ALTER SYSTEM SET synchronous_standby_names = 'nobody'`, `SELECT pg_reload_conf()`)
+	standbyIsAwaited(ctx, t, server, watch)
 
 	b := rawBatch(t, "g", "run", 0, "", "a")
 	for _, end := range []string{"pg_cancel_backend", "pg_cancel_backend", "pg_terminate_backend", "pg_cancel_backend"} {
@@ -127,7 +128,9 @@ func TestStandbyWaitCancelled(t *testing.T) {
 			_, err := s.Append(ctx, b)
 			done <- err
 		}()
-		waitForStandby(ctx, t, watch, done)
+		if err := waitForStandby(ctx, t, watch, done); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := watch.Exec(ctx, `SELECT `+end+`(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`); err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +147,38 @@ func TestStandbyWaitCancelled(t *testing.T) {
 	}
 }
 
-func waitForStandby(ctx context.Context, t *testing.T, watch *pgx.Conn, done <-chan error) {
+// standbyIsAwaited returns when the server's processes have taken in that commits
+// wait for a standby, which each does by itself some time after pg_reload_conf.
+func standbyIsAwaited(ctx context.Context, t *testing.T, server *pgtest.Server, watch *pgx.Conn) {
+	t.Helper()
+	c, err := pgx.Connect(ctx, server.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close(ctx) }()
+	for ctx.Err() == nil {
+		done := make(chan error, 1)
+		go func() {
+			_, err := c.Exec(ctx, `COMMENT ON SCHEMA public IS 'committed again'`)
+			done <- err
+		}()
+		if waitForStandby(ctx, t, watch, done) != nil {
+			continue // it did not wait
+		}
+		if _, err := watch.Exec(ctx, `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatal(ctx.Err())
+}
+
+// waitForStandby returns when one commit waits for the standby. That of done was to,
+// and it is an error if it ended instead.
+func waitForStandby(ctx context.Context, t *testing.T, watch *pgx.Conn, done <-chan error) error {
 	t.Helper()
 	for {
 		var n int
@@ -152,11 +186,11 @@ func waitForStandby(ctx context.Context, t *testing.T, watch *pgx.Conn, done <-c
 			t.Fatal(err)
 		}
 		if n == 1 {
-			return
+			return nil
 		}
 		select {
 		case err := <-done:
-			t.Fatalf("append did not wait for the standby: %v", err)
+			return errors.Join(errors.New("a commit did not wait for the standby"), err)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

@@ -138,18 +138,14 @@ func newTokenJWT(s streams) *cobra.Command {
 			if out == "" {
 				return &exitError{code: exitUsage, err: errors.New("no file to write to: --out FILE")}
 			}
-			d, err := readDeployment(dataDir)
+			d, agent, err := deployedAgent(dataDir, as)
 			if err != nil {
-				return failed(err, "start one with: lineal demo --keep")
+				return err
 			}
-			i := slices.IndexFunc(d.Agents, func(a demo.DeployedAgent) bool { return a.Name == as })
-			if i < 0 {
-				return &exitError{code: exitUsage, err: fmt.Errorf("no agent %q", as), hint: filepath.Join(dataDir, demo.DeploymentFile) + " lists agents"}
-			}
-			if err := handout.GetJWT(c.Context(), d.Agents[i].Socket, d.Issuer, out); err != nil {
+			if err := handout.GetJWT(c.Context(), agent.Socket, d.Issuer, out); err != nil {
 				return failed(err, "is the demo still running?")
 			}
-			return json.NewEncoder(s.out).Encode(map[string]string{"agent": d.Agents[i].URI, "jwt": out})
+			return json.NewEncoder(s.out).Encode(map[string]string{"agent": agent.URI, "jwt": out})
 		},
 	}
 	f := c.Flags()
@@ -163,17 +159,11 @@ func getCertificate(ctx context.Context, s streams, dataDir, as, out string) err
 	if out == "" {
 		return &exitError{code: exitUsage, err: errors.New("no directory to write to: --out DIR")}
 	}
-	d, err := readDeployment(dataDir)
+	_, agent, err := deployedAgent(dataDir, as)
 	if err != nil {
-		return failed(err, "start one with: lineal demo --keep")
+		return err
 	}
-	i := slices.IndexFunc(d.Agents, func(a demo.DeployedAgent) bool { return a.Name == as })
-	if i < 0 {
-		return &exitError{
-			code: exitUsage, err: fmt.Errorf("no agent %q", as), hint: filepath.Join(dataDir, demo.DeploymentFile) + " lists agents",
-		}
-	}
-	files, err := handout.GetCertificate(ctx, d.Agents[i].Socket, out)
+	files, err := handout.GetCertificate(ctx, agent.Socket, out)
 	if err != nil {
 		return failed(err, "is the demo still running?")
 	}
@@ -237,6 +227,18 @@ func readDeployment(dataDir string) (d demo.Deployment, err error) {
 		return d, err
 	}
 	return d, json.Unmarshal(text, &d)
+}
+
+// deployedAgent finds an agent of a running demo by name.
+func deployedAgent(dataDir, name string) (d demo.Deployment, agent demo.DeployedAgent, err error) {
+	if d, err = readDeployment(dataDir); err != nil {
+		return d, agent, failed(err, "start one with: lineal demo --keep")
+	}
+	i := slices.IndexFunc(d.Agents, func(a demo.DeployedAgent) bool { return a.Name == name })
+	if i < 0 {
+		return d, agent, &exitError{code: exitUsage, err: fmt.Errorf("no agent %q", name), hint: filepath.Join(dataDir, demo.DeploymentFile) + " lists agents"}
+	}
+	return d, d.Agents[i], nil
 }
 
 // choose finds agent, route and person by name.

@@ -232,7 +232,7 @@ func (p *process) verify() {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	var bundle, text, report bytes.Buffer
+	var bundle, report bytes.Buffer
 	if err := p.server.Export(ctx, &bundle); err != nil {
 		t.Fatal(err)
 	}
@@ -240,14 +240,7 @@ func (p *process) verify() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := evidence.WritePolicy(&text, trust); err != nil {
-		t.Fatal(err)
-	}
-	policy, err := evidence.ParsePolicy(text.Bytes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := evidence.Verify(bundle.Bytes(), policy)
+	r := evidence.Verify(bundle.Bytes(), policyOf(t, trust))
 	if r.Result() != evidence.ResultValid {
 		_ = r.WriteText(&report)
 		t.Fatalf("the log of node %q does not verify:\n%s", p.cfg.Ledger.Node, report.String())

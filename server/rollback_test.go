@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -202,34 +201,14 @@ func (s *setBack) sound(periods ...string) {
 // exported is the bundle of a period; "" is the open one.
 func (s *setBack) exported(period string) []byte {
 	s.t.Helper()
-	a, err := OpenPeriod(s.t.Context(), s.cfg.DataDir, period)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer func() { _ = a.Close() }()
-	var b bytes.Buffer
-	if err := a.Export(s.t.Context(), &b, Selection{}, time.Now()); err != nil {
-		s.t.Fatal(err)
-	}
-	return b.Bytes()
+	return bundleOf(s.t, s.cfg.DataDir, period)
 }
 
 // verified judges bundles under the policy of the deployment.
 func (s *setBack) verified(bundles ...[]byte) []evidence.Report {
 	s.t.Helper()
-	trust, err := Trust(s.cfg.DataDir, "https://sts.other.example") // it issued none of the tokens that the records name
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	var text bytes.Buffer
-	if err := evidence.WritePolicy(&text, trust); err != nil {
-		s.t.Fatal(err)
-	}
-	policy, err := evidence.ParsePolicy(text.Bytes())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return evidence.VerifyPeriods(bundles, policy)
+	trust := trustOf(s.t, s.cfg.DataDir, "https://sts.other.example") // it issued none of the tokens that the records name
+	return evidence.VerifyPeriods(bundles, policyOf(s.t, trust))
 }
 
 func wantSaid(t *testing.T, r evidence.Report, d evidence.Dimension, want evidence.Status, says string) {

@@ -132,27 +132,7 @@ func (d *deployment) stop(t *testing.T, s *Server) {
 // verify exports the log and verifies it offline under the policy file.
 func (d *deployment) verify(t *testing.T) evidence.Report {
 	t.Helper()
-	a, err := OpenArchive(t.Context(), d.cfg.DataDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = a.Close() }()
-	var bundle, text bytes.Buffer
-	if err := a.Export(t.Context(), &bundle, Selection{}, time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	trust, err := Trust(d.cfg.DataDir, d.cfg.Tokens.Issuer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := evidence.WritePolicy(&text, trust); err != nil {
-		t.Fatal(err)
-	}
-	policy, err := evidence.ParsePolicy(text.Bytes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return evidence.Verify(bundle.Bytes(), policy)
+	return judge(t, d.cfg.DataDir, d.cfg.Tokens.Issuer)
 }
 
 // TestRestart runs a deployment twice: the second run continues the log of the

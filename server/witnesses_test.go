@@ -197,33 +197,6 @@ func copyData(t *testing.T, from, to string) {
 	}
 }
 
-// witnessedReport exports the log and verifies it under the policy that the
-// deployment gives out.
-func witnessedReport(t *testing.T, dir string) evidence.Report {
-	t.Helper()
-	a, err := OpenArchive(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = a.Close() }()
-	var bundle, text bytes.Buffer
-	if err := a.Export(t.Context(), &bundle, Selection{}, time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	trust, err := Trust(dir, "https://sts.example")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := evidence.WritePolicy(&text, trust); err != nil {
-		t.Fatal(err)
-	}
-	policy, err := evidence.ParsePolicy(text.Bytes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return evidence.Verify(bundle.Bytes(), policy)
-}
-
 // TestL3Litewitness lets litewitness cosign a deployment's log, across a
 // restart, and shows it two forks: one that is smaller than what it has seen,
 // and one that is larger. It answers neither with a signature; publication
@@ -257,7 +230,7 @@ func TestL3Litewitness(t *testing.T) {
 	if again <= size {
 		t.Fatalf("%d entries, then %d", size, again)
 	}
-	report := witnessedReport(t, dir)
+	report := judge(t, dir, "https://sts.example")
 	if f := report.Finding(evidence.Witnesses); f.Status != evidence.Pass {
 		t.Errorf("evidence: %+v", f)
 	}

@@ -63,23 +63,9 @@ func judgedLog(t *testing.T, dir string) evidence.Report {
 	if err != nil {
 		t.Errorf("fsck: %v", err)
 	}
-	var bundle, text bytes.Buffer
-	if err := a.Export(t.Context(), &bundle, Selection{}, time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	trust, err := Trust(dir, "https://sts.example")
-	if err != nil {
-		t.Fatal(err)
-	}
+	trust := trustOf(t, dir, "https://sts.example")
 	trust.Require = nil
-	if err := evidence.WritePolicy(&text, trust); err != nil {
-		t.Fatal(err)
-	}
-	policy, err := evidence.ParsePolicy(text.Bytes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return evidence.Verify(bundle.Bytes(), policy)
+	return evidence.Verify(bundleOf(t, dir, ""), policyOf(t, trust))
 }
 
 func wantFinding(t *testing.T, r evidence.Report, d evidence.Dimension, want evidence.Status) {

@@ -34,6 +34,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if step := os.Getenv(killedRotation); step != "" { // a process of TestL6KilledWhileRotating
+		if err := rotateAndBeKilled(step, os.Getenv(killedDir)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(pgtest.Main(m))
 }
 

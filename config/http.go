@@ -163,7 +163,8 @@ func (a UpstreamAuth) validate(u Upstream) error {
 }
 
 // ExtAuthz is where proxies ask, over gRPC or HTTP. A proxy must send the body
-// whole, wait for two seconds, and let nothing through without an answer.
+// whole, unless that is ignored, wait for two seconds, and let nothing through
+// without an answer.
 type ExtAuthz struct {
 	// Address to listen on with mutual TLS, and the SPIFFE IDs of the Proxies that
 	// may ask there; default: none.

@@ -211,7 +211,7 @@ func TestL3PartnerIsHeldToItsTree(t *testing.T) {
 	// later call's receipt names one that the backup does not have.
 	var a evidence.Side
 	var r evidence.Reconciliation
-	for end := time.Now().Add(30 * time.Second); r.Trees[evidence.LogCut] == 0; time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); r.Trees[evidence.LogCut] == 0; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no receipt names a tree of more than %d entries: %+v", len(back.Leaves), r)
 		}

@@ -8,4 +8,7 @@
 // epochs, resent batches, concurrent appends, rollback, damage. The fixtures
 // are a sealer with a MAC in place of a signature, and a checker of seq and
 // prev such as the product injects.
+//
+// [RunRegistries], [RunRevocations], [RunProofs], [RunLogins] and [RunPins] do the
+// same for the contracts of package registry, at two replicas and over a restart.
 package storagetest

@@ -18,6 +18,17 @@ type Logins interface {
 	io.Closer
 }
 
+// RunLogins holds an engine to the contract of [registry.Logins].
+func RunLogins(t *testing.T, open Registries) {
+	run(
+		t, open,
+		part{"LoginStepIsTakenOnce", testLoginStepIsTakenOnce},
+		part{"CodeIsRedeemedOnce", testCodeIsRedeemedOnce},
+		part{"ReuseRacesFamily", testReuseRacesFamily},
+		part{"FamilyRotatesAndEnds", testFamilyRotatesAndEnds},
+	)
+}
+
 func loginKey(s string) registry.LoginKey { return registry.KeyOf("test", s) }
 
 func family(k string, begun time.Time) registry.Family {

@@ -16,6 +16,17 @@ type Pins interface {
 	io.Closer
 }
 
+// RunPins holds an engine to the contract of [registry.Pins].
+func RunPins(t *testing.T, open Registries) {
+	run(
+		t, open,
+		part{"PinsSurviveRestart", testPinsSurviveRestart},
+		part{"OneFirstKey", testOneFirstKey},
+		part{"PinsAreForgottenLate", testPinsAreForgottenLate},
+		part{"PinFailsClosed", testPinFailsClosed},
+	)
+}
+
 func wantPin(t *testing.T, p registry.Pins, credential, key string, until time.Time, want string) {
 	t.Helper()
 	if got, err := p.Pin(t.Context(), credential, key, until); err != nil || got != want {

@@ -29,8 +29,7 @@ func KeyOf(purpose, secret string) LoginKey {
 // safe for concurrent use, also from several processes.
 type Logins interface {
 	// Begin keeps a step of a login, for the browser that holds the secret behind
-	// browser. There is a bound on how many are kept; over it, and for a key that
-	// is there, it is an error.
+	// browser. Over [MaxLogins] of them, and for a key that is there, it is an error.
 	Begin(ctx context.Context, step LoginStep) error
 	// Take removes and returns the step, once, or ErrNotFound: also for another
 	// browser, whose attempt changes nothing.
@@ -40,8 +39,8 @@ type Logins interface {
 	PutCode(ctx context.Context, c Code) error
 	// Redeem uses the code and returns it, or ErrNotFound. Of any number of callers
 	// one is told that uses is 1. Any other use ends the family that the code
-	// began, or would begin. uses counts this one. A code is remembered for a day beyond its end: also
-	// one that has ended is a reuse, once it was used.
+	// began, or would begin. uses counts this one. A code is remembered for [CodesKept] beyond its
+	// end: also one that has ended is a reuse, once it was used.
 	Redeem(ctx context.Context, key LoginKey) (c Code, uses int, err error)
 
 	// BeginFamily keeps a family of refresh tokens, with its first one. It is
@@ -100,8 +99,15 @@ type Family struct {
 	Body    []byte
 }
 
-// MaxLoginBody bounds a body, in bytes.
-const MaxLoginBody = 64 << 10
+const (
+	// MaxLoginBody bounds a body, in bytes.
+	MaxLoginBody = 64 << 10
+	// MaxLogins bounds the logins under way: strangers begin them (threat N6).
+	// Replicas that count at once may pass it by their number.
+	MaxLogins = 20_000
+	// CodesKept is how long a used code is known beyond its end.
+	CodesKept = 24 * time.Hour
+)
 
 // Check reports what every driver refuses in a LoginStep by itself.
 func (s LoginStep) Check() error { return checkLogin(s.Expires, s.Body, s.Key, s.Browser) }

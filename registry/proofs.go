@@ -32,6 +32,10 @@ type Proofs interface {
 // SecretBytes is the length of a secret of Proofs.
 const SecretBytes = 32
 
+// UsesKept is how long drivers keep a use, and a pin, beyond its end, so that a
+// replica whose clock is ahead does not forget what another would still accept.
+const UsesKept = 10 * time.Minute
+
 // CheckUse reports what every driver refuses in a use by itself.
 func CheckUse(owner, id string, until time.Time) error {
 	if owner == "" || id == "" || until.IsZero() {

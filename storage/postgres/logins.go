@@ -43,15 +43,8 @@ CREATE INDEX family_exp ON family (exp);
 CREATE INDEX family_person ON family (person);
 CREATE INDEX family_client ON family (client);`}}
 
-const (
-	// maxSteps bounds the logins under way: strangers begin them (threat N6).
-	// Replicas that count at once may pass it by their number.
-	maxSteps = 20_000
-	// codesKept is how long a used code is known beyond its end.
-	codesKept = 24 * time.Hour
-	// maxForget bounds the work of forgetting at one write.
-	maxForget = 1000
-)
+// maxForget bounds the work of forgetting at one write.
+const maxForget = 1000
 
 var errTooManyLogins = errors.New("too many logins are under way")
 
@@ -93,7 +86,7 @@ func (l *Logins) Begin(ctx context.Context, s registry.LoginStep) error {
 			if err := t.run(ctx); err != nil {
 				return err
 			}
-			if n >= maxSteps {
+			if n >= registry.MaxLogins {
 				return errTooManyLogins
 			}
 			t.add(`INSERT INTO step (key, browser, exp, body) VALUES ($1, $2, $3, $4)`, s.Key[:], s.Browser[:], s.Expires.Unix(), s.Body)
@@ -124,7 +117,7 @@ func (l *Logins) PutCode(ctx context.Context, c registry.Code) error {
 	err := c.Check()
 	if err == nil {
 		err = l.db.transact(ctx, func(_ context.Context, t *tx) error {
-			forget(t, "code", l.now().Add(-codesKept))
+			forget(t, "code", l.now().Add(-registry.CodesKept))
 			t.add(`INSERT INTO code (key, family, exp, uses, body) VALUES ($1, $2, $3, 0, $4)`, c.Key[:], c.Family[:], c.Expires.Unix(), c.Body)
 			return nil
 		})

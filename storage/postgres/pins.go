@@ -64,7 +64,7 @@ func (p *Pins) Pin(ctx context.Context, credential, key string, until time.Time)
 		t.add(`INSERT INTO pin (credential, key, exp) VALUES ($1, $2, $3) ON CONFLICT (credential) DO NOTHING`, credential, key, until.Unix()+1)
 		t.one([]any{&pinned}, byCredential, credential)
 		t.add(`DELETE FROM pin WHERE credential IN (SELECT credential FROM pin WHERE exp < $1 AND credential <> $2 LIMIT $3 FOR UPDATE SKIP LOCKED)`,
-			p.now().Add(-usesKept).Unix(), credential, maxSweep)
+			p.now().Add(-registry.UsesKept).Unix(), credential, maxSweep)
 		return nil
 	})
 	if err != nil {

@@ -28,9 +28,6 @@ CREATE TABLE secret (
 );`}}
 
 const (
-	// usesKept is how long a use is kept beyond its end, so that a replica whose
-	// clock is ahead does not forget what another would still accept.
-	usesKept = 10 * time.Minute
 	// sweepEvery and maxSweep bound the work of forgetting.
 	sweepEvery = 30 * time.Second
 	maxSweep   = 10_000
@@ -98,7 +95,7 @@ func (p *Proofs) useAll(ctx context.Context, uses []*use) error {
 				Exec(func(ct pgconn.CommandTag) error { u.first = ct.RowsAffected() == 1; return nil })
 		}
 		if sweep { // last, and past rows that another replica is sweeping
-			t.add(`DELETE FROM used WHERE key IN (SELECT key FROM used WHERE exp < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)`, now.Add(-usesKept).Unix(), maxSweep)
+			t.add(`DELETE FROM used WHERE key IN (SELECT key FROM used WHERE exp < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)`, now.Add(-registry.UsesKept).Unix(), maxSweep)
 		}
 		return nil
 	})

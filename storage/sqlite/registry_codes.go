@@ -42,14 +42,8 @@ CREATE INDEX family_exp ON family (exp);
 CREATE INDEX family_person ON family (person);
 CREATE INDEX family_client ON family (client);`}}
 
-const (
-	// maxSteps bounds the logins under way: strangers begin them (threat N6).
-	maxSteps = 20_000
-	// codesKept is how long a used code is known beyond its end.
-	codesKept = 24 * time.Hour
-	// maxForget bounds the work of forgetting at one write.
-	maxForget = 1000
-)
+// maxForget bounds the work of forgetting at one write.
+const maxForget = 1000
 
 // Logins keeps logins under way, codes and families of refresh tokens in
 // logins.db, a file of its own, by the hash of their secrets. Deleted rows are
@@ -91,7 +85,7 @@ func (l *Logins) Begin(ctx context.Context, s registry.LoginStep) error {
 			if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM step`).Scan(&n); err != nil {
 				return err
 			}
-			if n >= maxSteps {
+			if n >= registry.MaxLogins {
 				return errors.New("too many logins are under way")
 			}
 			_, err := tx.ExecContext(ctx, `INSERT INTO step (key, browser, exp, body) VALUES (?, ?, ?, ?)`,
@@ -123,7 +117,7 @@ func (l *Logins) PutCode(ctx context.Context, c registry.Code) error {
 	err := c.Check()
 	if err == nil {
 		err = l.db.tx(ctx, func(tx *sql.Tx) error {
-			if err := l.forget(ctx, tx, "code", l.now().Add(-codesKept)); err != nil {
+			if err := l.forget(ctx, tx, "code", l.now().Add(-registry.CodesKept)); err != nil {
 				return err
 			}
 			_, err := tx.ExecContext(ctx, `INSERT INTO code (key, family, exp, uses, body) VALUES (?, ?, ?, 0, ?)`,

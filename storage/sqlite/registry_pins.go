@@ -63,7 +63,7 @@ func (p *Pins) Pin(ctx context.Context, credential, key string, until time.Time)
 	}
 	err = p.db.tx(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM pin WHERE credential IN (SELECT credential FROM pin WHERE exp < ? LIMIT ?)`,
-			p.now().Add(-usesKept).Unix(), maxSweep); err != nil {
+			p.now().Add(-registry.UsesKept).Unix(), maxSweep); err != nil {
 			return err
 		}
 		// Another caller may have been first; its key is then the one.

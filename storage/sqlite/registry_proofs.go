@@ -25,9 +25,6 @@ CREATE TABLE secret (
 ) STRICT;`}}
 
 const (
-	// usesKept is how long a use is kept beyond its end, so that a replica whose
-	// clock is ahead does not forget what another would still accept.
-	usesKept = 10 * time.Minute
 	// sweepEvery and maxSweep bound the work of forgetting.
 	sweepEvery = 30 * time.Second
 	maxSweep   = 10_000
@@ -100,7 +97,7 @@ func (p *Proofs) useAll(ctx context.Context, uses []*use) error {
 			return nil
 		}
 		_, err := tx.ExecContext(ctx, `DELETE FROM used WHERE key IN (SELECT key FROM used WHERE exp < ? LIMIT ?)`,
-			now.Add(-usesKept).Unix(), maxSweep)
+			now.Add(-registry.UsesKept).Unix(), maxSweep)
 		return err
 	})
 	if err == nil && sweep {

@@ -157,9 +157,6 @@ func (r *roller) close(ctx context.Context) (err error) {
 	if end, err := r.lostEnd(); err != nil || end != nil {
 		return errors.Join(err, errors.New("a roll after a rollback has begun: repeat it with --after-rollback"))
 	}
-	if err := r.begin(ctx, nil); err != nil {
-		return err
-	}
 	old := inPeriod(r.cfg.Ledger, r.rep.From)
 	l, err := newLedgerService(ctx, newEngine(r.dataDir, old, engineOptions{now: r.now, logger: r.logger}), ledgerConfig{
 		Ledger: old, dataDir: r.dataDir, keys: r.keys, sequences: true, byHand: true, now: r.now, logger: r.logger,
@@ -171,6 +168,9 @@ func (r *roller) close(ctx context.Context) (err error) {
 	seq := l.order.holding()
 	if seq == nil {
 		return fmt.Errorf("another process has the log: stop those with the role ledger: %w", ledger.ErrLeaseHeld)
+	}
+	if err := r.begin(ctx, nil); err != nil {
+		return err
 	}
 	r.judging = l.order.judging
 	admin, err := l.openRecorder(ctx, writerAdmin, record.RoleAdmin, r.keys.manifest)

@@ -228,6 +228,7 @@ func TestL3RestoredBackup(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := made(t)
 			s.grow(3)
+			s.beside(2) // they wait for their indexes in the backup
 			s.keep()
 			s.grow(40)
 			early := s.exported("")
@@ -235,6 +236,9 @@ func TestL3RestoredBackup(t *testing.T) {
 			s.refused()
 			if _, err := Roll(t.Context(), s.cfg, "", time.Now, nil); !IsRollback(err) {
 				t.Errorf("a plain roll: %v", err)
+			}
+			if _, err := os.Lstat(filepath.Join(s.cfg.DataDir, rollingFile)); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("a roll has begun: %v", err)
 			}
 			s.beside(2)
 
@@ -281,6 +285,7 @@ func TestL3LostEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := made(t)
 			s.grow(3)
+			s.beside(2) // they wait for their indexes in the backup
 			s.keep()
 			before := len(s.acked)
 			s.grow(20)
@@ -320,7 +325,7 @@ func TestL3LostEnd(t *testing.T) {
 			wantSaid(t, rs[1], evidence.Sequence, evidence.NotProven, "are in no bundle")
 			rs = s.verified(early, next)
 			wantSaid(t, rs[1], evidence.Origin, evidence.Pass, "")
-			wantSaid(t, rs[1], evidence.Sequence, evidence.NotProven, "does not follow the record before it")
+			wantSaid(t, rs[1], evidence.Sequence, evidence.NotProven, "is in the log before as well")
 			if rs[1].ExitCode() != 2 {
 				t.Errorf("exit code %d", rs[1].ExitCode())
 			}

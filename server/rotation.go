@@ -191,12 +191,14 @@ func (x *keyChange) carryOut(ctx context.Context, p plan) error {
 			}
 		}
 	}
-	by := x.by
-	x.by = p.By
-	err := x.end(ctx, p.From, p.ending)
-	x.by = by
-	if err != nil {
-		return err
+	if _, known := x.known.keys[p.From]; known { // else the log came back from a backup, and never had it
+		by := x.by
+		x.by = p.By
+		err := x.end(ctx, p.From, p.ending)
+		x.by = by
+		if err != nil {
+			return err
+		}
 	}
 	return removePlan(dir, name)
 }

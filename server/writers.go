@@ -444,8 +444,9 @@ func (l *ledgerService) theft(c WriterChange) (ending, error) {
 }
 
 // mayWrite holds the key of a writer of this process to the log, where it follows
-// that: a directory that came back from a backup may hold one that has ended, and
-// what it signs would be acknowledged and get no place.
+// that. A directory that came back from a backup may hold one that has ended, a log
+// that came back may not know it: what it signs would be acknowledged and get no
+// place.
 func (l *ledgerService) mayWrite(ctx context.Context, id string, key ed25519.PrivateKey) error {
 	keyID := keyIDOf(key)
 	inForce := func(keys map[string]writerKey) bool {
@@ -464,7 +465,7 @@ func (l *ledgerService) mayWrite(ctx context.Context, id string, key ed25519.Pri
 		return err
 	}
 	if !inForce(known.keys) {
-		return fmt.Errorf("opening writer %s: its key %s is not in force: lineal ledger writers lists those that are: %w", id, keyID, ledger.ErrRetired)
+		return fmt.Errorf("opening writer %s: its key %s is not in force: lineal ledger writers lists those that are, and rotates to another: %w", id, keyID, ledger.ErrRetired)
 	}
 	return nil
 }

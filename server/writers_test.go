@@ -262,6 +262,45 @@ func TestL6KeysComeBackFromABackup(t *testing.T) {
 	_ = l.close(t.Context())
 	write(t, path, next)
 	closed(t, openedLedger(t, dir)) // the twin
+
+	// Or the log came back, and does not know the key. Another one helps.
+	for name, put := range map[string]func(){
+		"one that has ended": func() { write(t, path, old) },
+		"one that the log does not know": func() {
+			_, key, err := ed25519.GenerateKey(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.Remove(path), WriteKey(path, key)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		put()
+		l := reopened(t, dir)
+		if err := l.mayWrite(t.Context(), writerGateway, mustKey(t, path)); !errors.Is(err, ledger.ErrRetired) {
+			t.Errorf("%s: %v", name, err)
+		}
+		_ = l.close(t.Context())
+		if _, err := ChangeWriter(t.Context(), dir, WriterChange{Op: admin.WriterRotate, Writer: writerGateway}, time.Now, nil); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		l = openedLedger(t, dir)
+		if got := standing(t, l, writerGateway); !strings.HasSuffix(got, "retired current") {
+			t.Errorf("%s: keys: %s", name, got)
+		}
+		closed(t, l)
+	}
+	wantFinding(t, judgedLog(t, dir), evidence.WriterKeys, evidence.Pass)
+}
+
+func mustKey(t *testing.T, path string) ed25519.PrivateKey {
+	t.Helper()
+	key, err := readSigningKey(filepath.Dir(path), strings.TrimSuffix(filepath.Base(path), ".key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 // TestL6KeyChangeRefused: what an operator asks for by mistake changes nothing.

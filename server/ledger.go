@@ -248,6 +248,7 @@ func (l *ledgerService) openRecorders(ctx context.Context, runs func(config.Role
 	}
 	l.untilClose(l.closePermits)
 	if l.patrol = l.openPatrol(); l.patrol != nil {
+		l.patrol.look(ctx) // never due yet: its numbers are there from the start
 		l.untilClose(l.patrol.run)
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"github.com/lineal-auth/lineal/internal/durable"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
+	"github.com/lineal-auth/lineal/storage/disk"
 )
 
 // RollReport is what a roll did.
@@ -425,6 +426,10 @@ func (r *roller) takeOver(ctx context.Context) error {
 	to := r.cfg.Ledger
 	if r.keys.log != nil {
 		if err := r.takeKey(ctx); err != nil {
+			return err
+		}
+		// Whoever is interrupted from here on starts with the tiles that there are.
+		if _, err := disk.Open(disk.Config{Dir: tilesPath(r.dataDir, to), Create: true}); err != nil {
 			return err
 		}
 	}

@@ -140,6 +140,22 @@ func kindsOf(t *testing.T, dataDir, period string) string {
 	return strings.Join(kinds, " ")
 }
 
+// TestRollTakenOver: a roll that ended before the new period's first checkpoint
+// leaves a deployment that starts.
+func TestRollTakenOver(t *testing.T) {
+	cfg := rollable(t)
+	r := begun(t, cfg)
+	if err := errors.Join(r.close(t.Context()), r.takeOver(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if err := AddHold(t.Context(), cfg.DataDir, "case-2", "", "audit", time.Now, nil); err != nil {
+		t.Error(err)
+	}
+	if got := kindsOf(t, cfg.DataDir, "2026-12"); got != "period key key heartbeat period heartbeat" {
+		t.Errorf("the new period has %q", got)
+	}
+}
+
 // TestRollBegun: no server starts on a period that is half closed, nor on one that
 // is not open.
 func TestRollBegun(t *testing.T) {

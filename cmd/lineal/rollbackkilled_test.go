@@ -83,6 +83,9 @@ func repeated(t *testing.T, dir, next string) {
 	if _, err := os.Lstat(filepath.Join(data, "rolling")); err == nil {
 		t.Error("the roll is not at its end")
 	}
+	within(t, "the new period does not go on", func() bool { // who was killed may have had the lease
+		return exec.CommandContext(t.Context(), "lineal", "ledger", "hold", "add", "three", "--basis", "audit", "--data", data).Run() == nil
+	})
 	runLineal(t, 0, "ledger", "fsck", "--data", data)
 	if said := runLineal(t, 0, "ledger", "fsck", "--data", data, "--period", "2026-11"); !strings.Contains(said, "entries      8,") {
 		t.Errorf("the former period: %s", said)

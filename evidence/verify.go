@@ -127,8 +127,20 @@ type entry struct {
 	envelope record.Envelope
 	record   record.Record
 	hash     string // record_hash
+	err      error  // why it is not readable
 	readable bool   // envelope and payload are well-formed
 	signed   bool   // and a known key signed it: else it says nothing
+
+	unknown  bool  // it names a key that nobody introduced
+	unsigned error // what is wrong with its signature
+}
+
+// tooLarge is why a file is no record, nil if it may be one.
+func tooLarge(m member) error {
+	if m.size <= record.MaxLeaf {
+		return nil
+	}
+	return &record.LimitError{What: "leaf", Got: int(m.size), Max: record.MaxLeaf}
 }
 
 func (v *verifier) finding(d Dimension) *Finding {
@@ -342,7 +354,7 @@ func (v *verifier) read(i int) string {
 	if !ok {
 		return v.src.digest(m)
 	}
-	if m.size > record.MaxLeaf { // no record, but a leaf
+	if tooLarge(m) != nil { // no record, but a leaf
 		leaf := newLeafHash()
 		v.src.copy(leaf, m)
 		v.records = append(v.records, slot{index: index, file: i, leaf: Hash(leaf.Sum(nil))})
@@ -355,13 +367,6 @@ func (v *verifier) read(i int) string {
 	}
 	v.records = append(v.records, s)
 	return digest(data)
-}
-
-// load reads a record.
-func (v *verifier) load(s *slot) *entry {
-	e := &entry{index: s.index, leaf: s.leaf, bytes: v.src.data(v.files[s.file]), signed: s.signed}
-	_ = e.read() // readable says so
-	return e
 }
 
 // place says whether a file has a place in a bundle.
@@ -497,18 +502,6 @@ func (v *verifier) checkWitnesses() {
 	v.pass(Witnesses, "%s", strings.TrimSuffix(fmt.Sprintf("%d of %d, %s", n, len(cosigned), newest), ", "))
 }
 
-// read opens the envelope and the record in it.
-func (e *entry) read() (err error) {
-	if e.envelope, err = record.Open(e.bytes); err != nil {
-		return err
-	}
-	if e.record, err = e.envelope.Record(); err != nil {
-		return err
-	}
-	e.hash, e.readable = record.Hash(e.envelope.Payload), true
-	return nil
-}
-
 // check is a look at every record, in the order of the log.
 type check struct {
 	see func(e *entry)
@@ -528,9 +521,8 @@ func (v *verifier) checkRecords() {
 		{see: chains.learn, end: func() {}},
 		told.check(), v.policyCheck(), v.outcomeCheck(), v.disclosureCheck(), v.exchangeCheck(),
 	}
-	for i := range v.records {
-		s := &v.records[i]
-		e := v.load(s)
+	all := func(*slot) bool { return true }
+	v.eachRecord(all, v.judgeSignature, func(s *slot, e *entry) {
 		for _, c := range checks {
 			if c.see != nil {
 				c.see(e)
@@ -538,18 +530,15 @@ func (v *verifier) checkRecords() {
 			s.signed = e.signed // the checks after it ask for the first record by its slot
 		}
 		s.decision = e.readable && e.record.Kind == record.KindDecision
-	}
+	})
 	for _, c := range checks {
 		c.end()
 	}
 	chains.begin()
-	for i := range v.records {
-		if s := &v.records[i]; s.decision {
-			e := v.load(s)
-			chains.see(e)
-			told.tell(e)
-		}
-	}
+	v.eachRecord(func(s *slot) bool { return s.decision }, nil, func(_ *slot, e *entry) {
+		chains.see(e)
+		told.tell(e)
+	})
 	chains.end()
 	told.end()
 }
@@ -558,7 +547,7 @@ func (v *verifier) checkRecords() {
 // signature: nobody signed such bytes as a record.
 func (v *verifier) checkFamily(e *entry) {
 	if !e.readable {
-		v.fail(Signature, "record %d: %v", e.index, e.read())
+		v.fail(Signature, "record %d: %v", e.index, e.err)
 		return
 	}
 	family, origin := e.record.Log, v.manifest.Origin
@@ -578,17 +567,15 @@ func (v *verifier) signatureCheck() check {
 		if !e.readable {
 			return
 		}
-		pub, ok := v.keys.public(e.envelope.KeyID)
-		if !ok {
+		switch {
+		case e.unknown:
 			v.fail(Signature, "record %d names key %s, which neither the policy nor a key record of this bundle introduces", e.index, e.envelope.KeyID)
-			return
+		case e.unsigned != nil:
+			v.fail(Signature, "record %d: %v", e.index, e.unsigned)
+		default:
+			e.signed = true
+			good++
 		}
-		if err := e.envelope.Verify(pub); err != nil {
-			v.fail(Signature, "record %d: %v", e.index, err)
-			return
-		}
-		e.signed = true
-		good++
 	}, end: func() {
 		if len(v.records) == 0 {
 			v.absent(Signature, "no records")

@@ -25,6 +25,7 @@ var layout = map[string][]string{
 	"internal/durable":    {},
 	"internal/refusal":    {},                   // how an HTTP API of ours says no
 	"internal/query":      {},                   // the parameters of a request
+	"internal/parallel":   {},                   // the same for many values
 	"internal/unverified": {},                   // a JWT as its holder reads it
 	"internal/entry":      {"record", "ledger"}, // records as entries of a ledger
 
@@ -36,10 +37,10 @@ var layout = map[string][]string{
 
 	"token":       {"identity", "delegation", "scope"},
 	"ledger":      {},
-	"evidence":    {"record", "delegation", "scope", "token"},
+	"evidence":    {"record", "delegation", "scope", "token", "internal/parallel"},
 	"evidence/js": {}, // embeds the verifier in JavaScript
 	"registry":    {"identity", "delegation", "scope"},
-	"search":      {"record", "policy", "scope"},
+	"search":      {"record", "policy", "scope", "internal/parallel"},
 	"export":      {"record"},                            // forms that other tools read
 	"feed":        {"record", "export", "internal/ssrf"}, // sends entries on, each until it is acknowledged
 

@@ -1,9 +1,7 @@
 package evidence
 
 import (
-	"runtime"
-	"sync"
-
+	"github.com/lineal-auth/lineal/internal/parallel"
 	"github.com/lineal-auth/lineal/record"
 )
 
@@ -49,7 +47,11 @@ func (v *verifier) fetch(s *slot) *entry {
 func (v *verifier) eachRecord(wanted func(*slot) bool, more func(*entry), see func(*slot, *entry)) {
 	slots, entries := make([]*slot, 0, openAtOnce), make([]*entry, 0, openAtOnce)
 	flush := func() {
-		openAll(entries, more)
+		parallel.Each(len(entries), func(i int) {
+			if entries[i].read() == nil && more != nil {
+				more(entries[i])
+			}
+		})
 		for i, s := range slots {
 			see(s, entries[i])
 		}
@@ -66,21 +68,6 @@ func (v *verifier) eachRecord(wanted func(*slot) bool, more func(*entry), see fu
 		}
 	}
 	flush()
-}
-
-func openAll(entries []*entry, more func(*entry)) {
-	workers := min(runtime.GOMAXPROCS(0), len(entries))
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			for i := w; i < len(entries); i += workers {
-				if entries[i].read() == nil && more != nil {
-					more(entries[i])
-				}
-			}
-		})
-	}
-	wg.Wait()
 }
 
 // judgeSignature verifies an envelope under the key that it names. Whether that key

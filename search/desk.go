@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"runtime"
 	"slices"
 	"sync"
 
+	"github.com/lineal-auth/lineal/internal/parallel"
 	"github.com/lineal-auth/lineal/record"
 )
 
@@ -219,20 +219,9 @@ func (d *Desk) batches(ctx context.Context, from, to int64) iter.Seq[batch] {
 // rowsOf reads records on every processor.
 func rowsOf(ps []Payload) batch {
 	b := batch{rows: make([]Row, len(ps)), tail: record.Hash(ps[len(ps)-1].Bytes)}
-	workers := min(runtime.GOMAXPROCS(0), len(ps))
-	errs := make([]error, workers)
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			for i := w; i < len(ps); i += workers {
-				if b.rows[i], errs[w] = readRow(ps[i].Index, ps[i].Bytes); errs[w] != nil {
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	b.err = errors.Join(errs...)
+	errs := make([]error, len(ps))
+	parallel.Each(len(ps), func(i int) { b.rows[i], errs[i] = readRow(ps[i].Index, ps[i].Bytes) })
+	b.err = cmp.Or(errs...) // the first
 	return b
 }
 

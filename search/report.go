@@ -7,11 +7,10 @@ import (
 	"io"
 	"iter"
 	"maps"
-	"runtime"
 	"slices"
-	"sync"
 	"time"
 
+	"github.com/lineal-auth/lineal/internal/parallel"
 	"github.com/lineal-auth/lineal/record"
 )
 
@@ -189,20 +188,13 @@ func (d *Desk) entries(ctx context.Context, to int64) iter.Seq2[*Entry, error] {
 func parseAll(ps []Payload) ([]*Entry, error) {
 	out := make([]*Entry, len(ps))
 	errs := make([]error, len(ps))
-	workers := min(runtime.GOMAXPROCS(0), len(ps))
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			for i := w; i < len(ps); i += workers {
-				r, err := record.Parse(ps[i].Bytes)
-				if err != nil {
-					errs[i] = fmt.Errorf("reading entry %d: %w", ps[i].Index, err)
-				}
-				out[i] = &Entry{Index: ps[i].Index, Hash: record.Hash(ps[i].Bytes), Record: r}
-			}
-		})
-	}
-	wg.Wait()
+	parallel.Each(len(ps), func(i int) {
+		r, err := record.Parse(ps[i].Bytes)
+		if err != nil {
+			errs[i] = fmt.Errorf("reading entry %d: %w", ps[i].Index, err)
+		}
+		out[i] = &Entry{Index: ps[i].Index, Hash: record.Hash(ps[i].Bytes), Record: r}
+	})
 	for _, err := range errs {
 		if err != nil {
 			return nil, err

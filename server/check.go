@@ -6,9 +6,8 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"iter"
-	"runtime"
-	"sync"
 
+	"github.com/lineal-auth/lineal/internal/parallel"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 )
@@ -111,16 +110,7 @@ const openAtOnce = 256
 // key, three quarters of the work, is done for all of them on every processor.
 func (a *admission) takeIn(ctx context.Context, batch []ledger.Entry) error {
 	ready := make([]looked, len(batch))
-	workers := min(runtime.GOMAXPROCS(0), len(batch))
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			for i := w; i < len(batch); i += workers {
-				ready[i] = a.lookAt(batch[i].Envelope)
-			}
-		})
-	}
-	wg.Wait()
+	parallel.Each(len(batch), func(i int) { ready[i] = a.lookAt(batch[i].Envelope) })
 	for i, e := range batch {
 		if a.next == 0 {
 			if err := a.begin(ctx, e.Envelope); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/lineal-auth/lineal/evidence"
 	"github.com/lineal-auth/lineal/internal/durable"
+	"github.com/lineal-auth/lineal/internal/entry"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/search"
@@ -434,20 +435,16 @@ func (e *exporter) prove(ctx context.Context, index int64) error {
 
 // add takes in a record, and what it names by digest as far as that is still
 // kept: the verifier says what is missing.
-func (e *exporter) add(ctx context.Context, entry ledger.Entry) error {
-	if entry.Pruned() && e.a.pruned != nil {
-		return e.bundle.Gone(entry.Index, entry.LeafHash)
+func (e *exporter) add(ctx context.Context, of ledger.Entry) error {
+	if of.Pruned() && e.a.pruned != nil {
+		return e.bundle.Gone(of.Index, of.LeafHash)
 	}
-	if err := e.bundle.Record(evidence.Record{Index: entry.Index, Envelope: entry.Envelope}); err != nil {
+	if err := e.bundle.Record(evidence.Record{Index: of.Index, Envelope: of.Envelope}); err != nil {
 		return err
 	}
-	envelope, err := record.Open(entry.Envelope)
+	rec, _, err := entry.Read(of.Envelope)
 	if err != nil {
-		return fmt.Errorf("entry %d: %w", entry.Index, err)
-	}
-	rec, err := record.Parse(envelope.Payload)
-	if err != nil {
-		return fmt.Errorf("entry %d: %w", entry.Index, err)
+		return fmt.Errorf("entry %d: %w", of.Index, err)
 	}
 	switch {
 	case rec.Issuance != nil && rec.Issuance.ReceiptHash != "":
@@ -456,7 +453,7 @@ func (e *exporter) add(ctx context.Context, entry ledger.Entry) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("entry %d: receipt: %w", entry.Index, err)
+			return fmt.Errorf("entry %d: receipt: %w", of.Index, err)
 		}
 		return e.bundle.Receipt(string(b.Bytes))
 	case rec.PolicyChange != nil:

@@ -105,6 +105,31 @@ func writeKeyFile(path string, key crypto.PrivateKey) error {
 	return durable.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
+// readSigningKey reads an Ed25519 key.
+func readSigningKey(dir, name string) (ed25519.PrivateKey, error) {
+	key, err := readKey(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	ed, ok := key.(ed25519.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("reading key %s: not an Ed25519 key", name)
+	}
+	return ed, nil
+}
+
+// makeSigningKey reads an Ed25519 key, and makes it if it is not there.
+func makeSigningKey(dir, name string) (ed25519.PrivateKey, error) {
+	key, err := readSigningKey(dir, name)
+	if !isMissing(err) {
+		return key, err
+	}
+	if err := createSigningKeys(dir, name); err != nil {
+		return nil, err
+	}
+	return readSigningKey(dir, name)
+}
+
 // WriteKey writes the private key of a writer into a new file, as a data directory
 // holds it.
 func WriteKey(path string, key ed25519.PrivateKey) error {

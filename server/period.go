@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/internal/entry"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 )
@@ -230,11 +231,7 @@ func periodRecord(ctx context.Context, src ledger.Source, origin string, index i
 	if err != nil {
 		return nil, err
 	}
-	env, err := record.Open(e.Envelope)
-	if err != nil {
-		return nil, fmt.Errorf("entry %d of %s: %w", index, origin, err)
-	}
-	rec, err := record.Parse(env.Payload)
+	rec, _, err := entry.Read(e.Envelope)
 	if err != nil {
 		return nil, fmt.Errorf("entry %d of %s: %w", index, origin, err)
 	}

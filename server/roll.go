@@ -17,6 +17,7 @@ import (
 
 	"github.com/lineal-auth/lineal/config"
 	"github.com/lineal-auth/lineal/internal/durable"
+	"github.com/lineal-auth/lineal/internal/entry"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/storage/disk"
@@ -395,11 +396,7 @@ func keysOf(ctx context.Context, src ledger.Source, origin string, size int64) (
 		if err != nil {
 			return nil, err
 		}
-		env, err := record.Open(e.Envelope)
-		if err != nil {
-			return nil, fmt.Errorf("entry %d: %w", e.Index, err)
-		}
-		rec, err := record.Parse(env.Payload)
+		rec, _, err := entry.Read(e.Envelope)
 		if err != nil {
 			return nil, fmt.Errorf("entry %d: %w", e.Index, err)
 		}
@@ -571,21 +568,10 @@ func periodKeyName(period string) string { return "log-" + period }
 // periodKey reads the key of a period to come, and makes it if it may.
 func periodKey(dataDir, period string, create bool) (ed25519.PrivateKey, error) {
 	dir, name := filepath.Join(dataDir, keysDir), periodKeyName(period)
-	key, err := readKey(dir, name)
-	if errors.Is(err, fs.ErrNotExist) && create {
-		if err := createSigningKeys(dir, name); err != nil {
-			return nil, err
-		}
-		key, err = readKey(dir, name)
+	if create {
+		return makeSigningKey(dir, name)
 	}
-	if err != nil {
-		return nil, err
-	}
-	ed, ok := key.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("reading key %s: not an Ed25519 key", name)
-	}
-	return ed, nil
+	return readSigningKey(dir, name)
 }
 
 // vkeyFile is the public half of a former period's key.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lineal-auth/lineal/config"
+	"github.com/lineal-auth/lineal/internal/entry"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 	"github.com/lineal-auth/lineal/storage/disk"
@@ -132,7 +133,7 @@ func (r *roller) compare(ctx context.Context, l *ledgerService, old config.Ledge
 }
 
 func recordID(envelope []byte) (string, error) {
-	rec, _, err := payloadOf(envelope)
+	rec, _, err := entry.Read(envelope)
 	return rec.ID, err
 }
 
@@ -221,7 +222,7 @@ func (r *roller) followWaiting(ctx context.Context, l *ledgerService) error {
 	first := map[string]bool{}
 	wanted := map[string]string{} // hash → writer
 	for _, row := range rows {
-		rec, _, err := payloadOf(row.Envelope)
+		rec, _, err := entry.Read(row.Envelope)
 		w := rec.Writer
 		if err != nil || first[w.ID] {
 			continue // the sequencer says what is wrong with it
@@ -242,25 +243,16 @@ func (r *roller) followWaiting(ctx context.Context, l *ledgerService) error {
 		if err != nil {
 			return err
 		}
-		rec, hash, err := payloadOf(e.Envelope)
+		rec, payload, err := entry.Read(e.Envelope)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", e.Index, err)
 		}
+		hash := record.Hash(payload)
 		if id, ok := wanted[hash]; ok && id == rec.Writer.ID {
 			r.judging.tails[id] = tailOf(rec, hash, e.Index)
 		}
 	}
 	return nil
-}
-
-// payloadOf reads a record and its hash.
-func payloadOf(envelope []byte) (record.Record, string, error) {
-	e, err := record.Open(envelope)
-	if err != nil {
-		return record.Record{}, "", err
-	}
-	rec, err := record.Parse(e.Payload)
-	return rec, record.Hash(e.Payload), err
 }
 
 // IsNotRolledBack reports whether err says that nobody has seen more of the log than

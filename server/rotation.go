@@ -59,19 +59,6 @@ func (l *ledgerService) ownWriter(id string) (*ownWriter, error) {
 
 func (l *ledgerService) keysDir() string { return filepath.Join(l.cfg.dataDir, keysDir) }
 
-// readSigningKey reads an Ed25519 key.
-func readSigningKey(dir, name string) (ed25519.PrivateKey, error) {
-	key, err := readKey(dir, name)
-	if err != nil {
-		return nil, err
-	}
-	ed, ok := key.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("reading key %s: not an Ed25519 key", name)
-	}
-	return ed, nil
-}
-
 // plan is a change of a key that has begun: the file <name>.plan beside the keys.
 type plan struct {
 	From string `json:"from"` // keyid of the key that ends
@@ -109,14 +96,7 @@ func NextWriterKey(dataDir, id string) (ed25519.PublicKey, error) {
 
 // nextKey reads the key that comes next, and makes it if it is not there.
 func nextKey(dir, name string) (ed25519.PrivateKey, error) {
-	key, err := readSigningKey(dir, nextName(name))
-	if !isMissing(err) {
-		return key, err
-	}
-	if err := createSigningKeys(dir, nextName(name)); err != nil {
-		return nil, err
-	}
-	return readSigningKey(dir, nextName(name))
+	return makeSigningKey(dir, nextName(name))
 }
 
 // rotate gives a writer of this process a new key, or finishes the change that has

@@ -17,6 +17,7 @@ import (
 	"os"
 
 	"github.com/lineal-auth/lineal/internal/durable"
+	"github.com/lineal-auth/lineal/internal/entry"
 	"github.com/lineal-auth/lineal/ledger"
 	"github.com/lineal-auth/lineal/record"
 )
@@ -153,15 +154,11 @@ func (a *admission) stands(ctx context.Context, id string, t tail, size int64) e
 	if err != nil || e.Pruned() { // of a former period, and nobody can look any more
 		return err
 	}
-	env, err := record.Open(e.Envelope)
+	rec, payload, err := entry.Read(e.Envelope)
 	if err != nil {
 		return err
 	}
-	rec, err := record.Parse(env.Payload)
-	if err != nil {
-		return err
-	}
-	if record.Hash(env.Payload) != t.Hash || rec.Writer.ID != id || rec.Writer.Run != t.Run || rec.Writer.Seq != t.Seq {
+	if record.Hash(payload) != t.Hash || rec.Writer.ID != id || rec.Writer.Run != t.Run || rec.Writer.Seq != t.Seq {
 		return fmt.Errorf("entry %d is another record", t.Index)
 	}
 	return nil

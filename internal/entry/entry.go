@@ -15,18 +15,24 @@ import (
 	"github.com/lineal-auth/lineal/record"
 )
 
-// Place reads where the record in an envelope stands, and its hash. It checks the
+// Read reads the record in an envelope, and gives its payload too. It checks the
 // record's form, and not its signature.
-func Place(envelope []byte) (ledger.Position, string, error) {
+func Read(envelope []byte) (r record.Record, payload []byte, err error) {
 	e, err := record.Open(envelope)
 	if err != nil {
-		return ledger.Position{}, "", err
+		return record.Record{}, nil, err
 	}
-	r, err := record.Parse(e.Payload)
+	r, err = record.Parse(e.Payload)
+	return r, e.Payload, err
+}
+
+// Place reads where the record in an envelope stands, and its hash, as [Read] does.
+func Place(envelope []byte) (ledger.Position, string, error) {
+	r, payload, err := Read(envelope)
 	if err != nil {
 		return ledger.Position{}, "", err
 	}
-	return ledger.Position{Log: r.Log, GWID: r.Writer.ID, Run: r.Writer.Run, Seq: r.Writer.Seq, Prev: r.Writer.Prev}, record.Hash(e.Payload), nil
+	return ledger.Position{Log: r.Log, GWID: r.Writer.ID, Run: r.Writer.Run, Seq: r.Writer.Seq, Prev: r.Writer.Prev}, record.Hash(payload), nil
 }
 
 // Sealer implements [ledger.Sealer] for a writer of one key, whose bodies are a

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -83,27 +82,37 @@ func TestL2KilledAtEachStep(t *testing.T) {
 // and whether it was made.
 func killedCall(t *testing.T, dir, step string) (permit string, called bool) {
 	t.Helper()
+	told := killedProcess(t, killedAt, dir, step)
+	for line := range strings.Lines(told) {
+		line = strings.TrimSuffix(line, "\n")
+		if id, ok := strings.CutPrefix(line, "permit "); ok {
+			permit = id
+		}
+		called = called || line == "called"
+	}
+	if permit == "" {
+		t.Fatalf("the process began no call: %s", told)
+	}
+	return permit, called
+}
+
+// killedProcess runs this test's program as a process of its own, which variable has
+// end at a step, and gives what it printed. It was killed there, unless the step is
+// "never".
+func killedProcess(t *testing.T, variable, dir, step string) (told string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0]) //nolint:gosec // this test's own program
-	cmd.Env = append(os.Environ(), killedAt+"="+step, killedDir+"="+dir)
-	var told, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &told, &errs
+	cmd.Env = append(os.Environ(), variable+"="+step, killedDir+"="+dir)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
 	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if ended := ok && status.Signaled() && status.Signal() == syscall.SIGKILL; ctx.Err() != nil || ended != (step != "never") || !ended && err != nil {
-		t.Fatalf("the process ended with %v: %s%s", err, told.String(), errs.String())
+		t.Fatalf("the process ended with %v: %s%s", err, out.String(), errs.String())
 	}
-	for lines := bufio.NewScanner(&told); lines.Scan(); {
-		if id, ok := strings.CutPrefix(lines.Text(), "permit "); ok {
-			permit = id
-		}
-		called = called || lines.Text() == "called"
-	}
-	if permit == "" {
-		t.Fatalf("the process began no call: %s%s", told.String(), errs.String())
-	}
-	return permit, called
+	return out.String()
 }
 
 // callAndBeKilled is that process. It records as a gateway does, and what it

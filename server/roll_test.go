@@ -111,6 +111,19 @@ func TestL3RollInterrupted(t *testing.T) {
 	}
 }
 
+// mustBeSound is what fsck says of a log or a period, which finds nothing.
+func mustBeSound(t *testing.T, a *Archive) FsckReport {
+	t.Helper()
+	rep, err := a.Fsck(t.Context())
+	if err == nil {
+		err = rep.Err()
+	}
+	if err != nil {
+		t.Errorf("fsck of %s: %v", a.cfg.Origin(), err)
+	}
+	return rep
+}
+
 // kindsOf lists the records of a period, which must be sound.
 func kindsOf(t *testing.T, dataDir, period string) string {
 	t.Helper()
@@ -119,13 +132,7 @@ func kindsOf(t *testing.T, dataDir, period string) string {
 		t.Fatal(err)
 	}
 	defer func() { _ = a.Close() }()
-	rep, err := a.Fsck(t.Context())
-	if err == nil {
-		err = rep.Err()
-	}
-	if err != nil {
-		t.Errorf("%s: %v", period, err)
-	}
+	rep := mustBeSound(t, a)
 	var kinds []string
 	for e, err := range a.store.ReadRange(t.Context(), rep.Origin, 0, rep.Size) {
 		if err != nil {

@@ -1,17 +1,12 @@
 package server
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -68,19 +63,9 @@ func TestL6KilledWhileRotating(t *testing.T) {
 // records that were acknowledged there.
 func killedRotating(t *testing.T, dir, step string) (acked []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0]) //nolint:gosec // this test's own program
-	cmd.Env = append(os.Environ(), killedRotation+"="+step, killedDir+"="+dir)
-	var told, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &told, &errs
-	err := cmd.Run()
-	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if ended := ok && status.Signaled() && status.Signal() == syscall.SIGKILL; ctx.Err() != nil || ended != (step != "never") || !ended && err != nil {
-		t.Fatalf("the process ended with %v: %s%s", err, told.String(), errs.String())
-	}
-	for lines := bufio.NewScanner(&told); lines.Scan(); {
-		if id, ok := strings.CutPrefix(lines.Text(), "acked "); ok {
+	told := killedProcess(t, killedRotation, dir, step)
+	for line := range strings.Lines(told) {
+		if id, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "acked "); ok {
 			acked = append(acked, id)
 		}
 	}

@@ -56,13 +56,7 @@ func judgedLog(t *testing.T, dir string) evidence.Report {
 		t.Fatal(err)
 	}
 	defer func() { _ = a.Close() }()
-	rep, err := a.Fsck(t.Context())
-	if err == nil {
-		err = rep.Err()
-	}
-	if err != nil {
-		t.Errorf("fsck: %v", err)
-	}
+	mustBeSound(t, a)
 	trust := trustOf(t, dir, "https://sts.example")
 	trust.Require = nil
 	return evidence.Verify(bundleOf(t, dir, ""), policyOf(t, trust))

@@ -162,13 +162,13 @@ func TestX13ClientFinish(t *testing.T) {
 // A client with a secret sends it once, as the provider takes it: a code that
 // was tried in the wrong way is used up.
 func TestClientSecret(t *testing.T) {
-	p := newCodeProvider(t)
-	p.answer(t, nil)
 	for name, tt := range map[string]struct {
 		methods []string
 		header  bool
 	}{"by default": {nil, true}, "basic": {[]string{"client_secret_post", "client_secret_basic"}, true}, "post": {[]string{"client_secret_post"}, false}} {
 		t.Run(name, func(t *testing.T) {
+			p := newCodeProvider(t) // its own: what it says of itself stays said
+			p.answer(t, nil)
 			if tt.methods != nil {
 				p.set("token_endpoint_auth_methods_supported", tt.methods)
 			}
